@@ -1,0 +1,1 @@
+"""The embedded corpus: see CARD.md."""

@@ -1,0 +1,197 @@
+"""The embedded corpus: synthetic English of 28 voices with exact phone durations, for token2mel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from imfbench.cache import cache_folder
+from imfbench.data import Example, Utterance, make_condition, training_batches
+from imfbench.features import mel
+from imfbench.features.audio import load_audio, resample
+from imfbench.features.units import tokens_of_frames, units
+from imfbench.method import Batch, Condition
+
+DATA = Path(__file__).parent / "data"
+LISTS = {"test": ("test", "meta.lst"), "hard": ("test", "hardcase.lst"), "dev": ("dev", "meta.lst")}
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read()).hexdigest()
+        )
+
+
+class DemoCorpus:
+    """The corpus of ``datasets/demo`` (see its CARD.md): training speech, and test, dev and hard lists of unseen voices.
+
+    Args:
+        root: Folder of the corpus; default is the one that ships.
+        extra: A folder written by ``imfbench.datasets.demo.build`` with further training speech.
+        speeds: Factors by which training speech is also played faster or slower; pitch and formants move along, so that
+            each factor adds speakers that nobody is.
+    """
+
+    name = "demo"
+    language = "en"
+    licence = "Apache-2.0 (audio by Kokoro-82M), sentences CC0-1.0"
+    expected: ClassVar[dict[str, int]] = {"test": 172, "dev": 46, "hard": 34}
+
+    def __init__(self, root: Path | None = None, extra: Path | None = None, speeds: tuple[float, ...] = (1.0,)) -> None:
+        self.root = Path(root) if root else DATA
+        self.extra = Path(extra) if extra else None
+        self.speeds = tuple(speeds)
+
+    @cached_property
+    def revision(self) -> str:
+        """First eight digits of the sha256 of SHA256SUMS, which covers every file."""
+        return sha256_of(self.root / "SHA256SUMS")[:8]
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Phones → tokens; 0 is padding."""
+        phones = (self.root / "phones.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        return {phone: i + 1 for i, phone in enumerate(phones)}
+
+    def verify(self) -> list[str]:
+        """Compare every file with SHA256SUMS; the problems in words, empty if all is well."""
+        problems = []
+        for line in (self.root / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
+            expected, name = line.split("  ", 1)
+            path = self.root / name
+            if not path.is_file():
+                problems.append(f"{path} is missing")
+            elif sha256_of(path) != expected:
+                problems.append(f"{path} is not the file that SHA256SUMS lists (sha256 {expected[:12]}… expected)")
+        return problems
+
+    def utterances(self, split: str = "test") -> list[Utterance]:
+        """The rows of a Seed-TTS list: "test", "dev" or "hard".
+
+        Raises:
+            ValueError: No such split, or a row that has not five fields.
+        """
+        if split not in LISTS:
+            raise ValueError(f"dataset 'demo' has no split {split!r}; it has {', '.join(LISTS)}")
+        folder, name = self.root / LISTS[split][0], LISTS[split][1]
+        alignments = self._alignments(LISTS[split][0])
+        rows = []
+        for number, line in enumerate((folder / name).read_text(encoding="utf-8").splitlines(), 1):
+            fields = line.split("|")
+            if len(fields) != 5:
+                expected = "5 (utt|prompt_text|prompt_wav|text|gt_wav)"
+                raise ValueError(f"{folder / name}, line {number}: {len(fields)} fields instead of {expected}")
+            utt, prompt_text, prompt, text, target = fields
+            truth = alignments[utt]
+            rows.append(
+                Utterance(
+                    id=utt,
+                    text=text,
+                    language=self.language,
+                    speaker=truth["speaker"],
+                    prompt_id=Path(prompt).stem,
+                    prompt_text=prompt_text,
+                    prompt_audio=folder / prompt,
+                    target_audio=folder / target,
+                    seconds=truth["seconds"],
+                )
+            )
+        return rows
+
+    def condition(self, utterance: Utterance) -> Condition:
+        """What the network may know of an utterance: its units, and the prompt's units and mel. A batch of 1."""
+        split = utterance.prompt_audio.parent.parent.name
+        alignments = self._alignments(split)
+        prompt = self._example(alignments[utterance.prompt_id], utterance.prompt_audio)
+        target_units = self._units(alignments[utterance.id])
+        samples = len(target_units) * mel.SAMPLE_RATE // 40  # 40 units a second
+        return make_condition(prompt.mel, prompt.tokens, tokens_of_frames(target_units, mel.frame_count(samples)))
+
+    def target_mel(self, utterance: Utterance) -> torch.Tensor:
+        """The ground truth's log-mel (frames, bands): for the vocoded ground truth only, never for a method."""
+        assert utterance.target_audio is not None
+        audio, _ = load_audio(utterance.target_audio, mel.SAMPLE_RATE)
+        return mel.log_mel(torch.from_numpy(audio))
+
+    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, split: str = "train") -> Iterator[Batch]:
+        """Endless training batches; batch k depends on (seed, k) alone."""
+        return training_batches(self.examples(split), frames_per_batch, seed, start_step)
+
+    def examples(self, split: str = "train") -> list[Example]:
+        """The training utterances with their features, computed once and kept in the cache folder."""
+        found: list[Example] = []
+        for speed in self.speeds:
+            found += self._features(self._training_rows(), speed, f"demo-{self.revision}-{split}-{speed:g}")
+            if self.extra is not None:
+                from imfbench.datasets.demo.build import read_journals, speaker_of
+
+                rows = [
+                    (row | {"speaker": speaker_of(row)}, self.extra / "more-audio" / f"{row['id']}.flac")
+                    for row in read_journals(self.extra).values()
+                    if row["split"] == "more"
+                ]
+                found += self._features(rows, speed, f"demo-more-{len(rows)}-{speed:g}")
+        return found
+
+    def _training_rows(self) -> list[tuple[dict[str, Any], Path]]:
+        rows = self._alignments("train").values()
+        return [(row, self.root / "train" / "audio" / f"{row['id']}.opus") for row in rows]
+
+    def _alignments(self, folder: str) -> dict[str, dict[str, Any]]:
+        if folder not in self._read:
+            lines = (self.root / folder / "alignments.jsonl").read_text(encoding="utf-8").splitlines()
+            self._read[folder] = {row["id"]: row for row in map(json.loads, lines)}
+        return self._read[folder]
+
+    @cached_property
+    def _read(self) -> dict[str, dict[str, dict[str, Any]]]:
+        return {}
+
+    def _units(self, row: dict[str, Any]) -> torch.Tensor:
+        unknown = set(row["phones"]) - set(self.vocabulary)
+        if unknown:
+            raise ValueError(f"{row['id']} has phones that the corpus' phones.txt lacks: {sorted(unknown)}")
+        return units([self.vocabulary[phone] for phone in row["phones"]], row["frames"])
+
+    def _example(self, row: dict[str, Any], path: Path, speed: float = 1.0) -> Example:
+        audio, rate = load_audio(path)
+        audio = resample(audio, rate * speed, mel.SAMPLE_RATE)
+        spectrogram = mel.normalise(mel.log_mel(torch.from_numpy(audio)))
+        tokens = tokens_of_frames(self._units(row), len(spectrogram), speed)
+        speaker = row["speaker"] if speed == 1 else f"{row['speaker']}@{speed:g}"
+        return Example(row["id"], speaker, spectrogram, tokens)
+
+    def _features(self, rows: list[tuple[dict[str, Any], Path]], speed: float, key: str) -> list[Example]:
+        path = cache_folder() / "features" / f"{key}.safetensors"
+        if path.is_file():
+            stored = load_file(path)
+            lengths = stored["lengths"].tolist()
+            mels, tokens = stored["mels"].split(lengths), stored["tokens"].split(lengths)
+            return [
+                Example(row["id"], row["speaker"] if speed == 1 else f"{row['speaker']}@{speed:g}", m.float(), t.long())
+                for (row, _), m, t in zip(rows, mels, tokens, strict=True)
+            ]
+        found = [self._example(row, audio, speed) for row, audio in rows]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        save_file(
+            {
+                "mels": torch.cat([e.mel for e in found]).half(),
+                "tokens": torch.cat([e.tokens for e in found]).to(torch.int16),
+                "lengths": torch.tensor([len(e.mel) for e in found]),
+            },
+            temporary,
+        )
+        temporary.replace(path)
+        return self._features(rows, speed, key)  # as stored, so that a first and a second run train on the same numbers

@@ -1,0 +1,1 @@
+"""Audio, mel-spectrograms, units and vocoders."""

@@ -1,0 +1,113 @@
+"""HiFi-GAN V1 "universal" (Kong et al. 2020, arXiv 2010.05646), 22.05 kHz, from its data package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from imfbench.features.mel import BANDS, SAMPLE_RATE
+from imfbench.weights import find
+
+UPSAMPLING = [(8, 16), (8, 16), (2, 4), (2, 4)]  # (rate, kernel)
+KERNELS = (3, 7, 11)
+DILATIONS = (1, 3, 5)
+CHANNELS = 512
+SLOPE = 0.1
+
+
+class ResidualBlock(nn.Module):
+    """Three pairs of a dilated and a plain convolution, each pair residual."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.convs1 = nn.ModuleList(
+            weight_norm(nn.Conv1d(channels, channels, kernel, dilation=d, padding=d * (kernel - 1) // 2))
+            for d in DILATIONS
+        )
+        self.convs2 = nn.ModuleList(
+            weight_norm(nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2)) for _ in DILATIONS
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, time) → the same shape."""
+        for dilated, plain in zip(self.convs1, self.convs2, strict=True):
+            x = x + plain(F.leaky_relu(dilated(F.leaky_relu(x, SLOPE)), SLOPE))
+        return x
+
+
+class Generator(nn.Module):
+    """Mel (batch, 80, frames) → waveform (batch, 1, frames · 256). Attribute names are the checkpoint's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_pre = weight_norm(nn.Conv1d(BANDS, CHANNELS, 7, padding=3))
+        self.ups = nn.ModuleList()
+        self.resblocks = nn.ModuleList()
+        channels = CHANNELS
+        for rate, kernel in UPSAMPLING:
+            self.ups.append(
+                weight_norm(nn.ConvTranspose1d(channels, channels // 2, kernel, rate, (kernel - rate) // 2))
+            )
+            channels //= 2
+            self.resblocks.extend(ResidualBlock(channels, size) for size in KERNELS)
+        self.conv_post = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """The waveform in [-1, 1]."""
+        x = self.conv_pre(mel)
+        for i, up in enumerate(self.ups):
+            x = up(F.leaky_relu(x, SLOPE))
+            blocks = self.resblocks[i * len(KERNELS) : (i + 1) * len(KERNELS)]
+            x = torch.stack([block(x) for block in blocks]).mean(0)
+        found: Tensor = torch.tanh(self.conv_post(F.leaky_relu(x)))
+        return found
+
+
+class HiFiGAN:
+    """The vocoder. Runs in float32: in bf16 on CPUs it is slower and audibly worse.
+
+    Args:
+        path: A checkpoint of the universal V1 generator; None takes the data package's.
+    """
+
+    name = "hifigan-universal-v1"
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._device = torch.device("cpu")
+        self._generator: Generator | None = None
+
+    def load(self, device: torch.device | str = "cpu") -> HiFiGAN:
+        """Read the weights (verified) onto ``device`` and fold their weight norm."""
+        generator = Generator()
+        state = torch.load(find("hifigan", self._path), map_location="cpu", weights_only=True)["generator"]
+        # The checkpoint has the names of torch's old weight norm.
+        renamed = {
+            key.replace("weight_g", "parametrizations.weight.original0").replace(
+                "weight_v", "parametrizations.weight.original1"
+            ): value
+            for key, value in state.items()
+        }
+        generator.load_state_dict(renamed)
+        for module in generator.modules():
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                nn.utils.parametrize.remove_parametrizations(module, "weight")
+        self._device = torch.device(device)
+        self._generator = generator.eval().requires_grad_(False).to(self._device)
+        return self
+
+    def __call__(self, mel: Tensor) -> np.ndarray:
+        """Log-mel (frames, bands) → (frames · 256,) float32 in [-1, 1] at 22.05 kHz."""
+        if self._generator is None:
+            self.load()
+        assert self._generator is not None
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+            audio = self._generator(mel.T[None].float().to(self._device))[0, 0]
+        found: np.ndarray = audio.cpu().numpy()
+        return found

@@ -1,0 +1,152 @@
+"""What a method is, and the few types that a method sees: ``Condition``, ``Batch``, ``State``, ``Needs``.
+
+Time runs from 0 (noise) to 1 (data); mels are (batch, frames, bands), normalised; times are (batch,).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+Kind = Literal["instantaneous", "average"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Everything the network may know of an utterance: never a target mel.
+
+    Attributes:
+        tokens: Content of each mel frame, (batch, frames), int64; 0 is padding or "no content".
+        prompt_mel: The prompt's normalised mel on the prompt's frames, zero elsewhere, (batch, frames, bands).
+        prompt: True on the prompt's frames, (batch, frames), bool.
+        valid: True on all frames that are not padding, (batch, frames), bool.
+        dropped: True where guidance training or guidance itself drops the whole condition, (batch,), bool.
+    """
+
+    tokens: Tensor
+    prompt_mel: Tensor
+    prompt: Tensor
+    valid: Tensor
+    dropped: Tensor
+
+    def drop(self, rows: Tensor | None = None) -> Condition:
+        """The condition ∅ (all rows, or the rows where ``rows`` is True): tokens and prompt are hidden from the network."""
+        return replace(self, dropped=torch.ones_like(self.dropped) if rows is None else self.dropped | rows)
+
+    def twice(self) -> Condition:
+        """Rows with the condition followed by the same rows without it, for one guided evaluation."""
+        null = self.drop()
+        return Condition(*(torch.cat([getattr(self, name), getattr(null, name)]) for name in self.__dataclass_fields__))
+
+    def to(self, device: torch.device | str) -> Condition:
+        """The same condition on another device."""
+        return Condition(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch: data ``x1`` (batch, frames, bands) with its condition and utterance ids."""
+
+    x1: Tensor
+    condition: Condition
+    ids: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> Tensor:
+        """Frames that carry the loss: valid and not prompt, (batch, frames), bool."""
+        return self.condition.valid & ~self.condition.prompt
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return replace(self, x1=self.x1.to(device), condition=self.condition.to(device))
+
+
+@dataclass
+class State:
+    """What the training loop tells a method about the step.
+
+    Attributes:
+        step: Optimiser steps done.
+        progress: Share of the training that is done, 0 to 1.
+        generator: The random source of the step (on the CPU, seeded, checkpointed); use it for every draw.
+        frames: Loss frames of the **global** batch (all processes, all accumulated micro-batches).
+        samples: Rows of the global batch.
+        ema: The EMA copy of the network, for methods whose target needs it; else None.
+    """
+
+    step: int
+    progress: float
+    generator: torch.Generator
+    frames: float
+    samples: float
+    ema: nn.Module | None = None
+
+
+class Needs(BaseModel):
+    """What the framework must provide before a method can train or sample."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teacher: bool = False
+    """A frozen teacher method is passed as ``teacher``; the student starts from its weights."""
+    two_times: bool = False
+    """The network gets its second time (the mixer W = [I, 0]) before training."""
+    ema_target: bool = False
+    """``State.ema`` is given."""
+    training: bool = True
+    """False for a method without a loss (a search)."""
+
+
+class MethodConfig(BaseModel):
+    """Base of a method's hyper-parameters; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Method(ABC):
+    """A way to train a velocity network and to evaluate it while sampling.
+
+    Args:
+        config: An instance of the class's ``Config``.
+        network: The backbone ``u(z, t, r, condition)``; ``r`` is None for networks of one time.
+        teacher: The frozen teacher, if ``needs.teacher``; sampling needs none.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    needs: ClassVar[Needs] = Needs()
+    kind: ClassVar[Kind] = "instantaneous"
+
+    def __init__(self, config: Any, network: nn.Module, teacher: Method | None = None) -> None:
+        self.config = config
+        self.network = network
+        self.teacher = teacher
+
+    @abstractmethod
+    def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
+        """The training loss, a scalar over the global batch's size, and figures to log."""
+
+    @abstractmethod
+    def velocity(self, z: Tensor, t: Tensor, r: Tensor, condition: Condition) -> Tensor:
+        """The velocity used for the step from ``t`` to ``r``, (batch, frames, bands)."""
+
+
+def randn_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise of ``x``'s shape from a CPU generator, on ``x``'s device: the same on every device."""
+    return torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x.device)
+
+
+def interpolate(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
+    """``z_t = (1 − t)·x0 + t·x1`` with ``t`` of shape (batch,)."""
+    t = t[:, None, None]
+    return (1 - t) * x0 + t * x1
+
+
+def squared_error(delta: Tensor, batch: Batch, state: State) -> Tensor:
+    """‖Δ‖² over loss frames and all bands, divided by the global count of such frames and the number of bands."""
+    error = (delta.float() ** 2).sum(-1)
+    return (error * batch.target).sum() / (state.frames * delta.shape[-1])

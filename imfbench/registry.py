@@ -1,0 +1,125 @@
+"""One generic registry for everything that has a name: methods, datasets, metrics, backbones, vocoders, reports.
+
+An entry is an object, or a lazy ``"module:attribute"`` target that is imported when it is first asked for, so that listing
+names imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+class UnknownNameError(KeyError):
+    """A name that is not registered; the message holds the nearest registered names."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A sentence that helps with an unknown ``name``: the closest of ``known``, else all of them."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+
+
+class Registry(Generic[T]):
+    """Names → objects of one kind.
+
+    Args:
+        kind: What the entries are, in words ("method"); used in messages.
+        package: A package whose modules register one entry each, under the module's name ("_" may stand for "-"). A new
+            file there is known by existing: no list needs a line.
+    """
+
+    def __init__(self, kind: str, package: str | None = None) -> None:
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, Any] = {}
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Decorator that registers a class or function under ``name``; a name that is taken is an error."""
+
+        def decorate(entry: Entry) -> Entry:
+            self.add(name, entry)
+            return entry
+
+        return decorate
+
+    def add(self, name: str, target: Any) -> None:
+        """Register an object or a lazy ``"module:attribute"`` target.
+
+        Raises:
+            ValueError: The name is taken by something else.
+        """
+        present = self._entries.get(name)
+        if present is not None and _path(present) != _path(target):
+            raise ValueError(
+                f"{self.kind} {name!r} is already registered as {_path(present)}; {_path(target)} needs another name"
+            )
+        if present is None or isinstance(present, str):
+            self._entries[name] = target
+
+    def get(self, name: str) -> T:
+        """The entry called ``name``, imported if it is lazy.
+
+        Raises:
+            UnknownNameError: No such name; the message suggests the nearest ones.
+        """
+        if name not in self._entries and name in (modules := self._modules()):
+            importlib.import_module(modules[name])  # its decorator registers the entry
+        if name not in self._entries:
+            raise UnknownNameError(f"unknown {self.kind} {name!r}: {nearest(name, self.names())}")
+        target = self._entries[name]
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
+            target = self._entries[name] = getattr(importlib.import_module(module), attribute)
+        found: T = target
+        return found
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        return sorted({*self._entries, *self._modules()})
+
+    def _modules(self) -> dict[str, str]:
+        if self._package is None:
+            return {}
+        folder = importlib.import_module(self._package).__path__
+        found = [module.name for module in pkgutil.iter_modules(folder)]
+        return {name.replace("_", "-"): f"{self._package}.{name}" for name in found}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+
+def _path(target: Any) -> str:
+    return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+
+
+METHODS: Registry[Any] = Registry("method", package="imfbench.methods")
+DATASETS: Registry[Any] = Registry("dataset")
+METRICS: Registry[Any] = Registry("metric")
+BACKBONES: Registry[Any] = Registry("backbone")
+VOCODERS: Registry[Any] = Registry("vocoder")
+REPORTS: Registry[Any] = Registry("report")
+
+# What ships, by lazy targets; methods are found by their files. Plug-ins add theirs.
+DATASETS.add("demo", "imfbench.datasets.demo.corpus:DemoCorpus")
+METRICS.add("wer", "imfbench.metrics.wer:WordErrorRate")
+METRICS.add("sim", "imfbench.metrics.sim:SpeakerSimilarity")
+METRICS.add("mos", "imfbench.metrics.mos:DistillMOS")
+METRICS.add("utmos", "imfbench.metrics.mos:UTMOS")
+METRICS.add("f0cv", "imfbench.metrics.prosody:PitchVariation")
+BACKBONES.add("dit", "imfbench.backbones.dit:DiT")
+VOCODERS.add("hifigan", "imfbench.features.hifigan:HiFiGAN")
+VOCODERS.add("griffin-lim", "imfbench.features.griffin_lim:GriffinLim")
+REPORTS.add("leaderboard", "imfbench.reports.leaderboard:Leaderboard")
