@@ -1,0 +1,66 @@
+"""Draws of training times, (batch,) float32 on the CPU from a CPU generator: the same on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Law = Literal["uniform", "logit-normal"]
+
+
+def draw_times(law: Law, rows: int, generator: torch.Generator, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Times in [0, 1]: uniform, or ``sigmoid(mean + std·n)`` with normal n (logit-normal, arXiv 2403.03206).
+
+    A logit-normal of positive mean favours times near the data (t = 1).
+    """
+    if law == "uniform":
+        return torch.rand(rows, generator=generator)
+    return torch.sigmoid(mean + std * torch.randn(rows, generator=generator))
+
+
+def draw_intervals(
+    law: Law, rows: int, generator: torch.Generator, mean: float = 0.0, std: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Two independent draws, sorted: ``t ≤ r``."""
+    a, b = (draw_times(law, rows, generator, mean, std) for _ in range(2))
+    return torch.minimum(a, b), torch.maximum(a, b)
+
+
+def draw_from_grids(grids: Sequence[Sequence[float]], rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """For every row one interval ``(τ_i, τ_{i+1})``, equally likely among all intervals of the grids."""
+    pairs = torch.tensor([pair for grid in grids for pair in pairwise(grid)])
+    t, r = pairs[torch.randint(len(pairs), (rows,), generator=generator)].unbind(1)
+    return t, r
+
+
+def draw_shared_intervals(
+    rows: int,
+    generator: torch.Generator,
+    equal: float,
+    at_zero: float,
+    from_grids: float,
+    grids: Sequence[Sequence[float]] = (),
+) -> tuple[Tensor, Tensor]:
+    """Two sorted uniforms, but for three disjoint shares of the rows.
+
+    Args:
+        rows: Rows.
+        generator: Random source.
+        equal: Share of rows with r = t.
+        at_zero: Share of rows with t = 0.
+        from_grids: Share of rows whose (t, r) is an interval of ``grids``.
+        grids: Time grids.
+    """
+    t, r = draw_intervals("uniform", rows, generator)
+    lot = torch.rand(rows, generator=generator)
+    r = torch.where(lot < equal, t, r)
+    t = torch.where((equal <= lot) & (lot < equal + at_zero), torch.zeros_like(t), t)
+    if from_grids:
+        chosen = lot >= 1 - from_grids
+        grid_t, grid_r = draw_from_grids(grids, rows, generator)
+        t, r = torch.where(chosen, grid_t, t), torch.where(chosen, grid_r, r)
+    return t, r
