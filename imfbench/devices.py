@@ -1,0 +1,97 @@
+"""The one module that names accelerators: choice of device, precision, clocks and memory of a device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device called ``name``; "auto" takes an accelerator where there is one.
+
+    Raises:
+        ValueError: The device was asked for and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for, but torch finds no such GPU; use --device cpu or auto")
+    return device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it, so that a clock around it tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_reset(device: torch.device) -> None:
+    """Forget the device's peak of allocated bytes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_allocated(device: torch.device) -> int:
+    """Peak of allocated bytes since the reset; accelerators only (see ``imfbench.metrics.memory`` for the CPU)."""
+    if device.type != "cuda":
+        raise ValueError(f"{device} keeps no count of allocated bytes")
+    return int(torch.cuda.max_memory_allocated(device))
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return set(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return set()
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products are faster than fp32 on the device (AMX or AVX512-BF16 on a CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
+
+
+def autocast(device: torch.device, precision: Precision = "auto") -> contextlib.AbstractContextManager[Any]:
+    """bf16 autocast where it is wanted, or with "auto" where it is fast; otherwise fp32."""
+    if precision == "bf16" or (precision == "auto" and fast_bf16(device)):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def dtype_name(device: torch.device, precision: Precision = "auto") -> str:
+    """The words "bf16-autocast" or "fp32": what ``autocast`` will use, for the tables."""
+    used = precision == "bf16" or (precision == "auto" and fast_bf16(device))
+    return "bf16-autocast" if used else "fp32"
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Hardware of a run, for manifests and tables."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    found: dict[str, Any] = {
+        "device": device.type,
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "bf16": fast_bf16(device),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"gpu": properties.name, "gpu_memory": properties.total_memory, "cuda": torch.version.cuda}
+    return found

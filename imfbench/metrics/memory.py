@@ -1,0 +1,139 @@
+"""Peak memory of a piece of work: allocated bytes on an accelerator, bytes of live tensors on the CPU.
+
+The two are not the same thing and carry their kind with them. Measure memory in a pass of its own: the CPU's way
+watches every operation and slows the work down.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from imfbench.devices import peak_memory_allocated, peak_memory_reset, synchronize
+
+CPU_KIND = "cpu-live-tensors"
+
+
+@dataclass
+class PeakMemory:
+    """What `peak_memory` found; filled in when its block ends, also when it ends in an exception.
+
+    Attributes:
+        kind: "cpu-live-tensors", or the device's name with "-peak-allocated".
+        bytes: The peak.
+    """
+
+    kind: str
+    bytes: int = 0
+
+
+@contextmanager
+def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
+    """Measure the peak of memory that a block of code reaches on a device.
+
+    On an accelerator: the allocator's peak, reset before, everything that is allocated included. On the CPU: the peak
+    of the summed storage sizes of all tensors that are alive *and take part*: weights and inputs count from the
+    beginning, results as long as anything (autograd's saved tensors included) holds them, views not at all. Scratch
+    memory inside a single kernel and the Python process itself are not in it.
+
+    Args:
+        device: The device that the block works on.
+
+    Yields:
+        The figure; read it after the block.
+
+    Raises:
+        ValueError: The accelerator keeps no count of allocated bytes.
+
+    Example:
+        with peak_memory("cpu") as peak:
+            loss = method.loss(batch, state)[0]
+            loss.backward()
+        print(peak.bytes, peak.kind)
+    """
+    device = torch.device(device)
+    # Garbage of earlier work must not count as this block's.
+    gc.collect()
+    if device.type == "cpu":
+        found, mode = PeakMemory(CPU_KIND), LiveTensors()
+        try:
+            with mode:
+                yield found
+        finally:
+            found.bytes = mode.peak
+            mode.forget()
+        return
+    found = PeakMemory(f"{device.type}-peak-allocated")
+    synchronize(device)
+    peak_memory_reset(device)
+    try:
+        yield found
+    finally:
+        synchronize(device)
+        found.bytes = peak_memory_allocated(device)
+
+
+class LiveTensors(TorchDispatchMode):
+    """Watches every operation and keeps account of the CPU storages that its tensors live in.
+
+    Attributes:
+        live: Bytes alive now.
+        peak: The highest that ``live`` was. Storages older than the block are first met as an operation's input; they
+            have been alive all along, so they are added to the peak as well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._sizes: dict[int, int] = {}
+        self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation; count its inputs before and its results after it."""
+        kwargs = kwargs or {}
+        for tensor in tree_leaves((args, kwargs)):
+            self._count(tensor, older=True)
+        result = func(*args, **kwargs)
+        # Inputs again: an operation may have grown one in place (resize_).
+        for tensor in tree_leaves((args, kwargs, result)):
+            self._count(tensor, older=False)
+        return result
+
+    def forget(self) -> None:
+        """Let go of all storages; the account stays as it is."""
+        self._references.clear()
+        self._sizes.clear()
+
+    def _count(self, tensor: Any, older: bool) -> None:
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            return
+        # The storage, not the tensor: views share it, and it lives until the last of them is gone.
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        known = self._sizes.get(key)
+        if known is None:
+            self._references[key] = weakref.ref(storage, partial(self._gone, key))
+        if size == known:
+            return
+        self._sizes[key] = size
+        self.live += size - (known or 0)
+        if known is None and older:
+            self.peak += size
+        self.peak = max(self.peak, self.live)
+
+    def _gone(self, key: int, _: weakref.ref[torch.UntypedStorage]) -> None:
+        self._references.pop(key, None)
+        self.live -= self._sizes.pop(key, 0)

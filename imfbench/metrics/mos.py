@@ -1,0 +1,136 @@
+"""Predicted mean opinion scores, 1 to 5. The predictor's name is part of the column's name: figures of two never mix.
+
+- ``mos`` → ``mos_distillmos``: DistillMOS (Stahl & Gamper 2025, arXiv 2502.05356), whose weights come in its package.
+  It fills up to 7.68 s with zeros, so compare systems on the same texts only; human speech is not its ceiling.
+- ``utmos`` → ``mos_utmos``: UTMOS22 strong (Saeki et al. 2022, arXiv 2204.02152) by ``utmos-pytorch``, with weights
+  from a path or the hub.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from imfbench import weights
+from imfbench.features.audio import RESAMPLER
+from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, clip
+from imfbench.metrics.signature import Signature
+
+SAMPLE_RATE = 16000
+SHORTEST = 0.4
+"""Seconds below which no opinion is predicted; such audio is a failed row."""
+
+log = logging.getLogger(__name__)
+
+
+class PredictedMOS(Metric):
+    """Shared by the predictors: 16 kHz audio → one number in the predictor's own column."""
+
+    class Config(MetricConfig):
+        """Settings of a MOS predictor."""
+
+        path: Path | None = None
+        """The user's own file of weights; wins over the package and the hub."""
+
+    def observe(self, item: ScoreItem) -> dict[str, Any]:
+        """The predicted score."""
+        audio = clip(item.audio, item.sample_rate, SAMPLE_RATE)
+        if len(audio) < SHORTEST * SAMPLE_RATE:
+            raise ScoreError(
+                f"the audio lasts {len(audio) / SAMPLE_RATE:.2f} s; a MOS is predicted from {SHORTEST} s on"
+            )
+        with torch.inference_mode():
+            score = float(self.model(torch.from_numpy(audio)[None].to(self.device)).reshape(-1)[0])
+        if not np.isfinite(score):
+            raise ScoreError("the predicted MOS is not finite")
+        return {self.columns[0]: score}
+
+    def row(self, item: ScoreItem, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """The predicted score."""
+        return {self.columns[0]: float(observation[self.columns[0]])}
+
+
+class DistillMOS(PredictedMOS):
+    """DistillMOS: a small convolutional transformer that learnt from a large wav2vec 2.0 predictor."""
+
+    name: ClassVar[str] = "mos"
+    columns: ClassVar[tuple[str, ...]] = ("mos_distillmos",)
+    summary_columns: ClassVar[tuple[str, ...]] = ("mos_distillmos",)
+
+    @property
+    def model_signature(self) -> Signature:
+        """Predictor, sha256 of its weights, padding."""
+        file = weights.find("distillmos", self.config.path)
+        return Signature("mos", 1, predictor=f"distillmos@{weights.sha8(file)}", pad="7.68s", resample=RESAMPLER)
+
+    def open_model(self) -> Any:
+        """Build the package's network and load the verified weights into it."""
+        file = weights.find("distillmos", self.config.path)
+        for package in ("distillmos", "xls_r_sqa"):  # code, which is needed whatever the weights' path
+            if importlib.util.find_spec(package) is None:
+                raise weights.MissingModelError(f"metric mos needs the package {package}: `{weights.REQUIREMENTS}`")
+        from distillmos import ConvTransformerSQAModel
+
+        network = ConvTransformerSQAModel(load_weights=False)
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["model"])
+        return network.eval().to(self.device)
+
+
+class UTMOS(PredictedMOS):
+    """UTMOS22's strong learner, the predictor of most published tables."""
+
+    name: ClassVar[str] = "utmos"
+    columns: ClassVar[tuple[str, ...]] = ("mos_utmos",)
+    summary_columns: ClassVar[tuple[str, ...]] = ("mos_utmos",)
+
+    def _file(self) -> Path:
+        if self.config.path is not None:
+            return weights.find("utmos", self.config.path)
+        self._require()
+        from utmos_pytorch.utils import download_utmos_ckpt
+
+        try:
+            return Path(download_utmos_ckpt())
+        except Exception as error:  # the hub's client raises many kinds
+            raise weights.MissingModelError(
+                f"UTMOS's weights could not be fetched from the hub ({type(error).__name__}). Without internet, set "
+                "metrics.utmos.path to a copy of utmos_state_dict.pt, or use metric mos (DistillMOS), which needs none"
+            ) from error
+
+    @staticmethod
+    def _require() -> None:
+        if importlib.util.find_spec("utmos_pytorch") is None:
+            raise weights.MissingModelError("metric utmos needs a package: `pip install imfbench[utmos]`")
+
+    @property
+    def model_signature(self) -> Signature:
+        """Predictor, sha256 of its weights, the code that runs it."""
+        digest = weights.sha8(self._file())
+        return Signature("utmos", 1, predictor=f"utmos22-strong@{digest}", code="utmos-pytorch", resample=RESAMPLER)
+
+    def open_model(self) -> Any:
+        """Load the weights into the package's network, after checking that the file holds them."""
+        self._require()
+        from utmos_pytorch import UTMOSScoreTorch
+        from utmos_pytorch.utmos_torch import UTMOSModel
+
+        # The package loads whatever it is given and leaves the rest random, which would score like a real predictor.
+        file = self._file()
+        with torch.device("meta"):
+            expected = set(UTMOSModel().state_dict())
+        held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        missing = expected - set(held)
+        if len(missing) > 0.02 * len(expected):
+            raise weights.DamagedModelError(
+                f"{file} is no file of UTMOS weights: it lacks {len(missing)} of {len(expected)} tensors, "
+                f"such as {min(missing)!r}; expected utmos_state_dict.pt of utmos-pytorch"
+            )
+        if missing:
+            log.warning("%s lacks %s", file, ", ".join(sorted(missing)))
+        return UTMOSScoreTorch(str(file), device=self.device).eval()

@@ -1,0 +1,174 @@
+"""Real-time factor: wall seconds over generated seconds, batch 1, after warm-up, with the device synchronised.
+
+The network alone, the vocoder alone and both are timed apart, since published figures mean any of the three. Where the
+clock is read, the device has finished: an accelerator that is still working would make everything look fast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from imfbench.devices import synchronize
+
+Utterance = TypeVar("Utterance")
+Clock = Callable[[], float]
+
+SCOPES = ("network", "vocoder", "total")
+
+
+@dataclass(frozen=True)
+class RealTimeFactor:
+    """Wall time over generated time.
+
+    Attributes:
+        aggregate: All wall seconds over all generated seconds; the figure to quote.
+        median: Over utterances.
+        p95: Over utterances; linear between ranks.
+        n: Utterances.
+    """
+
+    aggregate: float
+    median: float
+    p95: float
+    n: int
+
+
+def time_passes(
+    function: Callable[[], Any],
+    warmup: int = 2,
+    repeats: int = 5,
+    device: torch.device | str = "cpu",
+    clock: Clock = time.perf_counter,
+) -> list[float]:
+    """Wall seconds of each of ``repeats`` passes, after ``warmup`` passes that are not timed.
+
+    Args:
+        function: The work; a training step may be timed as well as a sampling pass.
+        warmup: Passes before the clock starts (allocator, kernel choice, caches).
+        repeats: Passes that are timed, one by one.
+        device: What the work runs on; it is synchronised before the clock is read.
+        clock: Seconds, monotonic.
+
+    Raises:
+        ValueError: No pass would be timed.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"nothing to time with warmup={warmup} and repeats={repeats}; give at least one repeat")
+    device = torch.device(device)
+    for _ in range(warmup):
+        function()
+    return [_timed(function, device, clock)[0] for _ in range(repeats)]
+
+
+def time_utterances(
+    utterances: Sequence[Utterance],
+    network: Callable[[Utterance], Any],
+    vocoder: Callable[[Any], Any] | None,
+    generated_seconds: Callable[[Utterance], float],
+    *,
+    warmup: int = 2,
+    repeats: int = 1,
+    device: torch.device | str = "cpu",
+    clock: Clock = time.perf_counter,
+) -> pd.DataFrame:
+    """Time each utterance alone, the network and then the vocoder on what the network made.
+
+    Args:
+        utterances: What to synthesise, in order.
+        network: All of sampling, from noise to mel, for one utterance; loading and scoring do not belong in it.
+        vocoder: From the network's result to audio; None leaves its columns NaN.
+        generated_seconds: Length of the generated part of an utterance; the prompt's seconds do not count.
+        warmup: Utterances, from the first on, that are first run without a clock.
+        repeats: Timed passes an utterance; the median is kept.
+        device: What the work runs on; it is synchronised before the clock is read.
+        clock: Seconds, monotonic.
+
+    Returns:
+        A row per utterance, in order: network_seconds, vocoder_seconds, total_seconds (their sum) and
+        generated_seconds.
+
+    Raises:
+        ValueError: No pass would be timed, or an utterance has no generated length.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"nothing to time with warmup={warmup} and repeats={repeats}; give at least one repeat")
+    device = torch.device(device)
+    rows = []
+    with torch.no_grad():
+        # Cycled, so that a list shorter than the warm-up still warms the device up.
+        for number in range(warmup if utterances else 0):
+            mel = network(utterances[number % len(utterances)])
+            if vocoder is not None:
+                vocoder(mel)
+        for number, utterance in enumerate(utterances):
+            length = generated_seconds(utterance)
+            if not length > 0:
+                raise ValueError(f"utterance {number} of the list lasts {length} s; leave it out, and count it")
+            passes = [_one_pass(utterance, network, vocoder, device, clock) for _ in range(repeats)]
+            rows.append((*(median(column) for column in zip(*passes, strict=True)), length))
+    frame = pd.DataFrame(rows, columns=["network_seconds", "vocoder_seconds", "generated_seconds"], dtype=float)
+    frame.insert(2, "total_seconds", frame["network_seconds"] + frame["vocoder_seconds"])
+    return frame
+
+
+def real_time_factor(wall_seconds: Sequence[float], generated_seconds: Sequence[float]) -> RealTimeFactor:
+    """RTF from an utterance's wall seconds and generated seconds, both (utterances,).
+
+    Raises:
+        ValueError: The lengths differ or are zero, or an utterance has no generated length.
+    """
+    wall, generated = np.asarray(wall_seconds, dtype=float), np.asarray(generated_seconds, dtype=float)
+    if wall.shape != generated.shape or wall.ndim != 1 or not len(wall):
+        raise ValueError(f"wall and generated seconds are not one pair an utterance: {wall.shape}, {generated.shape}")
+    if not (generated > 0).all():
+        raise ValueError("an utterance has no generated length; leave it out, and count it")
+    each = wall / generated
+    return RealTimeFactor(
+        float(wall.sum() / generated.sum()), float(np.median(each)), float(np.quantile(each, 0.95)), len(each)
+    )
+
+
+def rtf_columns(frame: pd.DataFrame) -> dict[str, float]:
+    """The columns of a summary from ``time_utterances``' rows.
+
+    Returns:
+        rtf_network, rtf_network_median, rtf_network_p95, the same for vocoder and total, and rtf_n. A scope that was
+        not timed is left out.
+    """
+    columns: dict[str, float] = {}
+    for scope in SCOPES:
+        if frame[f"{scope}_seconds"].isna().any():
+            continue
+        found = real_time_factor(frame[f"{scope}_seconds"].to_list(), frame["generated_seconds"].to_list())
+        columns[f"rtf_{scope}"] = found.aggregate
+        columns[f"rtf_{scope}_median"] = found.median
+        columns[f"rtf_{scope}_p95"] = found.p95
+    return {**columns, "rtf_n": len(frame)}
+
+
+def _one_pass(
+    utterance: Utterance,
+    network: Callable[[Utterance], Any],
+    vocoder: Callable[[Any], Any] | None,
+    device: torch.device,
+    clock: Clock,
+) -> tuple[float, float]:
+    network_seconds, mel = _timed(lambda: network(utterance), device, clock)
+    vocoder_seconds = float("nan") if vocoder is None else _timed(lambda: vocoder(mel), device, clock)[0]
+    return network_seconds, vocoder_seconds
+
+
+def _timed(function: Callable[[], Any], device: torch.device, clock: Clock) -> tuple[float, Any]:
+    synchronize(device)
+    start = clock()
+    result = function()
+    synchronize(device)
+    return clock() - start, result

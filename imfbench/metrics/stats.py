@@ -1,0 +1,399 @@
+"""Intervals, paired comparisons and corrections: the only way from per-utterance scores to a statement.
+
+The unit of every function here is the utterance. Noise seeds are averaged per utterance first (`average_seeds`): they
+are repetitions, not observations. Failed rows must be taken out, and counted, by the caller: a NaN is an error here, so
+that no denominator shrinks in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Scores = ArrayLike | pd.Series
+Array = NDArray[np.float64]
+
+MINIMUM_CLUSTERS = 20
+"""Below so many clusters a clustered bootstrap is too narrow to be believed, and is refused."""
+
+MINIMUM_TRAINING_SEEDS = 3
+"""With fewer trained checkpoints a side, a statement is about checkpoints and not about methods."""
+
+PERMUTATIONS = 9999
+"""Sign flips drawn for a p-value, whose floor is then 2e-4; where fewer exist all of them are tried."""
+
+DETECTABLE = 2.8
+"""z(.975) + z(.80): the true difference, in standard errors, that a two-sided 5 % test finds four times in five."""
+
+
+class TooFewClustersError(ValueError):
+    """A clustered bootstrap over fewer than `MINIMUM_CLUSTERS` clusters."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its bootstrap interval.
+
+    Attributes:
+        value: The figure of the whole sample; NaN without any observation.
+        low: Lower end; NaN with fewer than two observations, as is `high`.
+        high: Upper end.
+        n: Independent observations behind the figure: utterances, or clusters where those were resampled.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What a paired comparison of `a` and `b` over the same utterances found.
+
+    Attributes:
+        difference: Mean of a − b, in the metric's own unit.
+        low: Lower end of the paired bootstrap interval of the difference.
+        high: Upper end.
+        p: Two-sided sign-flip p-value of "no difference", not yet corrected for the number of comparisons (`holm`).
+        n: Utterances.
+        minimum_detectable: 2.8·sd(d)/√n; a true difference below this would most likely have been missed.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    minimum_detectable: float
+
+
+@dataclass(frozen=True)
+class MarginTest:
+    """A test of "as good as" against a stated margin.
+
+    Attributes:
+        holds: Whether the claim is shown at `alpha`; False means "not shown", never "shown to be worse".
+        p: The p-value of the claim's null hypothesis (for an equivalence the larger of the two).
+        difference: Mean of a − b.
+        low: Lower end of the Student interval of level 1 − 2·alpha; the claim holds where it keeps within the margin.
+        high: Upper end of that interval.
+        margin: The margin as given.
+        alpha: The level of each one-sided test.
+        n: Utterances.
+        minimum_detectable: 2.8·sd(d)/√n; a margin below it can hardly ever be met.
+    """
+
+    holds: bool
+    p: float
+    difference: float
+    low: float
+    high: float
+    margin: float
+    alpha: float
+    n: int
+    minimum_detectable: float
+
+
+def average_seeds(frame: pd.DataFrame, utterance: str = "id", seed: str = "noise_seed") -> pd.DataFrame:
+    """Mean over noise seeds of every numeric column, a row per utterance, in the order of first appearance.
+
+    A corpus figure stays what it is: mean edits over mean reference words is the same ratio of sums.
+
+    Args:
+        frame: A row per utterance and noise seed.
+        utterance: Column that names the utterance.
+        seed: Column that names the noise seed.
+
+    Returns:
+        A frame indexed by utterance. An utterance that misses a score at one of the seeds has NaN there, since its mean
+        over the other seeds is not comparable with the rest; count these and take them out.
+
+    Raises:
+        ValueError: A column is missing, or an utterance stands twice under one seed.
+    """
+    missing = {utterance, seed} - set(frame.columns)
+    if missing:
+        raise ValueError(
+            f"no column {', '.join(sorted(missing))} to average over seeds; there are {list(frame.columns)}"
+        )
+    twice = frame.duplicated([utterance, seed])
+    if twice.any():
+        first = frame.loc[twice].iloc[0]
+        raise ValueError(
+            f"utterance {first[utterance]!r} stands twice under {seed} {first[seed]}; keep one row of each"
+        )
+    numeric = [name for name in frame.select_dtypes(["number", "bool"]).columns if name not in (utterance, seed)]
+    wide = frame.set_index([utterance, seed])[numeric].astype(float).unstack(seed)
+    means = {name: wide[name].mean(axis=1, skipna=False) for name in numeric}
+    return pd.DataFrame(means, columns=numeric).reindex(pd.Index(frame[utterance].unique(), name=utterance))
+
+
+def bootstrap_mean(values: Scores, n: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
+    """The mean and its percentile bootstrap interval.
+
+    Args:
+        values: A score per utterance, (utterances,).
+        n: Resamples.
+        seed: Seed of the resamples; the same scores always get the same interval.
+        level: Confidence level.
+
+    Raises:
+        ValueError: A score is not finite.
+    """
+    scores = _scores(values)
+    return _bootstrap((scores,), lambda x, axis=-1: x.mean(axis), n, seed, level)
+
+
+def bootstrap_ratio(
+    numerators: Scores, denominators: Scores, n: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """A ratio of sums, such as corpus WER (edits over reference words), and its percentile bootstrap interval.
+
+    Whole utterances are resampled, so that long ones keep their weight.
+
+    Args:
+        numerators: For each utterance, (utterances,); edits for WER.
+        denominators: For each utterance, (utterances,), positive; reference words for WER.
+        n: Resamples, `seed` and `level` as for `bootstrap_mean`.
+
+    Raises:
+        ValueError: A number is not finite, the lengths differ, or a denominator is not positive.
+    """
+    above, below = _aligned(numerators, denominators)
+    _check_positive(below)
+    return _bootstrap((above, below), lambda x, y, axis=-1: x.sum(axis) / y.sum(axis), n, seed, level)
+
+
+def bootstrap_clustered(
+    values: Scores, clusters: Sequence[Hashable], n: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The mean over utterances with whole clusters (speakers) resampled; the answer for *new* speakers.
+
+    Args:
+        values: A score per utterance, (utterances,).
+        clusters: The cluster of each utterance, (utterances,).
+        n: Resamples, `seed` and `level` as for `bootstrap_mean`.
+
+    Returns:
+        The interval; its `n` counts clusters.
+
+    Raises:
+        TooFewClustersError: Fewer than 20 clusters.
+        ValueError: A score is not finite, or the lengths differ.
+    """
+    scores = _scores(values)
+    labels = pd.Series(list(clusters))
+    if len(labels) != len(scores):
+        raise ValueError(f"{len(scores)} scores but {len(labels)} cluster names; give one for each utterance")
+    groups = pd.Series(scores).groupby(labels)
+    if groups.ngroups < MINIMUM_CLUSTERS:
+        raise TooFewClustersError(
+            f"{groups.ngroups} clusters are too few for a clustered bootstrap (at least {MINIMUM_CLUSTERS}); "
+            "use bootstrap_mean and limit the statement to these speakers"
+        )
+    # The mean over all utterances of the clusters drawn is a ratio of sums over clusters.
+    return bootstrap_ratio(groups.sum().to_numpy(), groups.count().to_numpy(), n, seed, level)
+
+
+def paired_difference(a: Scores, b: Scores, n: int = 2000, seed: int = 0, level: float = 0.95) -> Paired:
+    """Compare two systems by a per-utterance score over the same utterances and the same initial noise.
+
+    Args:
+        a: Scores of the first system, (utterances,). Two series are matched by their index.
+        b: Scores of the second, in the same order or with the same index.
+        n: Resamples of the interval.
+        seed: Seed of resamples and sign flips.
+        level: Confidence level of the interval.
+
+    Raises:
+        ValueError: A score is not finite, or the two sides are not the same utterances, at least two.
+    """
+    first, second = _aligned(a, b)
+    return _paired(first - second, n, seed, level)
+
+
+def paired_ratio(
+    a: Scores, b: Scores, denominators: Scores, n: int = 2000, seed: int = 0, level: float = 0.95
+) -> Paired:
+    """Compare two systems by a ratio of sums over the same denominators: corpus WER, whose references are the same.
+
+    The difference is Σ(a − b)/Σ denominators; its interval resamples whole utterances, and the p-value flips the sign
+    of each utterance's a − b.
+
+    Args:
+        a: Numerators of the first system (edits), (utterances,). Series are matched by their index.
+        b: Numerators of the second.
+        denominators: Of both (reference words), positive.
+        n: Resamples, `seed` and `level` as for `paired_difference`.
+
+    Raises:
+        ValueError: As for `paired_difference` and `bootstrap_ratio`.
+    """
+    first, second, below = _aligned(a, b, denominators)
+    interval = bootstrap_ratio(first - second, below, n, seed, level)
+    return replace(_paired((first - second) / below.mean(), n, seed, level), low=interval.low, high=interval.high)
+
+
+def non_inferior(
+    a: Scores, b: Scores, margin: float, *, higher_is_better: bool = True, alpha: float = 0.025
+) -> MarginTest:
+    """Is `a` worse than `b` by less than `margin`? A one-sided paired t test.
+
+    Args:
+        a: Scores of the system under test, (utterances,). Two series are matched by their index.
+        b: Scores of the reference system.
+        margin: The loss that would still be accepted, positive, in the metric's own unit; state it before looking.
+        higher_is_better: False for WER.
+        alpha: Level of the test; .025 reads the usual 95 % interval.
+
+    Raises:
+        ValueError: The margin is not positive, or the scores are not comparable.
+    """
+    first, second = _aligned(a, b)
+    below, above = _one_sided(first - second, margin)
+    return _margin_test(first - second, margin, alpha, below if higher_is_better else above)
+
+
+def equivalent(a: Scores, b: Scores, margin: float, *, alpha: float = 0.05) -> MarginTest:
+    """Do `a` and `b` differ by less than `margin` either way? Two one-sided paired t tests (TOST).
+
+    Arguments and errors are those of `non_inferior`; `margin` is the difference that would not matter, and an alpha of
+    .05 for each of the two tests reads the 90 % interval, as is usual for TOST.
+    """
+    first, second = _aligned(a, b)
+    return _margin_test(first - second, margin, alpha, max(_one_sided(first - second, margin)))
+
+
+def holm(pvalues: ArrayLike) -> Array:
+    """Holm's step-down correction: p-values that may be compared with .05 however many comparisons were made.
+
+    Args:
+        pvalues: P-values of all comparisons of a table, (comparisons,).
+
+    Returns:
+        Corrected p-values in the same order, at most 1. Holm, Scandinavian Journal of Statistics 6 (1979).
+
+    Raises:
+        ValueError: A p-value is outside [0, 1].
+    """
+    raw = _scores(pvalues)
+    if ((raw < 0) | (raw > 1)).any():
+        raise ValueError(f"p-values lie in [0, 1]; got {raw.tolist()}")
+    order = np.argsort(raw)
+    stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
+    corrected = np.empty_like(raw)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
+
+
+def minimum_detectable(differences: Scores) -> float:
+    """2.8·sd(d)/√n of paired differences d, (utterances,): what could have been seen. NaN below two utterances."""
+    d = _scores(differences)
+    return float(DETECTABLE * d.std(ddof=1) / np.sqrt(len(d))) if len(d) > 1 else float("nan")
+
+
+def statement_scope(training_seeds: Sequence[int]) -> Literal["methods", "checkpoints"]:
+    """What a comparison may speak about, given the training seeds of the side that has fewer of them."""
+    return "methods" if len(set(training_seeds)) >= MINIMUM_TRAINING_SEEDS else "checkpoints"
+
+
+def _scores(values: Scores) -> Array:
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.ndim != 1:
+        raise ValueError(f"expected a score per utterance in one dimension, got shape {scores.shape}")
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        name = values.index[bad[0]] if isinstance(values, pd.Series) else bad[0]
+        raise ValueError(
+            f"{len(bad)} of {len(scores)} scores are not finite, the first at {name!r}; "
+            "take failed utterances out, and count them, before asking for statistics"
+        )
+    return scores
+
+
+def _aligned(*columns: Scores) -> tuple[Array, ...]:
+    """The columns in the order of the first; series are matched by their index, if all of them are series."""
+    series = [column for column in columns if isinstance(column, pd.Series)]
+    if len(series) == len(columns):
+        first = series[0].index
+        for index in (column.index for column in series):
+            if index.has_duplicates:
+                raise ValueError("an utterance stands twice in the index; average noise seeds first (average_seeds)")
+            alone = first.symmetric_difference(index)
+            if len(alone):
+                raise ValueError(f"{len(alone)} utterances stand on one side only, such as {alone[0]!r}; pair the rest")
+        columns = tuple(column.reindex(first) for column in series)
+    aligned = tuple(_scores(column) for column in columns)
+    if len({len(column) for column in aligned}) > 1:
+        raise ValueError(f"the sides are of unequal length ({[len(x) for x in aligned]}); give the same utterances")
+    return aligned
+
+
+def _check_positive(denominators: Array) -> None:
+    if (denominators <= 0).any():
+        raise ValueError("a denominator is not positive; an utterance without reference words is a failed row")
+
+
+def _bootstrap(data: tuple[Array, ...], statistic: Callable[..., Any], n: int, seed: int, level: float) -> Interval:
+    size = len(data[0])
+    if size < 2:
+        return Interval(float(statistic(*data)) if size else float("nan"), float("nan"), float("nan"), size)
+    # Percentile, not BCa: on utterance-level WER BCa covers no better, and it is undefined where all scores are equal.
+    found = stats.bootstrap(
+        data,
+        statistic,
+        n_resamples=n,
+        paired=True,
+        vectorized=True,
+        confidence_level=level,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(statistic(*data)), float(found.low), float(found.high), size)
+
+
+def _paired(differences: Array, n: int, seed: int, level: float) -> Paired:
+    _check_two(differences)
+    interval = bootstrap_mean(differences, n, seed, level)
+    p = stats.permutation_test(
+        (differences,),
+        lambda d, axis=-1: d.mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        random_state=np.random.default_rng(seed),
+    ).pvalue
+    return Paired(interval.value, interval.low, interval.high, float(p), interval.n, minimum_detectable(differences))
+
+
+def _one_sided(d: Array, margin: float) -> tuple[float, float]:
+    """P-values of "the mean is at most −margin" and of "the mean is at least +margin"."""
+    _check_two(d)
+    if not margin > 0:
+        raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
+    if d.std() == 0:
+        # All differences are equal: the t statistic is infinite, and the answer certain.
+        return float(d[0] <= -margin), float(d[0] >= margin)
+    lower = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
+    upper = stats.ttest_1samp(d, margin, alternative="less").pvalue
+    return float(lower), float(upper)
+
+
+def _margin_test(d: Array, margin: float, alpha: float, p: float) -> MarginTest:
+    half = stats.t.ppf(1 - alpha, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
+    mean = float(d.mean())
+    return MarginTest(
+        p < alpha, p, mean, float(mean - half), float(mean + half), margin, alpha, len(d), minimum_detectable(d)
+    )
+
+
+def _check_two(differences: Array) -> None:
+    if len(differences) < 2:
+        raise ValueError(f"a paired comparison needs at least two utterances, got {len(differences)}")

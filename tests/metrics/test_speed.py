@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from imfbench.metrics import speed
+
+
+class Accelerator:
+    """Work on a device that runs on its own: the clock moves on only while someone waits for the device."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.queued = 0.0
+        self.events: list[str] = []
+
+    def work(self, seconds: float) -> None:
+        self.events.append("work")
+        self.queued += seconds
+
+    def synchronize(self, device: torch.device) -> None:
+        self.events.append("synchronize")
+        self.now, self.queued = self.now + self.queued, 0.0
+
+    def clock(self) -> float:
+        self.events.append("clock")
+        return self.now
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Accelerator:
+    device = Accelerator()
+    monkeypatch.setattr(speed, "synchronize", device.synchronize)
+    return device
+
+
+def timed(accelerator: Accelerator, steps: int, **options: int) -> pd.DataFrame:
+    """Utterances are their own length in seconds; a step costs .01 and the vocoder .05 seconds a second."""
+
+    def network(length: float) -> float:
+        for _ in range(steps):
+            accelerator.work(0.01 * length)
+        return length
+
+    return speed.time_utterances(
+        [2.0, 4.0, 6.0],
+        network,
+        lambda length: accelerator.work(0.05 * length),
+        lambda length: length,
+        clock=accelerator.clock,
+        **options,
+    )
+
+
+def test_network_vocoder_and_both_are_timed_apart(accelerator: Accelerator) -> None:
+    columns = speed.rtf_columns(timed(accelerator, steps=8))
+    assert columns["rtf_n"] == 3
+    for statistic in ("", "_median", "_p95"):
+        assert columns[f"rtf_network{statistic}"] == pytest.approx(0.08)
+        assert columns[f"rtf_vocoder{statistic}"] == pytest.approx(0.05)
+        assert columns[f"rtf_total{statistic}"] == pytest.approx(0.13)
+
+
+def test_double_work_doubles_the_networks_factor_alone(accelerator: Accelerator) -> None:
+    once = speed.rtf_columns(timed(accelerator, steps=4))
+    twice = speed.rtf_columns(timed(accelerator, steps=8))
+    assert twice["rtf_network"] == pytest.approx(2 * once["rtf_network"])
+    assert twice["rtf_vocoder"] == pytest.approx(once["rtf_vocoder"])
+
+
+def test_the_device_is_waited_for_before_every_look_at_the_clock(accelerator: Accelerator) -> None:
+    timed(accelerator, steps=1, warmup=0)
+    looks = [number for number, event in enumerate(accelerator.events) if event == "clock"]
+    assert len(looks) == 3 * 4
+    assert all(accelerator.events[number - 1] == "synchronize" for number in looks)
+
+
+def test_warm_up_is_not_timed(accelerator: Accelerator) -> None:
+    first = [10.0]
+
+    def network(length: float) -> float:
+        accelerator.work(first.pop() if first else 0.1 * length)
+        return length
+
+    def frame(warmup: int) -> pd.DataFrame:
+        return speed.time_utterances([1.0, 2.0], network, None, float, warmup=warmup, clock=accelerator.clock)
+
+    assert frame(warmup=1)["network_seconds"].tolist() == pytest.approx([0.1, 0.2])
+    first.append(10.0)
+    assert frame(warmup=0)["network_seconds"].tolist() == pytest.approx([10.0, 0.2])
+    accelerator.events.clear()
+    frame(warmup=5)
+    assert accelerator.events.count("work") == 5 + 2, "a list shorter than the warm-up is run again"
+
+
+def test_the_median_of_repeats_is_kept(accelerator: Accelerator) -> None:
+    seconds = iter([0.1, 9.0, 0.3])
+
+    def network(length: float) -> None:
+        accelerator.work(next(seconds))
+
+    frame = speed.time_utterances([1.0], network, None, float, warmup=0, repeats=3, clock=accelerator.clock)
+    assert frame["network_seconds"].tolist() == pytest.approx([0.3])
+
+
+def test_without_a_vocoder_there_is_no_figure_for_it(accelerator: Accelerator) -> None:
+    frame = speed.time_utterances([1.0, 2.0], lambda length: None, None, float, clock=accelerator.clock)
+    assert set(speed.rtf_columns(frame)) == {"rtf_network", "rtf_network_median", "rtf_network_p95", "rtf_n"}
+
+
+def test_no_graph_is_built_while_timing() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    seen: list[bool] = []
+    speed.time_utterances([1.0], lambda length: weight * length, lambda mel: seen.append(mel.requires_grad), float)
+    assert seen == [False] * 3
+
+
+def test_passes_are_timed_one_by_one(accelerator: Accelerator) -> None:
+    costs = iter([5.0, 5.0, 1.0, 2.0, 3.0])
+    passes = speed.time_passes(lambda: accelerator.work(next(costs)), warmup=2, repeats=3, clock=accelerator.clock)
+    assert passes == [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="nothing to time with warmup=0 and repeats=0"):
+        speed.time_passes(lambda: None, warmup=0, repeats=0)
+
+
+def test_aggregate_weighs_by_length_and_the_rest_by_utterance() -> None:
+    generated = np.array([10.0] + [1.0] * 19)
+    wall = np.array([1.0] + [0.5] * 19)
+    found = speed.real_time_factor(wall.tolist(), generated.tolist())
+    assert found.aggregate == pytest.approx(10.5 / 29)
+    assert (found.median, found.n) == (0.5, 20)
+    assert found.p95 == pytest.approx(np.quantile(wall / generated, 0.95))
+
+
+def test_lengths_that_cannot_be_divided_by() -> None:
+    with pytest.raises(ValueError, match="utterance 1 of the list lasts 0"):
+        speed.time_utterances([1.0, 0.0], lambda length: None, None, float, warmup=0)
+    with pytest.raises(ValueError, match="no generated length"):
+        speed.real_time_factor([1.0], [0.0])
+    with pytest.raises(ValueError, match="not one pair an utterance"):
+        speed.real_time_factor([], [])
+
+
+@pytest.mark.gpu
+def test_a_real_accelerator_is_waited_for() -> None:
+    from imfbench.devices import resolve_device
+
+    device = resolve_device("auto")
+    if device.type == "cpu":
+        pytest.skip("no accelerator here")
+    x = torch.randn(4096, 4096, device=device)
+    passes = speed.time_passes(lambda: [x @ x for _ in range(20)], device=device)
+    # 2.7e12 operations: no accelerator needs less than 0.1 ms, and merely asking for them takes less.
+    assert min(passes) > 1e-4
