@@ -1,0 +1,133 @@
+"""Trained networks on disk: safetensors with all that is needed to build them again, and a card. Never pickle.
+
+The file's metadata holds the backbone's and the method's names and configurations, so that a network of another shape is
+refused with words instead of a trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from imfbench.method import Method
+from imfbench.registry import BACKBONES, METHODS, nearest
+
+ASSETS = Path(__file__).parent / "assets"
+EMBEDDED = "embedded:"
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+
+
+class ArtefactError(ValueError):
+    """An artefact that is missing, damaged, or of another shape; the message says what to do."""
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def embedded() -> list[str]:
+    """Names of the artefacts that ship with imfbench."""
+    return sorted(EMBEDDED + path.parent.name for path in ASSETS.glob(f"*/{WEIGHTS}"))
+
+
+def save_artefact(
+    folder: Path, method_name: str, method: Method, card: dict[str, Any], backbone: str = "dit", half: bool = False
+) -> str:
+    """Write ``model.safetensors`` and ``card.json`` into ``folder``; returns the weights' sha256.
+
+    Args:
+        folder: Made if it is not there.
+        method_name: The registry's name of the method.
+        method: Its network is stored.
+        card: How it was made; ``sha256`` is added.
+        backbone: The registry's name of the network.
+        half: Store fp16 (for what ships).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    network = method.network
+    state = {
+        name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+    }
+    metadata = {
+        "format": "imfbench-1",
+        "backbone": backbone,
+        "backbone_config": network.config.model_dump_json(),  # type: ignore[operator, union-attr]
+        "second_time": json.dumps(bool(network.has_second_time)),
+        "method": method_name,
+        "method_config": method.config.model_dump_json(),
+    }
+    temporary = folder / f".{WEIGHTS}.part"
+    save_file(state, temporary, metadata)
+    digest = sha256_of(temporary)
+    temporary.replace(folder / WEIGHTS)
+    temporary = folder / f".{CARD}.part"
+    temporary.write_text(json.dumps(card | {"sha256": digest}, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(folder / CARD)
+    return digest
+
+
+def locate(reference: str | Path) -> Path:
+    """The folder of an artefact: ``embedded:NAME``, or a path.
+
+    Raises:
+        ArtefactError: There is none; the message names those that ship.
+    """
+    text = str(reference)
+    folder = ASSETS / text.removeprefix(EMBEDDED) if text.startswith(EMBEDDED) else Path(text)
+    if not (folder / WEIGHTS).is_file():
+        hint = nearest(text, embedded())
+        raise ArtefactError(f"no artefact {text!r} ({folder / WEIGHTS} is missing); {hint}")
+    return folder
+
+
+def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> tuple[Method, dict[str, Any]]:
+    """Read an artefact, verify its sha256 against its card, and build the method with its network in eval mode.
+
+    Raises:
+        ArtefactError: Missing, damaged, or its weights do not fit the network that its metadata describe.
+    """
+    folder = locate(reference)
+    path = folder / WEIGHTS
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ArtefactError(f"{folder / CARD}, the card of {path.name}, cannot be read: {error}") from None
+    found = sha256_of(path)
+    if found != card.get("sha256"):
+        raise ArtefactError(
+            f"{path} has sha256 {found[:12]}…, but its card says {str(card.get('sha256'))[:12]}…: the file was changed or "
+            "cut short; fetch or train it again"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ArtefactError(f"{path} is not a safetensors file ({error}); pickled checkpoints are not read") from None
+    network = build_network(metadata["backbone"], json.loads(metadata["backbone_config"]))
+    if json.loads(metadata["second_time"]):
+        network.attach_second_time()  # type: ignore[operator]
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ArtefactError(f"{path} does not fit the network its metadata describe: {error}") from None
+    cls = METHODS.get(metadata["method"])
+    method: Method = cls(cls.Config(**json.loads(metadata["method_config"])), network.eval().to(device))
+    return method, card
+
+
+def build_network(backbone: str, config: dict[str, Any] | None = None) -> nn.Module:
+    """A new network of the registry with random weights: for training only."""
+    cls = BACKBONES.get(backbone)
+    network: nn.Module = cls(cls.Config(**(config or {})))
+    return network

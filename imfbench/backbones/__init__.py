@@ -1,0 +1,1 @@
+"""Networks u(z, t, r, condition)."""

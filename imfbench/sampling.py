@@ -1,0 +1,66 @@
+"""From a condition to a mel: noise, grid, solver, and counts that are measured."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from imfbench.devices import Precision, autocast
+from imfbench.features.mel import denormalise
+from imfbench.flow.counting import Counts, count_network, declared_counts
+from imfbench.flow.solvers import SOLVERS, check_solver
+from imfbench.method import Condition, Method
+
+
+def initial_noise(utterance_id: str, noise_seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Noise from a CPU generator seeded by a hash of (noise seed, utterance id): the same for every method and device."""
+    digest = hashlib.sha256(f"{noise_seed}/{utterance_id}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randn(shape, generator=generator)
+
+
+def sampling_guidance(method: Method) -> float:
+    """w of a method's sampling; 0 for methods whose guidance is baked in."""
+    return float(getattr(method, "sampling_guidance", 0.0))
+
+
+@torch.no_grad()
+def synthesize_mel(
+    method: Method, condition: Condition, utterance_id: str, grid: Tensor, solver: str = "euler", noise_seed: int = 0,
+    device: torch.device | str = "cpu", precision: Precision = "fp32",
+) -> tuple[Tensor, Counts]:  # fmt: skip
+    """Sample one utterance.
+
+    Args:
+        method: What gives the velocity.
+        condition: A batch of 1: the prompt's frames first, then the frames to generate.
+        utterance_id: With ``noise_seed`` it seeds the noise.
+        grid: Times, (steps + 1,).
+        solver: A name of ``flow.solvers.SOLVERS``.
+        noise_seed: See ``utterance_id``.
+        device: Where the network is.
+        precision: Of the network's matrix products; the state is float32.
+
+    Returns:
+        Log-mel of the generated part alone, (frames, bands), on the CPU, and the measured counts.
+
+    Raises:
+        CountMismatchError: The network was not run as often as grid, solver and guidance declare.
+        SolverError: The solver does not fit the method.
+        FloatingPointError: The mel holds values that are not finite.
+    """
+    check_solver(solver, method.kind)
+    device = torch.device(device)
+    z = initial_noise(utterance_id, noise_seed, condition.prompt_mel.shape).to(device)
+    condition = condition.to(device)
+    method.network.eval()
+    with count_network(method.network) as count, autocast(device, precision):
+        velocity = count.wrap(lambda z, t, r: method.velocity(z, t, r, condition))
+        z = SOLVERS[solver](velocity, z, grid)
+    counts = count.check(declared_counts(grid, solver, sampling_guidance(method)), batch=1)
+    mel = denormalise(z[0][(condition.valid & ~condition.prompt)[0]]).float().cpu()
+    if not bool(torch.isfinite(mel).all()):
+        raise FloatingPointError(f"the sampled mel of {utterance_id} holds values that are not finite")
+    return mel, counts

@@ -1,0 +1,371 @@
+"""One training loop for every method: mixed precision and DDP by Accelerate, EMA, checkpoints, resume, divergence.
+
+The random draws of step k come from a generator seeded by (seed, k, process), and batch k from (seed, k): a resumed training
+needs no random state and repeats what an uninterrupted one would have done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from imfbench.artefact import build_network, save_artefact
+from imfbench.devices import Precision, autocast, describe, dtype_name, synchronize
+from imfbench.method import Batch, Method, State
+from imfbench.registry import METHODS
+from imfbench.training_log import DivergenceMonitor, TrainingLog
+
+CHECKPOINT = "checkpoint.pt"
+STATUS = "status.json"
+LOG = "log.csv"
+
+
+class TrainConfig(BaseModel):
+    """How to train; the same for every method."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps. Give ``steps`` or ``minutes``; minutes are turned into steps once, by timing ten."""
+    minutes: float | None = Field(None, gt=0)
+    frames_per_batch: int = Field(2000, ge=1)
+    """Mel frames of a batch, prompts and padding included."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches of one optimiser step."""
+    learning_rate: float = Field(3e-4, gt=0)
+    schedule: Literal["constant", "linear", "trapezoid"] = "linear"
+    """After the warm-up: constant; linear to 0; or constant and then linear to 0 over the last ``decay``."""
+    decay: float = Field(0.25, gt=0, le=1)
+    """Share of the steps in which "trapezoid" goes down."""
+    warmup: int = Field(50, ge=0)
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
+    ema: float = Field(0.99, ge=0, lt=1)
+    """Decay of the weights' moving average, which is what is sampled; it starts lower: (1 + n)/(10 + n)."""
+    precision: Precision = "auto"
+    seed: int = 0
+    save_every: int = Field(200, ge=1)
+    log_every: int = Field(10, ge=1)
+
+
+@dataclass
+class TrainResult:
+    """What a training left: also ``status.json`` in its folder."""
+
+    status: Literal["ok", "diverged", "unfinished"]
+    reason: str
+    steps: int
+    seconds_per_step: float
+    seconds: float
+    peak_memory: int | None
+    peak_memory_kind: str
+    seed: int
+    parameters: int
+    precision: str
+    hardware: dict[str, Any]
+
+
+class TrainingData(Protocol):
+    """What the loop needs of a dataset."""
+
+    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0) -> Iterator[Batch]:
+        """Endless batches; batch k depends on (seed, k) alone."""
+
+
+class _Step(nn.Module):
+    """The loss as a module's forward, so that DDP and autocast wrap the whole of it, JVP included."""
+
+    def __init__(self, method: Method, device: torch.device, precision: Precision) -> None:
+        super().__init__()
+        self.network = method.network
+        self._method = [method]  # in a list: its teacher is no part of what is trained
+        self._device, self._precision = device, precision
+
+    def forward(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
+        with autocast(self._device, self._precision):
+            return self._method[0].loss(batch, state)
+
+
+def build_method(
+    name: str, config: dict[str, Any] | None = None, teacher: Method | None = None,
+    backbone: str = "dit", backbone_config: dict[str, Any] | None = None, seed: int = 0,
+) -> Method:  # fmt: skip
+    """A method ready to train: its network starts from the teacher's weights where there is a teacher, else at random.
+
+    Raises:
+        ValueError: The method needs a teacher and none was given.
+    """
+    cls = METHODS.get(name)
+    if cls.needs.teacher and teacher is None:
+        raise ValueError(f"method {name!r} needs a teacher: name one in the configuration (teacher: embedded:…)")
+    if teacher is not None:
+        teacher.network.eval().requires_grad_(False)
+        network = copy.deepcopy(teacher.network).requires_grad_(True)
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = build_network(backbone, backbone_config)
+    if cls.needs.two_times:
+        network.attach_second_time()  # type: ignore[operator]
+    method: Method = cls(cls.Config(**(config or {})), network, teacher)
+    return method
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Learning rate of a step (0-based)."""
+    rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
+    left = (steps - step) / steps
+    if config.schedule == "linear":
+        return rate * left
+    if config.schedule == "trapezoid":
+        return rate * min(1.0, left / config.decay)
+    return rate
+
+
+def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
+    """The random source of one step."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1_009 + process)
+
+
+def _ema_update(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for average, value in zip(ema.parameters(), network.parameters(), strict=True):
+            average.lerp_(value.detach(), 1 - decay)
+
+
+def _split(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:
+    while True:
+        yield list(itertools.islice(batches, count))
+
+
+class Training:
+    """One training: builds the optimiser, resumes from its folder, steps, and saves. Use :func:`train`."""
+
+    def __init__(
+        self, method: Method, data: TrainingData, config: TrainConfig, folder: Path, device: torch.device
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.method, self.config, self.folder, self.device = method, config, folder, device
+        self.dtype = dtype_name(device, config.precision)
+        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")  # autocast is ours: per training
+        method.network.to(device).train()
+        if method.teacher is not None:
+            method.teacher.network.to(device).eval()
+        self.ema = copy.deepcopy(method.network).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            [p for p in method.network.parameters() if p.requires_grad],
+            config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
+        )  # fmt: skip
+        self.wrapped, self.prepared = self.accelerator.prepare(_Step(method, device, config.precision), self.optimizer)
+        self.step, self.seconds = 0, 0.0
+        self.data = data
+
+    def restore(self) -> bool:
+        """Read the checkpoint if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return False
+        saved = torch.load(path, map_location=self.device, weights_only=True)
+        self.method.network.load_state_dict(saved["network"])
+        self.ema.load_state_dict(saved["ema"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        return True
+
+    def save(self) -> None:
+        """Write the checkpoint under a temporary name, then rename it."""
+        if not self.accelerator.is_main_process:
+            return
+        temporary = self.folder / f".{CHECKPOINT}.part"
+        torch.save(
+            {
+                "network": self.method.network.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+            },
+            temporary,
+        )
+        temporary.replace(self.folder / CHECKPOINT)
+
+    def micro_batches(self) -> Iterator[list[Batch]]:
+        """The batches of each coming step, one list a step; every process takes its own."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        skip = self.step * self.config.accumulate
+        mine = self.data.batches(self.config.frames_per_batch, self.config.seed * world + rank, skip)
+        return _split(mine, self.config.accumulate)
+
+    def state(self, micro: list[Batch], steps: int) -> State:
+        """The step's state with the sizes of the global batch."""
+        sizes = torch.tensor([sum(float(b.target.sum()) for b in micro), sum(float(len(b.x1)) for b in micro)])
+        frames, samples = self.accelerator.reduce(sizes.to(self.device), "sum").tolist()
+        generator = step_generator(self.config.seed, self.step, self.accelerator.process_index)
+        ema = self.ema if self.method.needs.ema_target else None
+        return State(self.step, self.step / steps, generator, frames, samples, ema)
+
+    def gradients(self, micro: list[Batch], steps: int) -> tuple[float, dict[str, float]]:
+        """Forward and backward of one step; returns the global loss and the method's logs."""
+        state = self.state(micro, steps)
+        total, logs = 0.0, {}
+        for i, batch in enumerate(micro):
+            last = i == len(micro) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                loss, logs = self.wrapped(batch.to(self.device), state)
+                # DDP averages over processes, and the loss is already divided by the global count.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            total += float(loss.detach())
+        return total, logs
+
+    def advance(self, micro: list[Batch], steps: int) -> dict[str, float]:
+        """One optimiser step; returns its figures."""
+        rate = learning_rate(self.config, self.step, steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, logs = self.gradients(micro, steps)
+        parameters = [p for p in self.method.network.parameters() if p.requires_grad]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.prepared.step()
+            self.step += 1
+            _ema_update(self.ema, self.method.network, min(self.config.ema, (1 + self.step) / (10 + self.step)))
+        self.prepared.zero_grad(set_to_none=True)
+        return {"step": self.step, "loss": loss, "grad_norm": norm, "learning_rate": rate, **logs}
+
+
+@contextlib.contextmanager
+def rehearsal(method: Method, data: TrainingData, config: TrainConfig, device: torch.device) -> Iterator[Training]:
+    """A training on a copy of the method's network: steps that are timed or measured leave no trace."""
+    network = method.network
+    method.network = copy.deepcopy(network)
+    try:
+        yield Training(method, data, config, Path(), device)
+    finally:
+        method.network = network
+
+
+def step_memory(
+    method: Method, data: TrainingData, config: TrainConfig, device: torch.device
+) -> tuple[int | None, str]:
+    """Peak memory of a whole training step (weights, gradients, optimiser, EMA, teacher), in a pass of its own."""
+    from imfbench.metrics.memory import peak_memory
+
+    with rehearsal(method, data, config, device) as training:
+        micro = next(training.micro_batches())
+        training.advance(micro, 1_000_000)  # the first step allocates what stays: the optimiser's state
+        with peak_memory(device) as peak:
+            training.advance(micro, 1_000_000)
+    return peak.bytes, peak.kind
+
+
+def budget_to_steps(
+    method: Method,
+    data: TrainingData,
+    config: TrainConfig,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> int:
+    """Turn ``config.minutes`` into steps by timing ten (two more first, to warm up) on a copy of the network."""
+    if config.steps is not None:
+        return config.steps
+    if config.minutes is None:
+        raise ValueError("a training needs `steps` or `minutes`")
+    with rehearsal(method, data, config, device) as training:
+        batches = training.micro_batches()
+        for _ in range(2):
+            training.advance(next(batches), 1_000_000)
+        synchronize(device)
+        start = clock()
+        for _ in range(10):
+            training.advance(next(batches), 1_000_000)
+        synchronize(device)
+        seconds = (clock() - start) / 10
+    return max(1, round(config.minutes * 60 / seconds))
+
+
+def train(
+    method: Method, method_name: str, data: TrainingData, config: TrainConfig, folder: Path, device: torch.device,
+    card: dict[str, Any] | None = None, progress: Callable[[int, int, float], None] | None = None, stop_at: int | None = None,
+) -> TrainResult:  # fmt: skip
+    """Train ``method`` in ``folder``: resume where a killed run stopped, return at once what is finished.
+
+    Args:
+        method: From :func:`build_method`; its network ends with the EMA weights.
+        method_name: The registry's name, for the artefact.
+        data: Training batches.
+        config: ``steps`` must be set (see :func:`budget_to_steps`).
+        folder: Gets checkpoint, log.csv, status.json and, at the end, the artefact.
+        device: Where to train.
+        card: What the artefact's card says besides the training's figures.
+        progress: Called after each step with (steps done, steps in all, loss).
+        stop_at: Stop after this step with status "unfinished" (for training in parts).
+
+    Returns:
+        The result; a diverged training is a result too, and leaves no artefact.
+    """
+    if config.steps is None:
+        raise ValueError("train() needs config.steps; see budget_to_steps")
+    folder.mkdir(parents=True, exist_ok=True)
+    status_path = folder / STATUS
+    if status_path.is_file():
+        found = TrainResult(**json.loads(status_path.read_text(encoding="utf-8")))
+        if found.status == "diverged" or found.steps >= config.steps:
+            if found.status == "ok":
+                from imfbench.artefact import load_artefact
+
+                loaded, _ = load_artefact(folder, device)
+                method.network = loaded.network
+            return found
+    memory, kind = step_memory(method, data, config, device)
+    training = Training(method, data, config, folder, device)
+    training.restore()
+    batches = training.micro_batches()
+    monitor, reason = DivergenceMonitor(), ""
+    log = TrainingLog(folder / LOG, training.step)
+    while training.step < config.steps and not reason and (stop_at is None or training.step < stop_at):
+        micro = next(batches)
+        start = time.perf_counter()
+        figures = training.advance(micro, config.steps)
+        synchronize(device)
+        training.seconds += time.perf_counter() - start
+        reason = monitor.update(figures["loss"], figures["grad_norm"], figures.get("weight", 1.0))
+        done = int(figures["step"])
+        if done % config.log_every == 0 or reason or done == config.steps:
+            log.write({"seconds": round(training.seconds, 3), **figures})
+        if progress is not None:
+            progress(done, config.steps, figures["loss"])
+        if done % config.save_every == 0 and not reason:
+            training.save()
+    if not reason:
+        training.save()
+    status: Literal["ok", "diverged", "unfinished"]
+    status = "diverged" if reason else "ok" if training.step >= config.steps else "unfinished"
+    result = TrainResult(
+        status, reason, training.step, training.seconds / max(1, training.step), training.seconds, memory, kind, config.seed,
+        sum(p.numel() for p in method.network.parameters()), training.dtype, describe(device),
+    )  # fmt: skip
+    method.network = training.ema
+    if training.accelerator.is_main_process:
+        if status == "ok":
+            save_artefact(
+                folder, method_name, method, (card or {}) | {"training": asdict(result), "config": config.model_dump()}
+            )
+        temporary = status_path.with_suffix(".part")
+        temporary.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(status_path)
+    return result

@@ -1,0 +1,77 @@
+"""What a training writes down of its steps, and how it knows that it has diverged."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+DIVERGENCE_FACTOR = 100.0
+DIVERGENCE_STEPS = 20
+
+
+class DivergenceMonitor:
+    """METHODS.md's definition: a value that is not finite, or a gradient norm above 100 × its running median for 20 steps.
+
+    Where a method weights its rows adaptively it logs ``weight``, the mean weight, and the norm is divided by it: an adaptive
+    weight bounds the norm of exactly those gradients that explode.
+    """
+
+    def __init__(self, window: int = 200) -> None:
+        self._norms: deque[float] = deque(maxlen=window)
+        self._above = 0
+
+    def update(self, loss: float, norm: float, weight: float = 1.0) -> str:
+        """Take a step's figures; returns the reason if training has diverged, else an empty string."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return "a value that is not finite"
+        unweighted = norm / max(weight, 1e-12)
+        if len(self._norms) >= DIVERGENCE_STEPS and unweighted > DIVERGENCE_FACTOR * statistics.median(self._norms):
+            self._above += 1
+        else:
+            self._above = 0
+            self._norms.append(unweighted)  # steps above the bound must not move the median
+        if self._above >= DIVERGENCE_STEPS:
+            return f"gradient norm above {DIVERGENCE_FACTOR:g} times its running median for {DIVERGENCE_STEPS} steps"
+        return ""
+
+
+class TrainingLog:
+    """log.csv; rows past the checkpoint that a resumed training starts from are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path
+        kept: list[dict[str, str]] = []
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                kept = [row for row in csv.DictReader(file) if row.get("step") and int(float(row["step"])) <= step]
+        self._columns = list(kept[0]) if kept else []
+        temporary = path.with_suffix(".part")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            if kept:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(kept)
+        temporary.replace(path)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row; the first one names the columns."""
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            if not self._columns:
+                self._columns = ["step", *(k for k in row if k != "step")]
+                csv.DictWriter(file, self._columns).writeheader()
+            csv.DictWriter(file, self._columns, extrasaction="ignore", restval="").writerow(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+            )
+
+
+def thin(log: pd.DataFrame, rows: int = 400) -> pd.DataFrame:
+    """A log of at most about ``rows`` rows, each the median of the rows around it, with the last step's number."""
+    size = max(1, len(log) // rows)
+    groups = log.groupby(log.index // size)
+    return groups.median(numeric_only=True).assign(step=groups["step"].last().astype(int))

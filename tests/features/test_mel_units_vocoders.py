@@ -1,0 +1,76 @@
+"""Mels, units and vocoders on tones and on real speech of the corpus."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.features import mel
+from imfbench.features.audio import load_audio, resample, save_audio
+from imfbench.features.griffin_lim import GriffinLim
+from imfbench.features.hifigan import HiFiGAN
+from imfbench.features.units import tokens_of_frames, units
+
+
+def test_a_tone_lands_in_the_band_whose_filter_is_highest_there() -> None:
+    time = torch.arange(mel.SAMPLE_RATE) / mel.SAMPLE_RATE
+    for hertz in (300.0, 1000.0, 3000.0):
+        spectrum = mel.log_mel(torch.sin(2 * torch.pi * hertz * time))
+        column = mel.filters()[:, round(hertz * mel.WINDOW / mel.SAMPLE_RATE)]
+        assert abs(int(spectrum[40].argmax()) - int(column.argmax())) <= 1
+
+
+def test_frames_are_counted_as_the_mel_makes_them() -> None:
+    for samples in (5000, 5120, 22_050, 22_049):
+        assert len(mel.log_mel(torch.zeros(samples))) == mel.frame_count(samples)
+
+
+def test_silence_is_the_floor() -> None:
+    quiet = mel.log_mel(torch.zeros(4096))
+    torch.testing.assert_close(mel.normalise(mel.denormalise(quiet)), quiet)
+    # sqrt(1e-9) through each filter's area, or the floor of 1e-5 where that is less
+    assert float(quiet.max()) < -9
+
+
+def test_a_frame_takes_the_unit_at_its_centre() -> None:
+    row = units([7, 8, 9], [2, 0, 3])
+    assert row.tolist() == [7, 7, 9, 9, 9]
+    found = tokens_of_frames(row, 12)
+    times = [(256 * k + 128) / 22_050 for k in range(12)]
+    assert found.tolist() == [row[min(int(t / 0.025), 4)].item() for t in times]
+
+
+def test_speed_moves_units_and_audio_together() -> None:
+    row = units([1, 2], [40, 40])  # the change is at 1 s, and at 0.5 s when played twice as fast
+    fast = tokens_of_frames(row, 80, speed=2.0)
+    change = int((fast == 2).nonzero()[0]) * mel.HOP / mel.SAMPLE_RATE
+    assert abs(change - 0.5) < 0.02
+
+
+def test_resampling_keeps_a_tone(tmp_path) -> None:
+    tone = np.sin(2 * np.pi * 440 * np.arange(24_000) / 24_000).astype(np.float32) * 0.5
+    save_audio(tmp_path / "tone.flac", tone, 24_000)
+    found, rate = load_audio(tmp_path / "tone.flac", 22_050)
+    assert rate == 22_050
+    assert len(found) == 22_050
+    spectrum = np.abs(np.fft.rfft(found))
+    assert spectrum.argmax() == 440
+    assert np.array_equal(resample(found, 22_050, 22_050), found)
+
+
+def test_vocoders_give_back_the_mel_of_real_speech() -> None:
+    corpus = DemoCorpus()
+    shortest = min(corpus.utterances("test"), key=lambda u: u.seconds)
+    target = corpus.target_mel(shortest)[:150]
+    error = {}
+    for vocoder in (HiFiGAN().load(), GriffinLim().load()):
+        audio = vocoder(target)
+        assert audio.shape == (150 * mel.HOP,)
+        again = mel.log_mel(torch.from_numpy(audio))
+        error[vocoder.name] = float((again[2:-2] - target[2 : len(again) - 2]).abs().mean())
+    noise = mel.log_mel(torch.randn(150 * mel.HOP) * 0.1)
+    bad = float((noise - target).abs().mean())
+    assert error["hifigan-universal-v1"] < 0.35
+    assert error["griffin-lim-32"] < 0.6
+    assert bad > 1.5, "the measure must tell speech from noise"

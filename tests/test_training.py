@@ -1,0 +1,218 @@
+"""The training loop: it learns, resumes to the same weights, accumulates exactly, and knows divergence when it sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from imfbench.artefact import ArtefactError, load_artefact, save_artefact
+from imfbench.data import Example, training_batches
+from imfbench.method import Batch
+from imfbench.training import TrainConfig, Training, budget_to_steps, build_method, learning_rate, train
+from imfbench.training_log import DivergenceMonitor
+
+CPU = torch.device("cpu")
+SHAPE = {"bands": 8, "tokens": 12, "dim": 32, "depth": 2, "heads": 2}
+
+
+class ToneData:
+    """Mels whose every frame is a fixed function of its token: learnable in a few steps."""
+
+    def __init__(self, sizes: tuple[int, ...] = (20, 24, 28, 32, 36, 40)) -> None:
+        g = torch.Generator().manual_seed(0)
+        table = torch.randn(12, 8, generator=g)
+        self.examples = []
+        for i, frames in enumerate(sizes):
+            tokens = torch.randint(1, 12, (frames,), generator=g)
+            self.examples.append(Example(f"e{i}", f"s{i % 2}", table[tokens], tokens))
+
+    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0) -> Iterator[Batch]:
+        return training_batches(self.examples, frames_per_batch, seed, start_step, seconds_per_frame=0.2, pool=12)
+
+
+def teacher(seed: int = 0):
+    return build_method("teacher", {}, backbone_config=SHAPE, seed=seed)
+
+
+def config(**changes) -> TrainConfig:
+    base = {
+        "steps": 30,
+        "frames_per_batch": 300,
+        "learning_rate": 3e-3,
+        "warmup": 3,
+        "precision": "fp32",
+        "save_every": 7,
+        "log_every": 5,
+    }
+    return TrainConfig(**(base | changes))
+
+
+def weights(method) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in method.network.parameters()])
+
+
+def test_training_lowers_the_loss_and_leaves_an_artefact(tmp_path: Path) -> None:
+    losses: list[float] = []
+    method = teacher()
+    result = train(
+        method, "teacher", ToneData(), config(steps=120), tmp_path, CPU, progress=lambda *a: losses.append(a[2])
+    )
+    assert result.status == "ok"
+    assert result.steps == 120 == len(losses)
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+    assert result.peak_memory is not None
+    assert result.peak_memory > 4 * result.parameters
+    loaded, card = load_artefact(tmp_path)
+    assert torch.equal(weights(loaded), weights(method))
+    assert card["training"]["steps"] == 120
+
+
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    whole, parts = teacher(), teacher()
+    train(whole, "teacher", ToneData(), config(), tmp_path / "whole", CPU)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, steps: int, loss: float) -> None:
+        if step == 17:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(parts, "teacher", ToneData(), config(), tmp_path / "parts", CPU, progress=kill)
+    again = teacher(seed=5)  # what it holds must not matter: the checkpoint does
+    result = train(again, "teacher", ToneData(), config(), tmp_path / "parts", CPU)
+    assert result.steps == 30
+    torch.testing.assert_close(weights(again), weights(whole), atol=1e-6, rtol=1e-5)
+    steps = [int(line.split(",")[0]) for line in (tmp_path / "parts" / "log.csv").read_text().splitlines()[1:]]
+    assert steps == sorted(set(steps)), "no step may be logged twice"
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    train(teacher(), "teacher", ToneData(), config(steps=5), tmp_path, CPU)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    again = teacher(seed=3)
+    calls: list[int] = []
+    train(again, "teacher", ToneData(), config(steps=5), tmp_path, CPU, progress=lambda *a: calls.append(a[0]))
+    assert not calls
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_two_micro_batches_have_the_gradient_of_their_union() -> None:
+    """A mean of means is another loss: frames are counted over the whole step."""
+    data = ToneData(sizes=(20, 20, 40, 40, 60, 60))
+    method = teacher()
+    accumulated = Training(method, data, config(accumulate=2), Path(), CPU)
+    micro = next(accumulated.micro_batches())
+    state = accumulated.state(micro, 1)
+    assert state.frames == sum(float(b.target.sum()) for b in micro)
+    assert state.samples == sum(len(b.x1) for b in micro)
+    counts = [float(b.target.sum()) for b in micro]
+    assert counts[0] != counts[1], "the case must be able to tell the two losses apart"
+    with torch.no_grad():
+        first = [float(method.loss(b, accumulated.state([b], 1))[0]) for b in micro]
+        state = accumulated.state(micro, 1)
+        both = [float(method.loss(b, state)[0]) for b in micro]
+    # the same state's generator serves both micro-batches, so compare shares of the first, whose draws agree
+    assert both[0] == pytest.approx(first[0] * counts[0] / sum(counts), rel=1e-5)
+
+
+def test_budget_is_turned_into_steps_by_the_clock_and_leaves_the_network_alone() -> None:
+    method = teacher()
+    before = weights(method).clone()
+    times = iter([0.0, 20.0])  # ten steps took 20 s
+    assert budget_to_steps(method, ToneData(), config(steps=None, minutes=3), CPU, clock=lambda: next(times)) == 90
+    assert torch.equal(weights(method), before)
+
+
+def test_schedules() -> None:
+    linear = config(steps=100, schedule="linear", warmup=10)
+    assert learning_rate(linear, 0, 100) == pytest.approx(3e-4)
+    assert learning_rate(linear, 99, 100) == pytest.approx(3e-5)
+    flat = config(steps=100, schedule="trapezoid", decay=0.2, warmup=1)
+    assert learning_rate(flat, 80, 100) == pytest.approx(3e-3)
+    assert learning_rate(flat, 90, 100) == pytest.approx(1.5e-3)
+
+
+def test_divergence_is_a_value_or_a_long_excursion_never_a_rising_loss() -> None:
+    monitor = DivergenceMonitor()
+    assert not any(monitor.update(loss=float(i), norm=1.0) for i in range(200)), "a rising loss is no divergence"
+    assert not any(monitor.update(1.0, 150.0) for _ in range(19))
+    assert monitor.update(1.0, 1.0) == ""
+    assert not any(monitor.update(1.0, 150.0) for _ in range(19)), "the excursion starts anew"
+    assert "100 times" in monitor.update(1.0, 150.0)
+    assert "finite" in DivergenceMonitor().update(float("nan"), 1.0)
+    assert "finite" in DivergenceMonitor().update(1.0, float("inf"))
+
+
+def test_an_adaptive_weight_cannot_hide_an_explosion() -> None:
+    monitor = DivergenceMonitor()
+    for _ in range(30):
+        monitor.update(1.0, 1.0, weight=1.0)
+    # the weighted norm stays 1 while the rows' weights fall a thousandfold
+    assert any(monitor.update(1.0, 1.0, weight=1e-3) for _ in range(20))
+
+
+def test_divergence_is_a_result(tmp_path: Path) -> None:
+    method = teacher()
+    with torch.no_grad():
+        method.network.outlet.weight.fill_(float("inf"))
+    result = train(method, "teacher", ToneData(), config(), tmp_path, CPU)
+    assert result.status == "diverged"
+    assert "finite" in result.reason
+    assert json.loads((tmp_path / "status.json").read_text())["status"] == "diverged"
+    assert (tmp_path / "log.csv").read_text().count("\n") >= 2
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_student_starts_as_its_teacher_and_leaves_it_alone(tmp_path: Path) -> None:
+    first = teacher()
+    with torch.no_grad():
+        first.network.outlet.weight.normal_(std=0.1)
+    before = weights(first).clone()
+    student = build_method("intmeanflow", {}, first)
+    batch = next(ToneData().batches(300, 0))
+    t = torch.full((len(batch.x1),), 0.3)
+    expected = first.network(batch.x1, t, None, batch.condition)
+    torch.testing.assert_close(student.network(batch.x1, t, t + 0.5, batch.condition), expected)
+    train(student, "intmeanflow", ToneData(), config(steps=4), tmp_path, CPU)
+    assert torch.equal(weights(first), before)
+    assert not torch.equal(weights(student)[: len(before)], before)
+
+
+def test_a_method_that_needs_a_teacher_says_so() -> None:
+    with pytest.raises(ValueError, match="needs a teacher"):
+        build_method("intmeanflow", {}, None, backbone_config=SHAPE)
+
+
+def test_changed_weights_are_refused(tmp_path: Path) -> None:
+    save_artefact(tmp_path, "teacher", teacher(), {"made": "here"})
+    raw = bytearray((tmp_path / "model.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(raw)
+    with pytest.raises(ArtefactError, match="sha256"):
+        load_artefact(tmp_path)
+
+
+def test_pickles_are_refused_and_missing_artefacts_name_what_ships(tmp_path: Path) -> None:
+    import hashlib
+
+    torch.save({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "card.json").write_text(json.dumps({"sha256": digest}))
+    with pytest.raises(ArtefactError, match="safetensors"):
+        load_artefact(tmp_path)
+    with pytest.raises(ArtefactError, match="embedded:token2mel"):
+        load_artefact("embedded:token2mol")
+
+
+def test_half_precision_artefacts_load_as_float32(tmp_path: Path) -> None:
+    method = teacher()
+    save_artefact(tmp_path, "teacher", method, {}, half=True)
+    loaded, _ = load_artefact(tmp_path)
+    assert weights(loaded).dtype == torch.float32
+    torch.testing.assert_close(weights(loaded), weights(method), atol=1e-3, rtol=1e-3)
