@@ -1,0 +1,240 @@
+"""Paired tests over a run's utterances: each student against the teacher, systems of equal NFE, ties with the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from imfbench.metrics import stats
+from imfbench.reports.columns import TEACHER, Quality, qualities
+from imfbench.reports.columns import quality as quality_of
+from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
+
+ALPHA = 0.05
+MARGIN_ALPHA = 0.025
+Family = Literal["teacher", "equal-nfe", "best"]
+
+MARGINS = {"wer": 0.02, "sim": 0.03, "mos": 0.15}
+"""Losses that would be accepted in "not worse than": a convention set before any run; MOS for every predictor."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One paired test of ``a`` against ``b``; a key is null where the test could not be made, and ``verdict`` says why.
+
+    Attributes:
+        family: Which table it belongs to; p-values are corrected over all tests of one family in one group.
+        group: Title of the group.
+        column: The figure compared.
+        a: Name of the first system with its NFE.
+        b: Name of the second.
+        a_keys: Its cells (several where noise seeds were averaged).
+        b_keys: Cells of the second.
+        difference: a − b, in the column's stored unit.
+        low: Lower end of the 95 % interval of this difference alone.
+        high: Upper end.
+        p: Uncorrected.
+        p_holm: After Holm's correction over the family.
+        n: Utterances that both sides have.
+        minimum_detectable: 2.8·sd(d)/√n.
+        same_noise: Whether both sides started from the same noise.
+        margin: The accepted loss of the non-inferiority test.
+        not_worse_p: Its p-value, uncorrected.
+        not_worse_p_holm: The same after Holm's correction over the family's non-inferiority tests.
+        not_worse: Whether "worse by less than the margin" is shown at .025.
+        verdict: better, worse, higher, lower, no difference shown, or not tested with the reason.
+    """
+
+    family: Family
+    group: str
+    column: str
+    a: str
+    b: str
+    a_keys: list[str]
+    b_keys: list[str]
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    n: int = 0
+    minimum_detectable: float | None = None
+    same_noise: bool | None = None
+    margin: float | None = None
+    not_worse_p: float | None = None
+    not_worse_p_holm: float | None = None
+    not_worse: bool | None = None
+    verdict: str = ""
+
+    @property
+    def tested(self) -> bool:
+        """Whether the test could be made."""
+        return self.p_holm is not None
+
+    @property
+    def different(self) -> bool:
+        """Whether a difference was shown."""
+        return self.p_holm is not None and self.p_holm < ALPHA
+
+    def record(self) -> dict[str, Any]:
+        """The comparison as it stands in ``leaderboard.json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best row of one figure and the rows from which it was not told apart.
+
+    Attributes:
+        column: The figure.
+        best: Keys of the best entry's cells.
+        tied: Keys of cells without a shown difference from the best.
+        untested: Keys of cells that have the figure but could not be tested.
+        comparisons: The tests behind it.
+    """
+
+    column: str
+    best: list[str]
+    tied: list[str]
+    untested: list[str]
+    comparisons: list[Comparison]
+
+    def mark(self, key: str) -> Literal["best", "tie", "untested", ""]:
+        """What a row is in this ranking."""
+        if key in self.best:
+            return "best"
+        return "tie" if key in self.tied else "untested" if key in self.untested else ""
+
+
+def against_teacher(group: Group) -> list[Comparison]:
+    """Every student against the teacher at full NFE, on every figure that both have."""
+    found = [e for e in entries(group) if not e.cells[0].reference]
+    pairs = [(e, full) for e in found if e.system != TEACHER and (full := teacher_at_full_nfe(found, e))]
+    return _family("teacher", group, pairs)
+
+
+def at_equal_nfe(group: Group) -> list[Comparison]:
+    """Systems of equal NFE against each other, the later row against the earlier (the teacher stands first)."""
+    found = [e for e in entries(group) if not e.cells[0].reference and e.nfe is not None]
+    pairs = [(b, a) for a, b in combinations(found, 2) if a.nfe == b.nfe and a.system != b.system]
+    return _family("equal-nfe", group, sorted(pairs, key=lambda pair: pair[0].nfe or 0))
+
+
+def rank(group: Group, quality: Quality) -> Ranking | None:
+    """The best generated row of a figure and its ties; None where no direction is better or nothing is scored."""
+    found = [(e, v) for e in entries(group) if not e.cells[0].reference and (v := _figure(e, quality)) is not None]
+    if not quality.better or not found:
+        return None
+    best = (min if quality.better == "lower" else max)(found, key=lambda pair: pair[1])[0]
+    others = [e for e, _ in found if e is not best]
+    tests = _correct([_compare("best", group, quality, e, best, margin=None) for e in others])
+    tied = [key for e, t in zip(others, tests, strict=True) if t.tested and not t.different for key in e.keys]
+    untested = [key for e, t in zip(others, tests, strict=True) if not t.tested for key in e.keys]
+    return Ranking(quality.name, best.keys, tied, untested, tests)
+
+
+def _family(family: Family, group: Group, pairs: Sequence[tuple[Entry, Entry]]) -> list[Comparison]:
+    shown = qualities([c.row for c in group.cells])
+    tests = []
+    for a, b in pairs:
+        for q in shown:
+            if _figure(a, q) is None or _figure(b, q) is None:
+                continue
+            # "As good as" is a claim against the teacher; between systems of equal NFE the question is which is better.
+            margin = MARGINS.get("mos" if q.name.startswith("mos_") else q.name) if family == "teacher" else None
+            tests.append(_compare(family, group, q, a, b, margin))
+    return _correct(tests)
+
+
+def _figure(entry: Entry, quality: Quality) -> float | None:
+    values = [cell.value(quality.name) for cell in entry.cells]
+    present = [v for v in values if v is not None]
+    return float(np.mean(present)) if present and len(present) == len(values) else None
+
+
+def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry, margin: float | None) -> Comparison:
+    blank = Comparison(family, group.title, quality.name, a.name, b.name, a.keys, b.keys)
+    first, second = _scores(a, quality, group), _scores(b, quality, group)
+    if isinstance(first, str) or isinstance(second, str):
+        return replace(blank, verdict=f"not tested: {first if isinstance(first, str) else second}")
+    # Pairs share the initial noise as well as the utterance, as far as both sides were sampled from the same seeds.
+    seeds = set(first["noise_seed"]) & set(second["noise_seed"])
+    means = [stats.average_seeds(f[f["noise_seed"].isin(seeds)] if seeds else f) for f in (first, second)]
+    both = means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna()
+    if len(both) < 2:
+        return replace(
+            blank, n=len(both), verdict=f"not tested: {len(both)} utterances in common, at least 2 are needed"
+        )
+    x, y = both["score_a"], both["score_b"]
+    if _is_corpus(quality, group):
+        words = both["words_a"]
+        test = stats.paired_ratio(x, y, words)
+        x, y = x / words.mean(), y / words.mean()
+    else:
+        test = stats.paired_difference(x, y)
+    found = replace(blank, same_noise=bool(seeds), **asdict(test))
+    if margin is not None and quality.better:
+        shown = stats.non_inferior(x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA)
+        found = replace(found, margin=margin, not_worse_p=shown.p)
+    return found
+
+
+def _is_corpus(quality: Quality, group: Group) -> bool:
+    """Whether the figure is all edits over all words, as its signature says; it is compared as it is printed."""
+    return quality.name == "wer" and "agg:mean" not in group.signatures.get("wer", "").split("|")
+
+
+def _scores(entry: Entry, quality: Quality, group: Group) -> pd.DataFrame | str:
+    """A row for each utterance and noise seed: id, noise_seed, score, words; or the reason why there are none."""
+    wanted = [quality.per_utterance]
+    if _is_corpus(quality, group):
+        wanted = ["substitutions", "deletions", "insertions", "reference_words"]
+    frames = []
+    for cell in entry.cells:
+        if cell.utterances is None:
+            return f"cell {cell.row['key']} has no utterances.parquet"
+        absent = [name for name in wanted if name not in cell.utterances.columns]
+        if absent:
+            return f"cell {cell.row['key']} has no {', '.join(absent)} in utterances.parquet"
+        numbers = {name: pd.to_numeric(cell.utterances[name], errors="coerce").astype(float) for name in wanted}
+        words = numbers.pop("reference_words", 1.0)
+        score = pd.DataFrame(numbers).sum(axis=1, skipna=False)
+        seed = cell.utterances.get("noise_seed", cell.row.get("noise_seed"))
+        frames.append(pd.DataFrame({"id": cell.utterances["id"], "noise_seed": seed, "score": score, "words": words}))
+    found = pd.concat(frames, ignore_index=True)
+    return found.assign(noise_seed=found["noise_seed"].fillna(-1).astype(int))
+
+
+def _correct(tests: list[Comparison]) -> list[Comparison]:
+    """Holm's correction over the family, for the differences and for the margins apart, and the verdicts."""
+    differences = _holm([t.p for t in tests])
+    margins = _holm([t.not_worse_p for t in tests])
+    corrected = [replace(t, p_holm=p, not_worse_p_holm=q) for t, p, q in zip(tests, differences, margins, strict=True)]
+    return [replace(t, **_verdict(t)) for t in corrected]
+
+
+def _holm(pvalues: Sequence[float | None]) -> list[float | None]:
+    made = [p for p in pvalues if p is not None]
+    corrected = iter(stats.holm(made).tolist() if made else [])
+    return [None if p is None else next(corrected) for p in pvalues]
+
+
+def _verdict(test: Comparison) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if test.not_worse_p_holm is not None:
+        changes["not_worse"] = test.not_worse_p_holm < MARGIN_ALPHA
+    if test.difference is None:
+        return changes
+    better = quality_of(test.column).better
+    if not test.different:
+        verdict = "no difference shown"
+    elif not better:
+        verdict = "higher" if test.difference > 0 else "lower"
+    else:
+        verdict = "better" if (test.difference > 0) == (better == "higher") else "worse"
+    return {**changes, "verdict": verdict}

@@ -1,0 +1,193 @@
+"""Which rows may stand in one table: one task, one dataset, the same signatures; and what each row is called there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from imfbench.metrics.signature import SignatureError, differences
+from imfbench.reports.columns import TEACHER
+from imfbench.reports.results import Cell
+
+_ASIDE = (
+    "vocoder",
+    "guidance",
+    "grid",
+    "teacher_nfe",
+    "train_seed",
+    "solver",
+    "dtype",
+    "device",
+    "threads",
+    "noise_seed",
+)
+_WORDS = {"teacher_nfe": "K", "train_seed": "training seed", "noise_seed": "noise seed"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that may be ranked together.
+
+    Attributes:
+        task: Their task.
+        dataset: Their dataset.
+        cells: The rows, in order.
+        part: Which of the groups with this task and dataset, from 1.
+        parts: How many there are; above 1 where signatures differ.
+        signatures: Metric → signature of all the rows that have one.
+    """
+
+    task: str
+    dataset: str
+    cells: list[Cell]
+    part: int = 1
+    parts: int = 1
+    signatures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Task and dataset, and the number of the scoring where there is more than one."""
+        return f"{self.task} on {self.dataset}" + (f", scoring {self.part} of {self.parts}" if self.parts > 1 else "")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Cells that differ in nothing but the noise seed: one contestant of the paired tests."""
+
+    label: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def system(self) -> str:
+        """Name of the system."""
+        return self.cells[0].system
+
+    @property
+    def nfe(self) -> int | None:
+        """Velocity evaluations per sample."""
+        found = self.cells[0].value("nfe")
+        return None if found is None else int(found)
+
+    @property
+    def name(self) -> str:
+        """The label with the NFE."""
+        return self.label if self.nfe is None else f"{self.label} at NFE {self.nfe}"
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the cells."""
+        return [str(c.row["key"]) for c in self.cells]
+
+
+def group_cells(cells: Sequence[Cell]) -> list[Group]:
+    """Split rows by task and dataset, then so that no two rows of a group have different signatures of one metric.
+
+    A row joins the first group that it does not contradict, the rows with most signatures first; a row without any (a
+    failed one) therefore stands in the first group.
+    """
+    found: list[Group] = []
+    for task, dataset in dict.fromkeys((str(c.row["task"]), str(c.row["dataset"])) for c in cells):
+        here = [c for c in cells if (str(c.row["task"]), str(c.row["dataset"])) == (task, dataset)]
+        parts: list[tuple[dict[str, str], list[Cell]]] = []
+        for cell in sorted(here, key=lambda c: -len(c.signatures)):
+            own = cell.signatures
+            for signatures, members in parts:
+                if all(signatures.get(metric, text) == text for metric, text in own.items()):
+                    signatures.update(own)
+                    members.append(cell)
+                    break
+            else:
+                parts.append((own, [cell]))
+        for i, (signatures, members) in enumerate(parts, 1):
+            members.sort(key=here.index)
+            found.append(Group(task, dataset, members, i, len(parts), signatures))
+    return found
+
+
+def apart(first: Group, other: Group) -> str:
+    """A sentence on what keeps ``other`` from being ranked with ``first``."""
+    reasons = []
+    for metric in sorted(set(first.signatures) & set(other.signatures)):
+        one, two = first.signatures[metric], other.signatures[metric]
+        if one == two:
+            continue
+        try:
+            pairs = differences(one, two).items()
+        except SignatureError:
+            pairs = {"signature": (one, two)}.items()
+        reasons += [
+            f"{metric}: {part} is {theirs or 'absent'} here and {ours or 'absent'} there"
+            for part, (ours, theirs) in pairs
+        ]
+    return (
+        f"These rows carry other signatures than scoring {first.part} ({'; '.join(reasons)}): "
+        "their figures are not comparable with it and are ranked apart."
+    )
+
+
+def labels(cells: Iterable[Cell], leave: Iterable[str] = ()) -> dict[str, str]:
+    """Cell key → the system's name with as much beside it as tells it from the same system's rows of equal NFE.
+
+    Args:
+        cells: The rows of one group.
+        leave: Columns that need not be told apart ("noise_seed" when seeds are averaged).
+    """
+    cells = list(cells)
+    found: dict[str, str] = {}
+    for system in dict.fromkeys(c.system for c in cells):
+        members = [c for c in cells if c.system == system]
+        chosen: list[str] = []
+        for column in (*(a for a in _ASIDE if a not in leave), "artefact_sha256", *(() if tuple(leave) else ("key",))):
+            if _clashes(members, chosen) == 0:
+                break
+            if _clashes(members, [*chosen, column]) < _clashes(members, chosen):
+                chosen.append(column)
+        for cell in members:
+            asides = [f"{_WORDS.get(c, c.removesuffix('_sha256'))} {_short(cell.row.get(c))}" for c in chosen]
+            found[str(cell.row["key"])] = ", ".join([system, *asides])
+    return found
+
+
+def entries(group: Group) -> list[Entry]:
+    """The group's rows that may be tested, those that differ in the noise seed alone together, in the group's order."""
+    cells = [c for c in group.cells if c.ok]
+    names = labels(cells, leave=("noise_seed",))
+    found: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        same = tuple(
+            repr(cell.row.get(c))
+            for c in (*_ASIDE, "steps", "nfe", "grid_values", "artefact_sha256")
+            if c != "noise_seed"
+        )
+        # Cells that share the noise seed as well are no repetitions of each other: they stay apart.
+        again = 0
+        while any(c.row.get("noise_seed") == cell.row.get("noise_seed") for c in found.get((*same, again), [])):
+            again += 1
+        found.setdefault((*same, again), []).append(cell)
+    return [Entry(names[str(members[0].row["key"])], tuple(members)) for members in found.values()]
+
+
+def teacher_at_full_nfe(found: Sequence[Entry], beside: Entry | None = None) -> Entry | None:
+    """The teacher's entry of most NFE, best with the vocoder and number type of ``beside``; None without a teacher."""
+    teachers = [e for e in found if e.system == TEACHER and e.nfe is not None]
+    if not teachers:
+        return None
+    most = max(e.nfe or 0 for e in teachers)
+    full = [e for e in teachers if e.nfe == most]
+
+    def likeness(entry: Entry) -> int:
+        return (
+            sum(entry.cells[0].row.get(c) == beside.cells[0].row.get(c) for c in ("vocoder", "dtype")) if beside else 0
+        )
+
+    return max(full, key=likeness)
+
+
+def _clashes(cells: Sequence[Cell], columns: Sequence[str]) -> int:
+    return len(cells) - len({tuple(repr(c.row.get(n)) for n in ("nfe", *columns)) for c in cells})
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return text[:8] if len(text) > 24 else text

@@ -1,0 +1,140 @@
+"""The leaderboard of a run: tables, tests and pictures from what the run left behind.
+
+``docs/leaderboard.md`` documents every key that is written.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from imfbench.reports import plots, training_plot
+from imfbench.reports.columns import COLUMNS, missing_reason, qualities
+from imfbench.reports.comparison import Comparison, Ranking, against_teacher, at_equal_nfe, rank
+from imfbench.reports.grouping import Group, group_cells
+from imfbench.reports.results import Cell, Results, read_run
+from imfbench.reports.tables import markdown
+from imfbench.store import plain, write_json, write_text
+
+SCHEMA = "imfbench-leaderboard-v1"
+
+
+class Leaderboard:
+    """Writes ``leaderboard/`` of a run folder; reads results only, computes no score.
+
+    Args:
+        pictures: Whether to draw the pictures, which takes most of the time.
+    """
+
+    def __init__(self, pictures: bool = True) -> None:
+        self.pictures = pictures
+
+    def write(self, run: Path) -> list[Path]:
+        """Write the tables (``leaderboard.md``, ``.csv``, ``.json``) and the pictures (PNG and SVG).
+
+        The same results give the same files. Pictures with nothing to show are not written, and old ones are removed.
+
+        Args:
+            run: The run folder.
+
+        Returns:
+            The files written, tables first.
+
+        Raises:
+            RunFolderError: There is nothing to report, or a result file is damaged; the message names it.
+        """
+        run = Path(run)
+        results = read_run(run)
+        groups = group_cells(results.cells)
+        rankings = {g.title: [r for q in qualities([c.row for c in g.cells]) if (r := rank(g, q))] for g in groups}
+        comparisons = [test for g in groups for test in (*against_teacher(g), *at_equal_nfe(g))]
+        folder = run / "leaderboard"
+        folder.mkdir(exist_ok=True)
+
+        pictures, shown = self._draw(results, groups, folder) if self.pictures else ([], {})
+        tables = [folder / f"leaderboard.{kind}" for kind in ("md", "csv", "json")]
+        rows = [complete(cell) for cell in results.cells]
+        write_text(tables[0], markdown(results, groups, rankings, comparisons, shown))
+        write_text(tables[1], as_csv(rows))
+        write_json(tables[2], _record(results, groups, rankings, comparisons, rows))
+        return [*tables, *pictures]
+
+    def _draw(self, results: Results, groups: Sequence[Group], folder: Path) -> tuple[list[Path], dict[str, str]]:
+        files: list[Path] = []
+        shown: dict[str, str] = {}
+        for stem, text, figure in (
+            ("quality_nfe", "Quality against NFE, with 95 % intervals", plots.quality_against_nfe(groups)),
+            (
+                "pareto",
+                "Quality against the real-time factor, with the Pareto front",
+                plots.quality_against_rtf(groups),
+            ),
+            ("training", "Training curves", training_plot.training_curves(results.trainings)),
+        ):
+            if figure is None:
+                for kind in ("png", "svg"):
+                    (folder / f"{stem}.{kind}").unlink(missing_ok=True)
+                continue
+            files += plots.save(figure, folder / stem)
+            shown[f"{stem}.png"] = text
+        return files, shown
+
+
+def complete(cell: Cell) -> dict[str, Any]:
+    """The cell's row with every documented column; those without a value get their reason in ``not_measured``."""
+    row = {column.name: cell.row.get(column.name) for column in COLUMNS}
+    row |= {name: cell.row[name] for name in sorted(cell.row) if name not in row}
+    row = plain(row)
+    row["signatures"] = cell.signatures
+    lacking = [name for name, value in row.items() if value is None]
+    row["not_measured"] = {name: missing_reason(cell.row, name) for name in lacking}
+    return row
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV: documented columns first, others by name; objects and arrays as JSON, no value as an empty field."""
+    known = [column.name for column in COLUMNS]
+    names = [*known, *sorted({name for row in rows for name in row} - set(known))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_field(row.get(name)) for name in names])
+    return text.getvalue()
+
+
+def _field(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else "" if value is None else value
+
+
+def _record(
+    results: Results,
+    groups: Sequence[Group],
+    rankings: Mapping[str, Sequence[Ranking]],
+    comparisons: Sequence[Comparison],
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "run": results.name,
+        "rows": rows,
+        "groups": [
+            {
+                "title": g.title,
+                "task": g.task,
+                "dataset": g.dataset,
+                "signatures": g.signatures,
+                "keys": [c.row["key"] for c in g.cells],
+                "rankings": [asdict(r) for r in rankings.get(g.title, ())],
+            }
+            for g in groups
+        ],
+        "comparisons": [asdict(c) for c in comparisons],
+        "trainings": [{"name": t.name, **t.status} for t in results.trainings],
+        "unfinished": results.unfinished,
+    }

@@ -1,0 +1,178 @@
+"""What a report reads from a run folder: scored cells, their utterances, and the logs of the trained artefacts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from imfbench.reports.columns import REFERENCES, REQUIRED, TEACHER
+
+_AGAIN = "remove the folder and repeat the run"
+
+
+class RunFolderError(ValueError):
+    """A run folder from which no report can be made; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the leaderboard and the utterances behind it.
+
+    Attributes:
+        row: The cell's ``summary.json``.
+        utterances: Its ``utterances.parquet``, or None where there is none.
+    """
+
+    row: Mapping[str, Any]
+    utterances: pd.DataFrame | None = None
+
+    @property
+    def system(self) -> str:
+        """Name of the system."""
+        return str(self.row["system"])
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cell's figures may be compared."""
+        return bool(self.row["status"] == "ok")
+
+    @property
+    def reference(self) -> bool:
+        """Whether the row is a recording (as it is, or vocoded) instead of a model's output."""
+        return self.system in REFERENCES
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Metric → how its figure was made."""
+        return dict(self.row.get("signatures") or {})
+
+    def value(self, name: str) -> float | None:
+        """A figure of the row; None where it is absent or not finite."""
+        found = self.row.get(name)
+        if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
+            return None
+        return float(found)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training record of one artefact.
+
+    Attributes:
+        name: The artefact's folder.
+        log: ``log.csv``: step, seconds, loss, grad_norm, learning_rate, and what the method logs.
+        status: ``status.json``.
+    """
+
+    name: str
+    log: pd.DataFrame
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training was stopped because it diverged."""
+        return self.status.get("status") == "diverged"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a run has to show.
+
+    Attributes:
+        name: The run folder's name.
+        cells: Finished cells, in the order of the tables.
+        trainings: Training records, by name.
+        unfinished: Folders under ``cells/`` without a summary.
+    """
+
+    name: str
+    cells: list[Cell]
+    trainings: list[Training]
+    unfinished: list[str]
+
+
+def read_run(run: Path) -> Results:
+    """Read a run folder.
+
+    Raises:
+        RunFolderError: It is not there, holds neither a scored cell nor a training log, or a file in it is damaged.
+    """
+    if not run.is_dir():
+        raise RunFolderError(f"{run}: no such run folder; `imfbench run CONFIG --out DIR` makes one")
+    folders = sorted(p for p in run.glob("cells/*") if p.is_dir() and not p.name.startswith("."))
+    cells = [_read_cell(p) for p in folders if (p / "summary.json").is_file()]
+    unfinished = [p.name for p in folders if not (p / "summary.json").is_file()]
+    trainings = [_read_training(p.parent) for p in sorted(run.glob("artefacts/*/log.csv"))]
+    if not cells and not trainings:
+        begun = f" ({len(unfinished)} cells are begun, none is scored)" if unfinished else ""
+        raise RunFolderError(
+            f"{run}: nothing to report: no cells/*/summary.json and no artefacts/*/log.csv{begun}; "
+            "repeat the `imfbench run` command that made this folder, it goes on where it stopped"
+        )
+    return Results(run.resolve().name, sorted(cells, key=_place), trainings, unfinished)
+
+
+def _place(cell: Cell) -> tuple[Any, ...]:
+    """Recordings, then the teacher from many evaluations to few, then the others by name and evaluations."""
+    row, system = cell.row, cell.system
+    rank = REFERENCES.index(system) if cell.reference else len(REFERENCES) + (system != TEACHER)
+    nfe = row.get("nfe") or 0
+    fixed = [str(row.get(k)) for k in ("dataset", "vocoder", "grid", "guidance", "train_seed", "noise_seed", "key")]
+    return (str(row["task"]), str(row["dataset"]), rank, system, -nfe if system == TEACHER else nfe, *fixed)
+
+
+def _read_cell(folder: Path) -> Cell:
+    row = _read_object(folder / "summary.json")
+    absent = [key for key in REQUIRED if row.get(key) is None]
+    if absent:
+        raise RunFolderError(f"{folder / 'summary.json'}: no value for {', '.join(absent)}; {_AGAIN}")
+    for key in ("signatures", "not_measured"):
+        if not isinstance(row.setdefault(key, {}), dict):
+            raise RunFolderError(f"{folder / 'summary.json'}: {key} must be an object; {_AGAIN}")
+    row.setdefault("key", folder.name)
+    table = folder / "utterances.parquet"
+    if not table.is_file():
+        return Cell(row)
+    try:
+        utterances = pd.read_parquet(table)
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{table}: not readable ({error}); {_AGAIN}") from error
+    if "id" not in utterances.columns:
+        raise RunFolderError(f"{table}: no column 'id'; {_AGAIN}")
+    twice = utterances.duplicated([c for c in ("id", "noise_seed") if c in utterances.columns])
+    if twice.any():
+        raise RunFolderError(f"{table}: {utterances.loc[twice, 'id'].iloc[0]!r} stands twice; {_AGAIN}")
+    return Cell(row, utterances)
+
+
+def _read_training(folder: Path) -> Training:
+    table = folder / "log.csv"
+    try:
+        log = pd.read_csv(table)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{table}: not a readable CSV file ({error}); train the artefact again") from error
+    if "step" not in log.columns:
+        raise RunFolderError(f"{table}: no column 'step'; train the artefact again")
+    for name in ("step", "seconds", "loss", "grad_norm"):
+        if name in log.columns:
+            log[name] = pd.to_numeric(log[name], errors="coerce")
+    # A resumed training may have logged the steps since its last checkpoint twice: the later line counts.
+    log = log.dropna(subset=["step"]).drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+    status = folder / "status.json"
+    return Training(folder.name, log, _read_object(status) if status.is_file() else {})
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path}: not readable as JSON ({error}); {_AGAIN}") from error
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{path}: must hold one JSON object; {_AGAIN}")
+    return found
