@@ -122,7 +122,7 @@ def main() -> None:
     phones: Counter[str] = Counter()
     for r in training:
         for phone, frames in zip(r["phones"], r["frames"], strict=True):
-            phones[phone.strip("ˈˌː") or "space"] += frames
+            phones[phone.strip("ˈˌː ") or "space"] += frames
     total = sum(phones.values())
     size = sum(p.stat().st_size for p in (DATA / "train" / "audio").iterdir())
     voices = sorted({r["speaker"] for r in training})
