@@ -23,6 +23,8 @@ ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = "embedded:"
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
+METADATA = "imfbench"
+FORMAT = "imfbench-1"
 
 
 class ArtefactError(ValueError):
@@ -39,9 +41,7 @@ def embedded() -> list[str]:
     return sorted(EMBEDDED + path.parent.name for path in ASSETS.glob(f"*/{WEIGHTS}"))
 
 
-def save_artefact(
-    folder: Path, method_name: str, method: Method, card: dict[str, Any], backbone: str = "dit", half: bool = False
-) -> str:
+def save_artefact(folder: Path, method_name: str, method: Method, card: dict[str, Any], half: bool = False) -> str:
     """Write ``model.safetensors`` and ``card.json`` into ``folder``; returns the weights' sha256.
 
     Args:
@@ -49,7 +49,6 @@ def save_artefact(
         method_name: The registry's name of the method.
         method: Its network is stored.
         card: How it was made; ``sha256`` is added.
-        backbone: The registry's name of the network.
         half: Store fp16 (for what ships).
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,15 +58,17 @@ def save_artefact(
         for name, value in network.state_dict().items()
     }
     metadata = {
-        "format": "imfbench-1",
-        "backbone": backbone,
-        "backbone_config": network.config.model_dump_json(),  # type: ignore[operator, union-attr]
-        "second_time": json.dumps(bool(network.has_second_time)),
+        "format": FORMAT,
+        "backbone": next(name for name in BACKBONES if BACKBONES.get(name) is type(network)),
+        "backbone_config": network.config.model_dump(mode="json"),  # type: ignore[operator, union-attr]
+        "second_time": bool(network.has_second_time),
         "method": method_name,
-        "method_config": method.config.model_dump_json(),
+        "method_config": method.config.model_dump(mode="json"),
     }
     temporary = folder / f".{WEIGHTS}.part"
-    save_file(state, temporary, metadata)
+    # One entry of sorted JSON: safetensors writes several in no fixed order, and equal networks must have equal hashes.
+    save_file(state, temporary, {METADATA: json.dumps(metadata, sort_keys=True)})
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     digest = sha256_of(temporary)
     temporary.replace(folder / WEIGHTS)
     temporary = folder / f".{CARD}.part"
@@ -110,19 +111,23 @@ def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> 
         )
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ArtefactError(f"{path} is not a safetensors file ({error}); pickled checkpoints are not read") from None
-    network = build_network(metadata["backbone"], json.loads(metadata["backbone_config"]))
-    if json.loads(metadata["second_time"]):
+    if metadata.get("format") != FORMAT:
+        raise ArtefactError(
+            f"{path} was not written by imfbench, or by another version of it: its metadata lack {FORMAT!r}"
+        )
+    network = build_network(metadata["backbone"], metadata["backbone_config"])
+    if metadata["second_time"]:
         network.attach_second_time()  # type: ignore[operator]
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ArtefactError(f"{path} does not fit the network its metadata describe: {error}") from None
     cls = METHODS.get(metadata["method"])
-    method: Method = cls(cls.Config(**json.loads(metadata["method_config"])), network.eval().to(device))
+    method: Method = cls(cls.Config(**metadata["method_config"]), network.eval().to(device))
     return method, card
 
 

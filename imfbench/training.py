@@ -348,7 +348,11 @@ def train(
         if done % config.log_every == 0 or reason or done == config.steps:
             log.write({"seconds": round(training.seconds, 3), **figures})
         if progress is not None:
-            progress(done, config.steps, figures["loss"])
+            try:
+                progress(done, config.steps, figures["loss"])
+            except KeyboardInterrupt:
+                training.save()
+                raise
         if done % config.save_every == 0 and not reason:
             training.save()
     if not reason:

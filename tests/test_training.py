@@ -210,6 +210,21 @@ def test_pickles_are_refused_and_missing_artefacts_name_what_ships(tmp_path: Pat
         load_artefact("embedded:token2mol")
 
 
+def test_equal_networks_have_equal_hashes(tmp_path: Path) -> None:
+    hashes = {save_artefact(tmp_path / str(i), "teacher", teacher(), {"made": i}) for i in range(5)}
+    assert len(hashes) == 1
+
+
+def test_an_interrupted_training_saves_its_last_step(tmp_path: Path) -> None:
+    def interrupt(step: int, steps: int, loss: float) -> None:
+        if step == 4:  # save_every is 7
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(teacher(), "teacher", ToneData(), config(), tmp_path, CPU, progress=interrupt)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4
+
+
 def test_half_precision_artefacts_load_as_float32(tmp_path: Path) -> None:
     method = teacher()
     save_artefact(tmp_path, "teacher", method, {}, half=True)

@@ -1,0 +1,1 @@
+"""Trained artefacts that ship, each with its card."""

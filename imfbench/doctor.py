@@ -1,0 +1,146 @@
+"""What ``imfbench doctor`` looks at: everything that a run needs of a machine, each with its remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imfbench.cache import cache_folder
+
+OLDEST_PYTHON = (3, 10)
+COMFORTABLE_DISK = 3_000_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: "ok", a "note" that stops nothing, or "bad"."""
+
+    level: Literal["ok", "note", "bad"]
+    subject: str
+    message: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, cheap things first."""
+    yield _python()
+    yield from _torch()
+    yield from _devices()
+    yield _disk()
+    yield from _models()
+    yield from _artefacts()
+    yield from _corpus()
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        return Finding("bad", "python", f"{found}; imfbench needs {'.'.join(map(str, OLDEST_PYTHON))} or newer")
+    return Finding("ok", "python", found)
+
+
+def _torch() -> Iterator[Finding]:
+    """torch and torchaudio come in pairs of one version; other pairs fail when they are imported."""
+    found = {}
+    for name in ("torch", "torchaudio"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("bad", name, "not installed; run `pip install -c constraints.txt .`")
+            return
+    pair = ", ".join(f"{name} {version}" for name, version in found.items())
+    numbers = {version.partition("+")[0].rpartition(".")[0] for version in found.values()}
+    try:
+        import torch  # noqa: F401
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError) as error:
+        yield Finding(
+            "bad", "torch", f"{pair} do not import together: {error}; `pip install -c constraints.txt .` brings a pair"
+        )
+        return
+    if len(numbers) > 1:
+        yield Finding("note", "torch", f"{pair} are not of one version; the pair in constraints.txt is tested")
+    else:
+        yield Finding("ok", "torch", pair)
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    from imfbench.devices import describe, resolve_device
+    from imfbench.pipeline.context import available_cores
+
+    device = resolve_device("auto")
+    found = describe(device)
+    name = found.get("gpu", found["cpu"])
+    yield Finding(
+        "ok", "device", f"{device.type}: {name}, bf16 matrix products {'fast' if found['bf16'] else 'not faster'}"
+    )
+    cores = available_cores()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    threads = f"{cores} cores for this process, torch uses {torch.get_num_threads()} threads"
+    if load > 0.5 * cores:
+        yield Finding(
+            "note",
+            "threads",
+            f"{threads}, and others keep {load:.1f} cores busy: --threads 1 is often many times faster then",
+        )
+    else:
+        yield Finding("ok", "threads", threads)
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    told = f"{free / 1e9:.1f} GB free in the working directory, cache in {cache_folder()}"
+    return Finding("ok" if free > COMFORTABLE_DISK else "note", "disk", told)
+
+
+def _models() -> Iterator[Finding]:
+    from imfbench.weights import KNOWN, DamagedModelError, MissingModelError, find
+
+    for name, model in KNOWN.items():
+        try:
+            find(name)
+        except MissingModelError as error:
+            yield Finding("note", f"model {name}", str(error))
+        except DamagedModelError as error:
+            yield Finding("bad", f"model {name}", str(error))
+        else:
+            yield Finding("ok", f"model {name}", f"{model.licence}, sha256 {model.files[0].sha256[:12]}… verified")
+
+
+def _artefacts() -> Iterator[Finding]:
+    from imfbench.artefact import ArtefactError, embedded, load_artefact
+
+    for name in embedded():
+        try:
+            _, card = load_artefact(name)
+        except ArtefactError as error:
+            yield Finding("bad", name, str(error))
+        else:
+            yield Finding("ok", name, f"sha256 {card['sha256'][:12]}… verified")
+    if not embedded():
+        yield Finding("bad", "embedded artefacts", "none; the installation is incomplete: install imfbench again")
+
+
+def _corpus() -> Iterator[Finding]:
+    from imfbench.registry import DATASETS
+
+    for name in DATASETS.names():
+        try:
+            dataset = DATASETS.get(name)()
+            problems = dataset.verify() if hasattr(dataset, "verify") else []
+        except TypeError:
+            continue  # one that needs to be told where it lies
+        except (OSError, ValueError) as error:
+            yield Finding("bad", f"dataset {name}", f"{error}; install imfbench again")
+            continue
+        for problem in problems[:5]:
+            yield Finding("bad", f"dataset {name}", problem)
+        if not problems:
+            yield Finding("ok", f"dataset {name}", f"revision {dataset.revision}, every file as listed")

@@ -1,0 +1,141 @@
+"""From an experiment to its results: prepare → train → search → synthesise → score → report.
+
+Every job may be done twice and does nothing the second time, so a run that was killed goes on with the same command. A job
+that fails leaves its reason in the rows that depend on it, and the others go on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from imfbench.config import TEACHER_DISTANCE, ExperimentConfig
+from imfbench.config_file import ConfigError
+from imfbench.executors import Executor
+from imfbench.executors.local import LocalExecutor
+from imfbench.pipeline import manifest
+from imfbench.pipeline.cells import all_cells
+from imfbench.pipeline.context import Context, RunError
+from imfbench.pipeline.plan import STAGES, Job, Stage
+from imfbench.pipeline.score import score
+from imfbench.pipeline.search import search_grid
+from imfbench.pipeline.summary import summarise
+from imfbench.pipeline.synthesise import synthesise
+from imfbench.pipeline.train import settings_of, train_artefact
+from imfbench.progress import Reporting, clock, log
+from imfbench.registry import REPORTS
+from imfbench.store import RunFolder, StoreError
+from imfbench.weights import DamagedModelError, MissingModelError
+
+SMALLEST_DISK = 500_000_000
+
+
+def run(
+    config: ExperimentConfig,
+    out: Path | None = None,
+    stages: tuple[Stage, ...] = STAGES,
+    reporting: Reporting | None = None,
+    executor: Executor | None = None,
+) -> Context:
+    """Run an experiment, or some of its stages.
+
+    Args:
+        config: The experiment.
+        out: The run folder; ``runs/<name>`` by default. One that holds an earlier run of the experiment is gone on with.
+        stages: Which kinds of jobs to do.
+        reporting: Where progress goes.
+        executor: Who does the jobs; this process by default.
+
+    Returns:
+        The run's context; ``failures`` is empty if all jobs ended well.
+
+    Raises:
+        ConfigError, RunError, StoreError, MissingModelError: Things for the user to mend, found before the work begins.
+    """
+    folder = RunFolder(out or default_folder(config))
+    with folder.lock():
+        context = Context(config, folder, reporting or Reporting())
+        prepare(context, stages)
+        manifest.begin(context, stages)
+        status = "interrupted"
+        try:
+            (executor or LocalExecutor()).run(
+                [job for job in context.plan.of_stage(*stages) if job.stage != "prepare"],
+                lambda job: perform(context, job),
+                lambda job, error: _failed(context, job, error),
+            )
+            status = "failed" if context.failures else "ok"
+        finally:
+            manifest.end(context, status)
+    return context
+
+
+def default_folder(config: ExperimentConfig) -> Path:
+    """``runs/<name>`` in the working directory."""
+    return Path("runs") / config.name
+
+
+def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
+    """Find out now what would stop these stages later: data, models, trainings without an end, a full disk.
+
+    Raises:
+        RunError, ConfigError, MissingModelError: What to mend.
+    """
+    context.folder.path.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(context.folder.path).free
+    if free < SMALLEST_DISK:
+        raise RunError(f"only {free / 1e6:.0f} MB are free at {context.folder.path}: make room, or use --out elsewhere")
+    for selection in (context.config.dataset, context.config.dev):
+        if selection is context.config.dataset or context.plan.searches:
+            context.utterances(selection)
+    for artefact in context.plan.artefacts.values():
+        if artefact.ready is None:
+            settings_of(context.config, artefact)
+        else:
+            context.card(artefact.name)
+    searched = {name for search in context.plan.searches.values() for name in search.search.score} - {TEACHER_DISTANCE}
+    for name in {*(context.config.metrics if "score" in stages else ()), *(searched if "search" in stages else ())}:
+        if not str(context.metric(name).signature):  # it holds the model's sha256: the files are found and verified
+            raise RunError(f"metric {name!r} has no signature")
+    if "synthesise" in stages:
+        context.vocoder()
+        context.forget("vocoder")  # it would count as memory of the trainings
+    context.record(context.config)
+
+
+def perform(context: Context, job: Job) -> None:
+    """Do one job."""
+    if context.config.overwrite == "only-cache" and job.stage in ("train", "search"):
+        return
+    started = time.monotonic()
+    if job.stage == "train":
+        train_artefact(context, job.subject)
+    elif job.stage == "search":
+        search_grid(context, job.subject)
+    elif job.stage == "synthesise":
+        synthesise(context, job.subject)
+    elif job.stage == "score":
+        context.forget("artefact")
+        context.forget("vocoder")
+        score(context, job.subject)
+    elif job.stage == "report":
+        report(context, job.subject)
+    log.debug("%s took %s", job.name, clock(time.monotonic() - started))
+
+
+def report(context: Context, name: str) -> None:
+    """Bring all summaries up to date, set aside cells of earlier experiments, and write a report."""
+    cells = all_cells(context)
+    context.folder.show_only(cell.folder.key for cell in cells)
+    for cell in cells:
+        summarise(context, cell)
+    REPORTS.get(name)().write(context.folder.path)
+
+
+def _failed(context: Context, job: Job, error: Exception) -> None:
+    """Keep the reason; what the user can mend at once stops the run instead."""
+    if isinstance(error, ConfigError | RunError | StoreError | MissingModelError | DamagedModelError):
+        raise error
+    context.failures[job.name] = f"{type(error).__name__}: {error}"
+    log.error("%s failed, the run goes on: %s", job.name, context.failures[job.name], exc_info=error)

@@ -1,0 +1,1 @@
+"""The stages of an experiment: plan, train, search, synthesise, score, summarise."""

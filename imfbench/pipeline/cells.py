@@ -1,0 +1,147 @@
+"""Cells: what a row of the plan is, by content, and where it lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from imfbench.flow.grids import grid_name, make_grid
+from imfbench.method import Method
+from imfbench.pipeline.context import Context, NotReadyError, method_name
+from imfbench.pipeline.plan import Row, grid_for, name_of_grid, teacher_nfe
+from imfbench.registry import METHODS
+from imfbench.sampling import sampling_guidance
+from imfbench.store import CellFolder, content_hash, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row with its content.
+
+    Attributes:
+        row: The row of the plan.
+        folder: ``cells/<key>``.
+        identity: What the key is a hash of.
+        about: What tables say of the cell besides: ``cell.json``.
+        status: "ok", or why nothing is to be sampled: "diverged", "failed: …".
+    """
+
+    row: Row
+    folder: CellFolder
+    identity: dict[str, Any]
+    about: dict[str, Any]
+    status: str = "ok"
+
+
+def cell_of(context: Context, row: Row) -> Cell:
+    """The cell of a row. A row whose artefact or grid is not to be had has a cell too, which says so."""
+    status, card, grid, name = "ok", None, None, None
+    if row.kind == "sampled":
+        try:
+            assert row.artefact is not None
+            card = context.card(row.artefact)
+            grid, name = row_grid(context, row)
+        except NotReadyError as error:
+            status = str(error)
+    config = context.config
+    dataset = context.dataset(config.dataset)
+    vocoder = None if row.kind == "ground-truth" else context.vocoder_name
+    identity = {
+        "task": config.task,
+        "artefact_sha256": card["sha256"] if card else None,
+        "system": row.system,
+        "kind": row.kind,
+        "solver": row.solver,
+        "guidance": row.guidance,
+        "grid": None if grid is None else [round(value, 9) for value in grid.tolist()],
+        "dataset": [config.dataset.name, dataset.revision, config.dataset.split],
+        "noise_seed": row.noise_seed,
+        "dtype": context.dtype if row.kind == "sampled" else None,
+        "vocoder": vocoder,
+    }
+    if status != "ok":
+        identity |= {"status": status.partition(":")[0], "row": row.label}
+    about = {
+        "task": config.task,
+        "system": row.system,
+        "dataset": f"{config.dataset.name}/{config.dataset.split}@{dataset.revision}",
+        "vocoder": vocoder,
+        "solver": row.solver,
+        "grid": name,
+        "grid_values": None if grid is None else grid.tolist(),
+        "nfe": row.nfe,
+        "noise_seed": row.noise_seed,
+        "dtype": identity["dtype"],
+        "artefact_sha256": identity["artefact_sha256"],
+        **_method_columns(context, row),
+        **_training_columns(context, row, card),
+    }
+    return Cell(row, context.folder.cell(content_hash(identity)[:16]), identity, about, status)
+
+
+def all_cells(context: Context) -> list[Cell]:
+    """The cells of all rows, in the order of the plan."""
+    return [cell_of(context, row) for row in context.plan.rows.values()]
+
+
+def row_grid(context: Context, row: Row) -> tuple[Tensor, str]:
+    """The row's time grid and its name in tables.
+
+    Raises:
+        NotReadyError: It was to be searched in this run and is not there.
+    """
+    assert row.nfe is not None
+    assert row.solver is not None
+    if row.search is None:
+        spec = list(row.grid) if isinstance(row.grid, tuple) else row.grid
+        assert spec is not None
+        return grid_for(spec, row.nfe, row.solver), name_of_grid(spec, row.nfe, row.solver)
+    found = read_json(context.folder.grid(row.search))
+    if found is None:
+        reason = context.failures.get(f"search:{row.search}", "no grid; `imfbench search` or `run` finds one")
+        raise NotReadyError(f"failed: {reason}")
+    grid = make_grid(found["values"])
+    # A search that ends where it began has found the uniform grid, and says so.
+    known = grid_name(grid)
+    return grid, f"{row.search} ({known})" if not known.startswith("[") else row.search
+
+
+def write_about(cell: Cell, method: Method | None) -> None:
+    """Write ``cell.json``: identity and description, what was measured before is kept."""
+    present = read_json(cell.folder.identity) or {}
+    described = dict(cell.about)
+    if method is not None:
+        described |= {
+            "method": method_name(method),
+            "guidance": sampling_guidance(method),
+            "teacher_nfe": teacher_nfe(method.config.model_dump()),
+        }
+    write_json(cell.folder.identity, {**present, **described, "identity": cell.identity, "row": cell.row.label})
+
+
+def _method_columns(context: Context, row: Row) -> dict[str, Any]:
+    """What the plan knows of the method before its artefact is loaded, or if it never can be."""
+    artefact = None if row.artefact is None else context.plan.artefacts[row.artefact]
+    if artefact is None or artefact.system is None:
+        return {}
+    system = context.config.systems[artefact.system]
+    settings = METHODS.get(system.method).Config(**system.config).model_dump()
+    return {"method": system.method, "teacher_nfe": teacher_nfe(settings)}
+
+
+def _training_columns(context: Context, row: Row, card: dict[str, Any] | None) -> dict[str, Any]:
+    """What is on record of the training: the card's, or the status of one that diverged."""
+    record = (card or {}).get("training")
+    if record is None and row.artefact is not None and context.plan.artefacts[row.artefact].ready is None:
+        record = read_json(Path(context.folder.artefact(row.artefact)) / "status.json")
+    record = record if isinstance(record, dict) else {}
+    return {
+        "train_steps": record.get("steps"),
+        "train_seconds_per_step": record.get("seconds_per_step"),
+        "train_peak_memory": record.get("peak_memory"),
+        "train_peak_memory_kind": record.get("peak_memory_kind"),
+        "train_seed": record.get("seed"),
+    }

@@ -1,0 +1,221 @@
+"""What the jobs of a run share: configuration, plan, folder, device, and the few things that are dear to load."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from imfbench.artefact import CARD, load_artefact, locate
+from imfbench.config import Data, ExperimentConfig, Selection
+from imfbench.config_file import ConfigError
+from imfbench.data import Utterance
+from imfbench.devices import dtype_name, resolve_device
+from imfbench.method import Method
+from imfbench.metrics.base import Metric
+from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan
+from imfbench.progress import Reporting
+from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
+from imfbench.sampling import sampling_guidance
+from imfbench.store import RunFolder, ScoreCache, content_hash, read_json, write_text
+
+
+class RunError(RuntimeError):
+    """Something that the user can mend; the message says how."""
+
+
+class NotReadyError(RuntimeError):
+    """What a job needs is not there: not trained, not searched, or diverged. The message is the row's status."""
+
+
+@dataclass
+class Context:
+    """State of one run.
+
+    Attributes:
+        config: The experiment, time budgets turned into steps as far as they have been timed.
+        plan: What it asks for.
+        folder: Where it goes.
+        reporting: Bars or log lines.
+        failures: Name of a job → why it failed.
+    """
+
+    config: ExperimentConfig
+    folder: RunFolder
+    reporting: Reporting = field(default_factory=Reporting)
+    failures: dict[str, str] = field(default_factory=dict)
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.config = with_recorded_steps(self.config, self.folder)
+        self.plan: Plan = make_plan(self.config)
+        try:
+            self.device = resolve_device(self.config.device)
+        except (ValueError, RuntimeError) as error:
+            raise RunError(str(error)) from None
+        self.threads = self.config.threads or available_cores()
+        torch.set_num_threads(self.threads)
+        self.dtype = dtype_name(self.device, self.config.precision)
+        self.cache = ScoreCache(Path(self.config.score_cache) if self.config.score_cache else None)
+
+    def dataset(self, data: Data) -> Any:
+        """The dataset, opened once for each set of options."""
+        key = f"dataset:{data.name}:{content_hash(data.options)}"
+        return self.once(key, lambda: DATASETS.get(data.name)(**data.options))
+
+    def utterances(self, selection: Selection) -> list[Utterance]:
+        """The selected utterances, in the order of their list."""
+        found = self.dataset(selection).utterances(selection.split)
+        if not found:
+            raise RunError(f"the set {selection.split!r} of dataset {selection.name!r} is empty")
+        return select(found, selection.limit, selection.prefer_short)
+
+    def reference(self, artefact: Artefact) -> str | Path:
+        """Where an artefact lies: a ready one by its name, a trained one in the run folder."""
+        return artefact.ready if artefact.ready is not None else self.folder.artefact(artefact.name)
+
+    def load(self, name: str) -> tuple[Method, dict[str, Any]]:
+        """The method and card of an artefact of the plan, on the device; the one loaded last is kept.
+
+        Raises:
+            NotReadyError: It was to be trained in this run and is not there.
+        """
+        artefact = self.plan.artefacts[name]
+        if artefact.ready is None:
+            self.check_trained(name)
+        if self._kept.get("artefact", (None,))[0] != name:
+            self._kept.pop("artefact", None)
+            self._kept["artefact"] = (name, load_artefact(self.reference(artefact), self.device))
+        found: tuple[Method, dict[str, Any]] = self._kept["artefact"][1]
+        return found
+
+    def card(self, name: str) -> dict[str, Any]:
+        """The card of an artefact of the plan, without loading the network.
+
+        Raises:
+            NotReadyError: It was to be trained in this run and is not there.
+        """
+        artefact = self.plan.artefacts[name]
+        if artefact.ready is None:
+            self.check_trained(name)
+        found: dict[str, Any] = json.loads((locate(self.reference(artefact)) / CARD).read_text(encoding="utf-8"))
+        return found
+
+    def forget(self, what: str) -> None:
+        """Let go of what is kept under this name ("artefact", "vocoder"), so that it takes no memory."""
+        self._kept.pop(what, None)
+
+    def check_trained(self, name: str) -> None:
+        """Raise ``NotReadyError`` unless the training of this artefact ended well."""
+        status = read_json(self.folder.artefact(name) / "status.json") or {}
+        if status.get("status") == "diverged":
+            raise NotReadyError("diverged")
+        if status.get("status") != "ok":
+            reason = self.failures.get(f"train:{name}", f"{name} is not trained; `imfbench train` or `run` does it")
+            raise NotReadyError(f"failed: {reason}")
+
+    def sampler(self, row: Row) -> tuple[Method, dict[str, Any]]:
+        """The method that a row samples, with the row's guidance, and its card."""
+        assert row.artefact is not None
+        method, card = self.load(row.artefact)
+        if row.guidance is not None and row.guidance != sampling_guidance(method):
+            if "guidance" in type(method.config).model_fields:
+                method = type(method)(method.config.model_copy(update={"guidance": row.guidance}), method.network)
+            if sampling_guidance(method) != row.guidance:
+                raise RunError(
+                    f"{row.system}: guidance {row.guidance:g} cannot be set while sampling: it is baked into {row.artefact}"
+                )
+        return method, card
+
+    def vocoder(self) -> Any:
+        """The vocoder, loaded."""
+        return self.once("vocoder", lambda: VOCODERS.get(self.config.vocoder)().load(self.device))
+
+    @property
+    def vocoder_name(self) -> str:
+        """The vocoder's full name, with the weights that it runs on."""
+        return str(VOCODERS.get(self.config.vocoder).name)
+
+    def metric(self, name: str) -> Metric:
+        """A metric with the experiment's options for it, its model not yet loaded."""
+        cls = METRICS.get(name)
+        found: Metric = cls(cls.Config(**self.config.metrics.get(name, {})), str(self.device), self.threads)
+        return found
+
+    def record(self, config: ExperimentConfig) -> None:
+        """Write the resolved experiment into the run folder; from now on it is this run's."""
+        self.config = config
+        write_text(self.folder.experiment, config.dump())
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, made once; ``forget`` lets go of it."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def method_name(method: Method) -> str:
+    """The registered name of a method's class."""
+    return next((name for name in METHODS if METHODS.get(name) is type(method)), type(method).__name__)
+
+
+def select(utterances: list[Utterance], limit: int | None, prefer_short: bool) -> list[Utterance]:
+    """At most ``limit`` utterances, the speakers in turn: a larger limit keeps all that a smaller one took.
+
+    Args:
+        utterances: A set, in its order, which the result keeps.
+        limit: None takes all.
+        prefer_short: Take each speaker's shortest first, not its first.
+    """
+    if limit is None or limit >= len(utterances):
+        return list(utterances)
+    speakers: dict[str, list[int]] = {}
+    for i, utterance in enumerate(utterances):
+        speakers.setdefault(utterance.speaker, []).append(i)
+    if prefer_short:
+        for indices in speakers.values():
+            indices.sort(key=lambda i: (utterances[i].seconds, i))
+    turn = 0
+    taken: list[int] = []
+    while len(taken) < limit:
+        taken += [indices[turn] for indices in speakers.values() if turn < len(indices)][: limit - len(taken)]
+        turn += 1
+    return [utterances[i] for i in sorted(taken)]
+
+
+def with_recorded_steps(config: ExperimentConfig, folder: RunFolder) -> ExperimentConfig:
+    """The experiment with the steps that an earlier run in this folder made of the same time budgets.
+
+    Raises:
+        ConfigError: The folder's experiment.yaml cannot be read.
+    """
+    if not folder.experiment.is_file():
+        return config
+    try:
+        recorded = ExperimentConfig.model_validate(yaml.safe_load(folder.experiment.read_text(encoding="utf-8")))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{folder.experiment} cannot be read ({str(error).splitlines()[0]}); give this run another folder with --out"
+        ) from None
+    earlier = {system.label: system for system in recorded.systems}
+    systems = []
+    for system in config.systems:
+        budget = {**config.training, **system.train}
+        same = earlier.get(system.label)
+        timed = None if same is None else same.timed_minutes
+        if budget.get("steps") is None and same is not None and timed is not None and timed == budget.get("minutes"):
+            known = {"train": {**system.train, "steps": same.train["steps"]}, "timed_minutes": timed}
+            system = system.model_copy(update=known)
+        systems.append(system)
+    return config.model_copy(update={"systems": systems})

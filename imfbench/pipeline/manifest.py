@@ -1,0 +1,122 @@
+"""The manifest of a run: what ran, on what, with which packages and models, when."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from imfbench.artefact import locate, sha256_of
+from imfbench.devices import describe
+from imfbench.pipeline.context import Context
+from imfbench.store import read_json, write_json
+from imfbench.weights import KNOWN, installed
+
+PACKAGES = (
+    "imfbench",
+    "torch",
+    "torchaudio",
+    "numpy",
+    "scipy",
+    "pandas",
+    "accelerate",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "faster-whisper",
+    "ctranslate2",
+    "jiwer",
+    "whisper-normalizer",
+    "onnxruntime",
+)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def begin(context: Context, stages: tuple[str, ...]) -> None:
+    """Write the manifest at the start of a run; earlier starts in the same folder stay on record."""
+    present = read_json(context.folder.manifest) or {}
+    starts = [*present.get("runs", []), {"start": now(), "end": None, "stages": list(stages)}]
+    write_json(
+        context.folder.manifest,
+        {
+            "name": context.config.name,
+            "config_hash": context.config.hash,
+            "start": present.get("start") or starts[-1]["start"],
+            "end": None,
+            "runs": starts,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": versions(),
+            "git_revision": git_revision(),
+            "hardware": describe(context.device),
+            "threads": context.threads,
+            "noise_seeds": context.config.noise_seeds,
+            "models": models(),
+            "artefacts": present.get("artefacts", {}),
+            "status": "running",
+        },
+    )
+
+
+def end(context: Context, status: str) -> None:
+    """Complete the manifest: the end, the artefacts' hashes, the seeds of trainings, what failed."""
+    found = read_json(context.folder.manifest) or {}
+    found["end"] = found["runs"][-1]["end"] = now()
+    found["status"] = found["runs"][-1]["status"] = status
+    found["config_hash"] = context.config.hash
+    found["artefacts"] = _artefacts(context)
+    found["failures"] = dict(context.failures)
+    write_json(context.folder.manifest, found)
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages on which figures depend; None where one is not installed."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_revision() -> str | None:
+    """Commit of the source tree, with "+changes" if it was changed since; None outside a git clone."""
+    folder = Path(__file__).resolve().parent.parent
+    try:
+        revision = _git(folder, "rev-parse", "HEAD").strip()
+        return revision + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no").strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def models() -> dict[str, dict[str, str]]:
+    """The known model files that are installed: name → the sha256 that is demanded of each of its files when it is loaded."""
+    return {name: {file.name: file.sha256 for file in model.files} for name, model in KNOWN.items() if installed(name)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+    ).stdout
+
+
+def _artefacts(context: Context) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for artefact in context.plan.artefacts.values():
+        reference = context.reference(artefact)
+        try:
+            weights = locate(reference) / "model.safetensors"
+        except ValueError:
+            continue
+        status = read_json(context.folder.artefact(artefact.name) / "status.json") or {}
+        found[artefact.name] = {"from": str(artefact.ready or "trained in this run"), "sha256": sha256_of(weights)}
+        found[artefact.name] |= {"seed": status["seed"]} if "seed" in status else {}
+    return found

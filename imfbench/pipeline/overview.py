@@ -1,0 +1,88 @@
+"""What a run is going to do and what came of it, for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from imfbench.config import ExperimentConfig
+from imfbench.pipeline.cells import all_cells
+from imfbench.pipeline.context import Context
+from imfbench.pipeline.plan import Job
+from imfbench.pipeline.synthesise import done
+from imfbench.pipeline.train import settings_of
+from imfbench.progress import clock
+from imfbench.store import RunFolder, read_json
+
+
+def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> None:
+    """Print the jobs of an experiment and how far each has come; writes nothing."""
+    context = Context(config, RunFolder(out))
+    utterances = context.utterances(config.dataset)
+    console = Console()
+    console.print(f"[bold]{config.name}[/bold] → {out}", highlight=False)
+    seconds = sum(u.seconds for u in utterances)
+    console.print(
+        f"{len(utterances)} utterances ({clock(seconds)}) of {config.dataset.name}/{config.dataset.split}, "
+        f"{len(context.plan.rows)} rows, device {context.device.type}, {context.threads} threads",
+        highlight=False,
+    )
+    table = Table("stage", "what", "state", box=None, padding=(0, 2, 0, 0))
+    for job in context.plan.of_stage(*stages):  # type: ignore[arg-type]
+        table.add_row(job.stage, job.subject, _state(context, job, len(utterances)))
+    console.print(table)
+
+
+def _state(context: Context, job: Job, expected: int) -> str:
+    if job.stage == "train":
+        status = read_json(context.folder.artefact(job.subject) / "status.json") or {}
+        if status.get("status") in ("ok", "diverged"):
+            return f"{status['status']}, {status['steps']} steps"
+        settings = settings_of(context.config, context.plan.artefacts[job.subject])
+        return f"{settings.steps} steps" if settings.steps else clock((settings.minutes or 0) * 60)
+    if job.stage == "search":
+        found = read_json(context.folder.grid(job.subject))
+        return "to do" if found is None else f"done, {found['evaluations']} evaluations"
+    if job.stage == "synthesise":
+        cell = next(c for c in all_cells(context) if c.row.label == job.subject)
+        made = len(done(cell)) if cell.status == "ok" else 0
+        return f"{made} of {expected} utterances" if cell.status in ("ok",) or not made else cell.status
+    return ""
+
+
+def outcome(context: Context, stages: tuple[str, ...]) -> None:
+    """Print where the results are, the leaderboard in short, and what failed."""
+    console = Console()
+    if "report" in stages:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for title in ("system", "NFE", "grid", "WER %", "SIM", "MOS", "RTF", "scored", "status"):
+            table.add_column(title, overflow="fold")
+        for cell in all_cells(context):
+            row = read_json(cell.folder.summary) or {}
+            mos = next((v for k, v in row.items() if k.startswith("mos_") and k.count("_") == 1), None)
+            table.add_row(
+                cell.row.system,
+                str(row.get("nfe") or "–"),
+                str(row.get("grid") or "–"),
+                _figure(row.get("wer"), 1, 100),
+                _figure(row.get("sim"), 3),
+                _figure(mos, 2),
+                _figure(row.get("rtf_total"), 3),
+                f"{row.get('n_scored')}/{row.get('n_expected')}",
+                str(row.get("status")).partition(":")[0],
+            )
+        console.print(table)
+        console.print(
+            f"leaderboard with intervals, signatures and plots: {context.folder.leaderboard}", highlight=False
+        )
+    else:
+        console.print(f"{', '.join(stages)}: done in {context.folder.path}", highlight=False)
+    for name, reason in context.failures.items():
+        console.print(f"[red]failed[/red] {name}: {reason}", highlight=False)
+
+
+def _figure(value: Any, decimals: int, scale: float = 1.0) -> str:
+    return "–" if value is None else f"{value * scale:.{decimals}f}"

@@ -1,0 +1,157 @@
+"""The score stage: one metric over all cells, its model loaded once and freed before the next one comes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pandas as pd
+
+from imfbench.data import Utterance
+from imfbench.features.audio import load_audio
+from imfbench.metrics.base import Metric, ScoreError, ScoreItem
+from imfbench.pipeline.cells import Cell, all_cells
+from imfbench.pipeline.context import Context
+from imfbench.pipeline.summary import summarise
+from imfbench.progress import log
+from imfbench.store import file_sha256, write_parquet
+
+Observe = Callable[[ScoreItem], dict[str, Any]]
+
+
+def score(context: Context, name: str) -> None:
+    """Score every utterance of every cell with one metric; write tables and summaries."""
+    metric = context.metric(name)
+    utterances = {u.id: u for u in context.utterances(context.config.dataset)}
+    cells = [cell for cell in all_cells(context) if cell.status == "ok"]
+    total = len(cells) * len(utterances)
+    with on_demand(metric) as observe, context.reporting.bar(f"score {name}", total) as bar:
+        for cell in cells:
+            frame = table(cell, list(utterances.values()))
+            rows = []
+            for row in frame.to_dict("records"):
+                known = {str(key): value for key, value in row.items()}
+                rows.append(_scored(context, metric, cell, known, utterances[str(row["id"])], observe))
+                bar.advance()
+            write_parquet(cell.folder.table, with_columns(frame, metric, rows))
+            errors = [reason for row in rows if (reason := row[f"{name}_error"])]
+            if errors:
+                log.warning(
+                    "%s: %s has no score for %d of %d: %s", cell.row.label, name, len(errors), len(rows), errors[0]
+                )
+    for cell in all_cells(context):
+        summarise(context, cell)
+
+
+@contextlib.contextmanager
+def on_demand(metric: Metric) -> Iterator[Observe]:
+    """The metric's ``observe``, its model loaded when first called and freed at the end."""
+    with contextlib.ExitStack() as model:
+        opened: list[Metric] = []
+
+        def observe(item: ScoreItem) -> dict[str, Any]:
+            if not opened:
+                opened.append(model.enter_context(metric.loaded()))
+            return metric.observe(item)
+
+        yield observe
+
+
+def table(cell: Cell, utterances: list[Utterance]) -> pd.DataFrame:
+    """A cell's rows, one for each expected utterance in order, with the figures that are known of the same audio."""
+    made = cell.folder.journal.rows()
+    rows: list[dict[str, Any]] = []
+    for u in utterances:
+        row = dict(made.get(u.id) or {"id": u.id, "text": u.text, "status": "failed", "reason": "not synthesised"})
+        row |= row.pop("counts", None) or {}
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    for column in _COLUMNS:
+        if column not in frame:
+            frame[column] = None
+    if not cell.folder.table.is_file():
+        return frame
+    present = pd.read_parquet(cell.folder.table)
+    further = [column for column in present.columns if column not in frame.columns]
+    if not further:
+        return frame
+    known = present[["id", "audio_sha256", *further]].dropna(subset=["audio_sha256"])
+    return frame.merge(known, on=["id", "audio_sha256"], how="left", validate="one_to_one")
+
+
+_COLUMNS = (
+    "id",
+    "text",
+    "language",
+    "speaker",
+    "prompt_id",
+    "reference_seconds",
+    "status",
+    "reason",
+    "audio",
+    "audio_sha256",
+    "seconds",
+    "network_seconds",
+    "vocoder_seconds",
+    "steps",
+    "nfe",
+    "network_calls",
+    "device",
+    "threads",
+)
+
+
+def with_columns(frame: pd.DataFrame, metric: Metric, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table with a metric's columns in place of older ones of the same metric.
+
+    ``<metric>_error`` says why a row has none, ``<metric>_signature`` how they were made.
+    """
+    own = [*metric.columns, f"{metric.name}_error", f"{metric.name}_signature"]
+    scores = pd.DataFrame(rows, columns=own, index=frame.index)
+    # Columns without any value need a type all the same, or two cells' tables would not fit together.
+    for column in scores.columns[scores.isna().all()]:
+        scores[column] = scores[column].astype("float64" if column in metric.summary_columns else "object")
+    return pd.concat([frame.drop(columns=[c for c in own if c in frame]), scores], axis=1)
+
+
+def _scored(
+    context: Context, metric: Metric, cell: Cell, row: dict[str, Any], utterance: Utterance, observe: Observe
+) -> dict[str, Any]:
+    """The metric's columns of one utterance, or the reason why there are none."""
+    signed = {f"{metric.name}_signature": str(metric.signature)}
+    if row["status"] != "ok":
+        return {**signed, f"{metric.name}_error": str(row["reason"])}
+    try:
+        item = score_item(cell, row, utterance)
+        return {
+            **metric.score(item, _observation(context, metric, item, observe)),
+            **signed,
+            f"{metric.name}_error": None,
+        }
+    except (ScoreError, OSError, ValueError) as error:
+        return {**signed, f"{metric.name}_error": f"{type(error).__name__}: {error}"}
+
+
+def score_item(cell: Cell, row: dict[str, Any], utterance: Utterance) -> ScoreItem:
+    """What scorers read of an utterance: the audio as it was stored, the text, the prompt's recording.
+
+    Raises:
+        ScoreError: The audio file is not the one that the run wrote.
+    """
+    path = cell.folder.path / str(row["audio"])
+    if not path.is_file() or file_sha256(path) != row["audio_sha256"]:
+        raise ScoreError(f"{path} is missing or was changed; --set overwrite=always makes it again")
+    audio, rate = load_audio(path)
+    prompt, prompt_rate = load_audio(utterance.prompt_audio)
+    return ScoreItem(utterance.id, audio, rate, utterance.text, utterance.language, prompt, prompt_rate)
+
+
+def _observation(context: Context, metric: Metric, item: ScoreItem, observe: Observe) -> dict[str, Any]:
+    """What the model says of the audio, from the cache if it is known. A failure is never cached."""
+    overwrite = context.config.overwrite
+    key = metric.cache_key(item)
+    known = None if overwrite == "always" else context.cache.get(key)
+    if known is None and overwrite == "only-cache":
+        raise ScoreError("not in the score cache, and overwrite is only-cache")
+    return context.cache.put(key, observe(item)) if known is None else known

@@ -1,0 +1,161 @@
+"""The search stage: a time grid for one sampler, found on the development set and kept as an artefact of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from imfbench.config import TEACHER_DISTANCE
+from imfbench.data import Utterance
+from imfbench.features.audio import load_audio
+from imfbench.flow.grids import uniform
+from imfbench.flow.search import SearchResult
+from imfbench.flow.solvers import evaluations_per_step
+from imfbench.method import Method
+from imfbench.metrics.base import Metric, ScoreItem
+from imfbench.pipeline.context import Context, RunError
+from imfbench.pipeline.plan import GridSearch, Row, grid_for, teacher_artefact
+from imfbench.pipeline.teacher_distance import TeacherDistance
+from imfbench.progress import Bar, log
+from imfbench.registry import METHODS
+from imfbench.sampling import synthesize_mel
+from imfbench.store import content_hash, read_json, write_json
+
+Mels = dict[str, Tensor]
+
+
+def search_grid(context: Context, name: str) -> None:
+    """Search one grid, or do nothing if the same search has been done."""
+    search = context.plan.searches[name]
+    utterances = context.utterances(context.config.dev)
+    method, card = context.load(search.artefact)
+    recipe = _recipe(context, search, utterances, str(card["sha256"]))
+    present = read_json(context.folder.grid(name)) or {}
+    if present.get("recipe_hash") == content_hash(recipe):
+        return
+    cls = METHODS.get(search.search.method)
+    settings = cls.Config(**search.search.config)
+    steps = search.nfe // evaluations_per_step(search.solver)
+    started = time.perf_counter()
+    limit = getattr(settings, "max_evaluations", 1)
+    with contextlib.ExitStack() as models, context.reporting.bar(f"search {name}", limit) as bar:
+        scores = _scores(context, search, utterances, models)
+        method, _ = context.load(search.artefact)
+        result = cls(settings).search(_evaluate(context, search, utterances, method, scores, bar), steps)
+    if result.evaluations and not math.isfinite(result.score):
+        raise RunError(f"{name}: no grid could be scored on the development set")
+    _keep(context, search, recipe, result, time.perf_counter() - started)
+    points = ", ".join(f"{value:.3f}" for value in result.grid.tolist())
+    log.info("%s: [%s] after %d evaluations (%s)", name, points, result.evaluations, result.stopped)
+
+
+def _evaluate(
+    context: Context, search: GridSearch, utterances: list[Utterance], method: Method,
+    scores: list[tuple[float, Callable[[Mels], float]]], bar: Bar,
+) -> Callable[[Tensor], float]:  # fmt: skip
+    def evaluate(grid: Tensor) -> float:
+        mels = _mels(context, method, utterances, grid, search.solver)
+        found = sum(weight * score(mels) for weight, score in scores)
+        bar.advance(note=f"score {found:.4g}")
+        return float(found)
+
+    return evaluate
+
+
+def _mels(context: Context, method: Method, utterances: list[Utterance], grid: Tensor, solver: str) -> Mels:
+    """Every candidate starts from the same noise: that of the experiment's first noise seed."""
+    dataset = context.dataset(context.config.dev)
+    seed, precision = context.config.noise_seeds[0], context.config.precision
+    return {
+        u.id: synthesize_mel(method, dataset.condition(u), u.id, grid, solver, seed, context.device, precision)[0]
+        for u in utterances
+    }
+
+
+def _scores(
+    context: Context, search: GridSearch, utterances: list[Utterance], models: contextlib.ExitStack
+) -> list[tuple[float, Callable[[Mels], float]]]:
+    """The weighted parts of the score; metrics' models stay loaded until ``models`` is closed."""
+    found: list[tuple[float, Callable[[Mels], float]]] = []
+    for name, weight in search.search.score.items():
+        if name == TEACHER_DISTANCE:
+            found.append((weight, TeacherDistance(_teacher_mels(context, utterances))))
+        else:
+            metric = models.enter_context(context.metric(name).loaded())
+            found.append((weight, _metric_score(context, metric, utterances)))
+    return found
+
+
+def _teacher_mels(context: Context, utterances: list[Utterance]) -> Mels:
+    """The teacher's own output at its largest number of evaluations."""
+    teacher = context.config.teacher
+    assert teacher is not None
+    nfe, name = max(teacher.nfe), teacher_artefact(context.config, context.plan.artefacts).name
+    row = Row("teacher", "sampled", name, None, None, teacher.solver, nfe, teacher.guidance)
+    method, _ = context.sampler(row)
+    return _mels(context, method, utterances, grid_for(teacher.grid[0], nfe, teacher.solver), teacher.solver)
+
+
+def _metric_score(context: Context, metric: Metric, utterances: list[Utterance]) -> Callable[[Mels], float]:
+    """The metric's figure over the development set, every utterance vocoded."""
+    vocoder = context.vocoder()
+    prompts = {u.id: load_audio(u.prompt_audio) for u in utterances}
+
+    def score(mels: Mels) -> float:
+        rows: list[dict[str, Any]] = []
+        for u in utterances:
+            audio, (prompt, rate) = vocoder(mels[u.id]), prompts[u.id]
+            item = ScoreItem(u.id, audio, vocoder.sample_rate, u.text, u.language, prompt, rate)
+            rows.append({"id": u.id, **metric.score(item)})
+        return float(metric.summarise(pd.DataFrame(rows))[metric.summary_columns[0]])
+
+    return score
+
+
+def _recipe(context: Context, search: GridSearch, utterances: list[Utterance], artefact: str) -> dict[str, Any]:
+    config = context.config
+    teacher = None
+    if TEACHER_DISTANCE in search.search.score and config.teacher is not None:
+        card = context.card(teacher_artefact(config, context.plan.artefacts).name)
+        teacher = [card["sha256"], max(config.teacher.nfe), config.teacher.grid[0], config.teacher.guidance]
+    settings = METHODS.get(search.search.method).Config(**search.search.config).model_dump(mode="json")
+    return {
+        "search": search.search.method,
+        "config": settings,
+        "nfe": search.nfe,
+        "solver": search.solver,
+        "score": dict(search.search.score),
+        "signatures": {
+            name: str(context.metric(name).signature) for name in search.search.score if name != TEACHER_DISTANCE
+        },
+        "artefact_sha256": artefact,
+        "teacher": teacher,
+        "dev": [config.dev.name, context.dataset(config.dev).revision, config.dev.split, [u.id for u in utterances]],
+        "noise_seed": config.noise_seeds[0],
+        "dtype": context.dtype,
+    }
+
+
+def _keep(context: Context, search: GridSearch, recipe: dict[str, Any], result: SearchResult, seconds: float) -> None:
+    found = result.to_dict()
+    grid = found.pop("grid")
+    start = next((e["score"] for e in found["trace"] if e["sweep"] == 0), None)
+    write_json(
+        context.folder.grid(search.name),
+        {
+            "name": search.name,
+            "values": grid,
+            "start": uniform(len(grid) - 1).tolist(),
+            "start_score": start,
+            **found,
+            "seconds": seconds,
+            "recipe": recipe,
+            "recipe_hash": content_hash(recipe),
+        },
+    )

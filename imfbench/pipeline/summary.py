@@ -1,0 +1,164 @@
+"""A cell's summary: one flat row of the leaderboard, with counts, signatures, and a reason for every figure it lacks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from imfbench.metrics.base import Metric
+from imfbench.metrics.speed import rtf_columns
+from imfbench.pipeline.cells import Cell, write_about
+from imfbench.pipeline.context import Context
+from imfbench.store import read_json, write_json
+
+RTF = ("rtf_network", "rtf_vocoder", "rtf_total")
+NO_NETWORK = "no network takes part"
+COLUMNS = (
+    "task", "system", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance", "steps", "nfe",
+    "network_calls", "dataset", "vocoder", "n_expected", "n_scored", *RTF, "rtf_network_median", "rtf_network_p95",
+    "peak_memory", "peak_memory_kind", "train_steps", "train_seconds_per_step", "train_peak_memory", "train_seed",
+    "device", "threads", "dtype", "batch", "noise_seed", "status", "artefact_sha256", "key",
+)  # fmt: skip
+"""Columns that every summary has, with or without a value; the metrics' own come on top."""
+
+
+def summarise(context: Context, cell: Cell) -> None:
+    """Write ``summary.json`` from what is known of the cell so far."""
+    if not cell.folder.identity.is_file() or cell.status != "ok":
+        write_about(cell, None)
+    known = {**read_json(cell.folder.identity), **cell.about}
+    frame = pd.read_parquet(cell.folder.table) if cell.status == "ok" and cell.folder.table.is_file() else None
+    found: dict[str, Any] = {key: value for key, value in known.items() if key not in ("identity", "row")}
+    found |= {"key": cell.folder.key, "status": cell.status, "signatures": {}, "not_measured": {}, "n_scored": 0}
+    found |= {"n_expected": len(context.utterances(context.config.dataset))}
+    found = dict.fromkeys(COLUMNS) | found
+    missing: dict[str, str] = found["not_measured"]
+    if frame is None:
+        reason = cell.status if cell.status != "ok" else _unmade(context, cell)
+        found["status"] = reason
+        for metric in _metrics(context):
+            missing |= dict.fromkeys(_with_interval(metric), reason)
+        missing |= dict.fromkeys((*RTF, "peak_memory"), reason)
+    else:
+        found |= _counts(context, frame)
+        _speed(cell, frame, found, missing)
+        for metric in _metrics(context):
+            _quality(metric, frame, found, missing)
+        failed = frame[frame["status"] != "ok"]
+        if len(failed) == len(frame):
+            found["status"] = f"failed: {failed['reason'].iloc[0]}"
+        elif context.config.metrics and len(found["signatures"]) == len(context.config.metrics):
+            figures = _figures(context, found)
+            if not any(map(_is_figure, figures.values())):
+                found["status"] = f"failed: {missing[next(iter(figures))]}"
+    _explain(cell, found, missing)
+    write_json(cell.folder.summary, found)
+
+
+def _metrics(context: Context) -> list[Metric]:
+    return [context.metric(name) for name in context.config.metrics]
+
+
+def _counts(context: Context, frame: pd.DataFrame) -> dict[str, Any]:
+    """Expected and scored utterances, and the measured steps, evaluations and network calls."""
+    scored = frame["status"] == "ok"
+    metrics = _metrics(context)
+    # Speech without a pitch has no F0 variation, which ranks nothing: ``f0cv_n`` counts it, this count does not.
+    for metric in [m for m in metrics if m.higher_is_better is not None] or metrics:
+        column = f"{metric.name}_error"
+        scored &= frame[column].isna() if column in frame else False
+    found: dict[str, Any] = {"n_scored": int(scored.sum())}
+    for column in ("steps", "nfe", "network_calls"):
+        values = frame[column].dropna().unique()
+        if len(values) > 1:
+            raise ValueError(f"{column} differs between the utterances of one cell: {sorted(values)}")
+        if len(values):
+            found[column] = int(values[0])
+    return found
+
+
+def _speed(cell: Cell, frame: pd.DataFrame, found: dict[str, Any], missing: dict[str, str]) -> None:
+    """RTF over the utterances that were made, if all were timed under the same conditions."""
+    made = frame[frame["status"] == "ok"]
+    timed = made.dropna(subset=["vocoder_seconds"])
+    conditions = timed[["device", "threads"]].drop_duplicates().dropna()
+    if len(conditions) == 1:
+        found |= {"device": conditions["device"].iloc[0], "threads": int(conditions["threads"].iloc[0]), "batch": 1}
+        network, vocoder = timed["network_seconds"].astype(float), timed["vocoder_seconds"].astype(float)
+        total = vocoder if cell.row.kind == "vocoded-ground-truth" else network + vocoder
+        seconds = {"network_seconds": network, "vocoder_seconds": vocoder, "total_seconds": total}
+        found |= rtf_columns(pd.DataFrame({**seconds, "generated_seconds": timed["seconds"].astype(float)}))
+    elif len(conditions) > 1:
+        told = ", ".join(f"{row.device} with {row.threads} threads" for row in conditions.itertuples())
+        missing |= dict.fromkeys(
+            RTF, f"its utterances were timed on {told}; --set overwrite=always times all of them anew"
+        )
+
+
+def _quality(metric: Metric, frame: pd.DataFrame, found: dict[str, Any], missing: dict[str, str]) -> None:
+    """A metric's figures with intervals, or why there are none."""
+    column = f"{metric.name}_signature"
+    signature = str(metric.signature)
+    scored = column in frame and bool((frame[column] == signature).all())
+    figures = metric.summarise(frame) if scored else {}
+    errors = frame[f"{metric.name}_error"].dropna() if scored else pd.Series(dtype=object)
+    for name in _with_interval(metric):
+        value = figures.get(name)
+        if _is_figure(value):
+            continue
+        if scored and len(errors) == len(frame):
+            missing[name] = f"no utterance could be scored: {errors.iloc[0]}"
+        else:
+            missing[name] = "not scored yet: `imfbench score` does it" if not scored else "too few scored utterances"
+    found |= figures
+    if scored:
+        found["signatures"][metric.name] = signature
+
+
+def _with_interval(metric: Metric) -> list[str]:
+    return [f"{name}{end}" for name in metric.summary_columns for end in ("", "_low", "_high")]
+
+
+def _unmade(context: Context, cell: Cell) -> str:
+    reason = context.failures.get(f"synthesise:{cell.row.label}")
+    return f"failed: {reason or 'not synthesised; `imfbench synthesize` or `run` does it'}"
+
+
+def _figures(context: Context, found: dict[str, Any]) -> dict[str, Any]:
+    return {name: found.get(name) for metric in _metrics(context) for name in metric.summary_columns}
+
+
+def _is_figure(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _explain(cell: Cell, found: dict[str, Any], missing: dict[str, str]) -> None:
+    """A reason for every column of cost and training that has no value."""
+    kind = cell.row.kind
+    if kind == "ground-truth":
+        missing |= dict.fromkeys((*RTF, "peak_memory"), "a recording: nothing was generated")
+    elif kind == "vocoded-ground-truth":
+        missing |= dict.fromkeys(("rtf_network", "peak_memory"), NO_NETWORK)
+    if kind != "sampled":
+        missing |= dict.fromkeys(("method", "teacher_nfe", "guidance", "dtype"), NO_NETWORK)
+    for name in ("train_steps", "train_seconds_per_step", "train_peak_memory", "train_seed"):
+        if found.get(name) is None:
+            missing.setdefault(name, NO_NETWORK if kind != "sampled" else "not on record in the artefact's card")
+    for name in (*RTF, "peak_memory"):
+        if found.get(name) is None:
+            missing.setdefault(name, "not measured: no utterance was made")
+    for name, of in _GO_TOGETHER.items():
+        if found.get(name) is None and of in missing:
+            missing.setdefault(name, missing[of])
+
+
+_GO_TOGETHER = {
+    "rtf_network_median": "rtf_network",
+    "rtf_network_p95": "rtf_network",
+    "peak_memory_kind": "peak_memory",
+    "batch": "rtf_total",
+    "device": "rtf_total",
+    "threads": "rtf_total",
+}

@@ -1,0 +1,188 @@
+"""The synthesise stage: one row's audio, timed utterance by utterance, its memory measured in a pass of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imfbench.data import Utterance
+from imfbench.features.audio import load_audio, save_audio
+from imfbench.flow.counting import CountMismatchError, Counts
+from imfbench.method import Condition
+from imfbench.metrics.memory import peak_memory
+from imfbench.metrics.speed import time_passes
+from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
+from imfbench.pipeline.context import Context
+from imfbench.progress import log
+from imfbench.sampling import synthesize_mel
+from imfbench.store import file_sha256, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How a row's mels are made.
+
+    Attributes:
+        prepare: What the network is given, or the recording's mel: reading files is nobody's speed.
+        mel: From there to the log-mel (frames, bands), under the clock, with the measured counts of a network.
+    """
+
+    prepare: Callable[[Utterance], Any]
+    mel: Callable[[Utterance, Any], tuple[Tensor, Counts | None]]
+
+
+def synthesise(context: Context, label: str) -> None:
+    """Make the audio of one row, as far as it is not there; an utterance that fails becomes a row with its reason."""
+    cell = cell_of(context, context.plan.rows[label])
+    utterances = context.utterances(context.config.dataset)
+    if cell.status != "ok":
+        write_about(cell, None)
+        log.warning("%s: nothing to synthesise: %s", label, cell.status)
+        return
+    if context.config.overwrite == "always":
+        cell.folder.journal.path.unlink(missing_ok=True)
+    missing = [utterance for utterance in utterances if utterance.id not in done(cell)]
+    if context.config.overwrite == "only-cache":
+        missing = []
+    row = cell.row
+    if row.kind == "ground-truth":
+        write_about(cell, None)
+        with context.reporting.bar(label, len(utterances)) as bar:
+            bar.reach(len(utterances) - len(missing))
+            for utterance in missing:
+                _journal(cell, utterance, lambda u=utterance: _copy(cell, u))  # type: ignore[misc]
+                bar.advance()
+        return
+    if row.kind == "vocoded-ground-truth":
+        write_about(cell, None)
+        dataset = context.dataset(context.config.dataset)
+        _sample(context, cell, utterances, missing, Maker(dataset.target_mel, lambda _, mel: (mel, None)))
+        return
+    if not missing and _memory_known(cell):
+        return
+    method, _ = context.sampler(row)
+    write_about(cell, method)
+    grid, _ = row_grid(context, row)
+    dataset, solver, seed = context.dataset(context.config.dataset), row.solver or "euler", row.noise_seed or 0
+
+    def mel(utterance: Utterance, condition: Condition) -> tuple[Tensor, Counts | None]:
+        return synthesize_mel(
+            method, condition, utterance.id, grid, solver, seed, context.device, context.config.precision
+        )
+
+    maker = Maker(dataset.condition, mel)
+    if not _memory_known(cell):
+        _measure_memory(context, cell, utterances[0], maker)
+    _sample(context, cell, utterances, missing, maker)
+
+
+def done(cell: Cell) -> dict[str, dict[str, Any]]:
+    """The utterances that have their audio. Failed ones are tried again."""
+    rows = cell.folder.journal.rows()
+    return {
+        id: row for id, row in rows.items() if row["status"] == "ok" and (cell.folder.path / row["audio"]).is_file()
+    }
+
+
+def _sample(context: Context, cell: Cell, utterances: list[Utterance], missing: list[Utterance], maker: Maker) -> None:
+    with context.reporting.bar(cell.row.label, len(utterances)) as bar:
+        bar.reach(len(utterances) - len(missing))
+        if not missing:
+            return
+        vocoder = context.vocoder()
+        _warm_up(context, missing[0], maker, vocoder)
+        for utterance in missing:
+            _journal(cell, utterance, lambda u=utterance: _make(context, cell, u, maker, vocoder))  # type: ignore[misc]
+            bar.advance()
+
+
+def _warm_up(context: Context, utterance: Utterance, maker: Maker, vocoder: Any) -> None:
+    """One utterance without a clock: through the network for every row, through the vocoder once in this process."""
+    try:
+        mel = maker.mel(utterance, maker.prepare(utterance))[0]
+        context.once("vocoder warm-up", lambda: vocoder(mel))
+    except CountMismatchError:
+        raise
+    except Exception as error:  # the same utterance will fail again where it is counted
+        log.debug("warm-up on %s failed: %s", utterance.id, error)
+
+
+def _journal(cell: Cell, utterance: Utterance, make: Callable[[], dict[str, Any]]) -> None:
+    """Append the utterance's row, whole or failed. Interruptions and wrong counts are no failures of an utterance."""
+    row: dict[str, Any] = {
+        "id": utterance.id,
+        "text": utterance.text,
+        "language": utterance.language,
+        "speaker": utterance.speaker,
+        "prompt_id": utterance.prompt_id,
+        "reference_seconds": utterance.seconds,
+    }
+    try:
+        row |= {"status": "ok", "reason": None, **make()}
+    except CountMismatchError:
+        raise
+    except Exception as error:
+        row |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        log.warning("%s, %s: %s", cell.row.label, utterance.id, row["reason"])
+    cell.folder.journal.append(row)
+
+
+def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, vocoder: Any) -> dict[str, Any]:
+    """Network, then vocoder, each under the clock (batch 1, the device synchronised), then the file."""
+    mels: list[tuple[Tensor, Counts | None]] = []
+    made: list[np.ndarray] = []
+    given = maker.prepare(utterance)
+    network = time_passes(lambda: mels.append(maker.mel(utterance, given)), 0, 1, context.device)[0]
+    mel, counts = mels[0]
+    vocoding = time_passes(lambda: made.append(vocoder(mel)), 0, 1, context.device)[0]
+    return {
+        **_saved(cell, utterance, made[0], vocoder.sample_rate),
+        "network_seconds": None if counts is None else network,
+        "vocoder_seconds": vocoding,
+        "counts": None if counts is None else asdict(counts),
+        "device": context.device.type,
+        "threads": context.threads,
+    }
+
+
+def _copy(cell: Cell, utterance: Utterance) -> dict[str, Any]:
+    if utterance.target_audio is None:
+        raise FileNotFoundError("the dataset holds no recording of this utterance")
+    audio, rate = load_audio(utterance.target_audio)
+    return _saved(cell, utterance, audio, rate)
+
+
+def _saved(cell: Cell, utterance: Utterance, audio: np.ndarray, rate: int) -> dict[str, Any]:
+    if len(audio) == 0 or not bool(np.isfinite(audio).all()):
+        raise ValueError("the audio is empty or holds values that are not finite")
+    path = cell.folder.audio(utterance.id)
+    save_audio(path, audio, rate)
+    return {
+        "audio": str(path.relative_to(cell.folder.path)),
+        "audio_sha256": file_sha256(path),
+        "seconds": len(audio) / rate,
+    }
+
+
+def _memory_known(cell: Cell) -> bool:
+    return (read_json(cell.folder.identity) or {}).get("peak_memory") is not None
+
+
+def _measure_memory(context: Context, cell: Cell, utterance: Utterance, maker: Maker) -> None:
+    """Peak memory of sampling one utterance: the network's. An accelerator counts all that lies on it, so the rest goes."""
+    if context.device.type != "cpu":
+        context.forget("vocoder")
+    given = maker.prepare(utterance)
+    with torch.no_grad(), peak_memory(context.device) as peak:
+        mel, _ = maker.mel(utterance, given)
+    measured = {
+        "peak_memory": peak.bytes,
+        "peak_memory_kind": peak.kind,
+        "peak_memory_of": f"{utterance.id}, {len(mel)} frames and its prompt",
+    }
+    write_json(cell.folder.identity, {**(read_json(cell.folder.identity) or {}), **measured})

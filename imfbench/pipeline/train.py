@@ -1,0 +1,213 @@
+"""The train stage: one artefact, from its recipe to weights, card and log."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from imfbench.artefact import locate, sha256_of
+from imfbench.config import ExperimentConfig
+from imfbench.config_file import ConfigError
+from imfbench.method import Method
+from imfbench.pipeline.context import Context, NotReadyError, RunError
+from imfbench.pipeline.plan import Artefact, teacher_artefact
+from imfbench.progress import clock, log
+from imfbench.registry import BACKBONES, METHODS
+from imfbench.store import content_hash, read_json, write_json
+from imfbench.training import TrainConfig, budget_to_steps, build_method, train
+
+RECIPE = "recipe.json"
+# They change when something is saved or shown, never what is learnt.
+_WITHOUT_EFFECT = {"minutes", "save_every", "log_every"}
+
+
+def train_artefact(context: Context, name: str) -> None:
+    """Train one artefact, go on with a training that was killed, or do nothing if it is done."""
+    artefact = context.plan.artefacts[name]
+    assert artefact.system is not None
+    if METHODS.get(context.config.systems[artefact.system].method).needs.teacher:
+        teacher = teacher_artefact(context.config, context.plan.artefacts)
+        try:
+            if teacher.ready is None:
+                context.check_trained(teacher.name)
+        except NotReadyError as error:
+            raise NotReadyError(f"no teacher to learn from: {teacher.name}: {error}") from None
+    folder = context.folder.artefact(name)
+    settings = settings_of(context.config, artefact)
+    if settings.steps is None:
+        settings = _turn_minutes_into_steps(context, artefact, settings)
+    recipe = _recipe(context, artefact, settings)
+    _check_recipe(folder, recipe)
+    timed = context.config.systems[artefact.system].timed_minutes
+    write_json(folder / RECIPE, {**recipe, "timed_minutes": timed})
+    status = read_json(folder / "status.json") or {}
+    if status.get("status") == "diverged" or (
+        status.get("status") == "ok" and status.get("steps", 0) >= settings.steps
+    ):
+        return
+    system = context.config.systems[artefact.system]
+    card = {
+        "name": name,
+        "method": system.method,
+        "method_config": recipe["method_config"],
+        "task": context.config.task,
+        "train_data": recipe["train_data"],
+        "teacher_sha256": recipe["teacher_sha256"],
+        "experiment": context.config.name,
+    }
+    with context.reporting.bar(f"train {name}", settings.steps or 1) as bar, interrupted_between_steps() as check:
+
+        def progress(done: int, total: int, loss: float) -> None:
+            bar.reach(done, total, f"loss {loss:.3g}")
+            check()
+
+        result = train(
+            _method(context, artefact, settings),
+            system.method,
+            context.dataset(context.config.train_data),
+            settings,
+            folder,
+            context.device,
+            card,
+            progress,
+        )
+    if result.status == "diverged":
+        log.warning("%s diverged after %d steps: %s; its rows say so", name, result.steps, result.reason)
+
+
+@contextlib.contextmanager
+def interrupted_between_steps() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C and SIGTERM wait until the step is done: yields a check that raises ``KeyboardInterrupt`` if one came.
+
+    In the middle of a step the network and its optimiser do not belong together, and must not be saved. A second Ctrl-C
+    does not wait.
+    """
+    asked: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        log.warning("stopping after this step")
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def settings_of(config: ExperimentConfig, artefact: Artefact) -> TrainConfig:
+    """The training settings of an artefact: the experiment's, the system's own, the artefact's seed."""
+    assert artefact.system is not None
+    system = config.systems[artefact.system]
+    seed = {} if artefact.seed is None else {"seed": artefact.seed}
+    settings = TrainConfig.model_validate({**config.training, **system.train, **seed})
+    if settings.steps is None and settings.minutes is None:
+        raise RunError(f"{artefact.name}: its training has no end: set training.steps or training.minutes")
+    return settings
+
+
+def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: TrainConfig) -> TrainConfig:
+    """Time ten steps, once, and write the outcome into the run folder's experiment.yaml: repeats use the same steps."""
+    assert artefact.system is not None
+    begun = read_json(context.folder.artefact(artefact.name) / RECIPE) or {}
+    if (
+        begun.get("timed_minutes") == settings.minutes
+    ):  # on record from before the experiment was changed and changed back
+        steps = int(begun["training"]["steps"])
+    else:
+        method = _method(context, artefact, settings)
+        steps = budget_to_steps(method, context.dataset(context.config.train_data), settings, context.device)
+        log.info("%s: %s are %d steps here", artefact.name, clock((settings.minutes or 0) * 60), steps)
+    systems = list(context.config.systems)
+    system = systems[artefact.system]
+    systems[artefact.system] = system.model_copy(
+        update={"train": {**system.train, "steps": steps}, "timed_minutes": settings.minutes}
+    )
+    context.record(context.config.model_copy(update={"systems": systems}))
+    return settings.model_copy(update={"steps": steps})
+
+
+def _method(context: Context, artefact: Artefact, settings: TrainConfig) -> Method:
+    assert artefact.system is not None
+    system = context.config.systems[artefact.system]
+    teacher = None
+    if METHODS.get(system.method).needs.teacher:
+        teacher = context.load(teacher_artefact(context.config, context.plan.artefacts).name)[0]
+        context.forget("artefact")  # training freezes it and keeps it to itself
+    return build_method(
+        system.method, system.config, teacher, system.network.name, system.network.config, settings.seed
+    )
+
+
+def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict[str, Any]:
+    """Everything that decides what is learnt."""
+    assert artefact.system is not None
+    config, system = context.config, context.config.systems[artefact.system]
+    method = METHODS.get(system.method)
+    backbone = BACKBONES.get(system.network.name)
+    data = context.dataset(config.train_data)
+    teacher = None
+    if method.needs.teacher:
+        reference = context.reference(teacher_artefact(config, context.plan.artefacts))
+        teacher = sha256_of(locate(reference) / "model.safetensors")
+    return {
+        "method": system.method,
+        "method_config": method.Config(**system.config).model_dump(mode="json"),
+        # A student has its teacher's network.
+        "network": None
+        if teacher
+        else [system.network.name, backbone.Config(**system.network.config).model_dump(mode="json")],
+        "teacher_sha256": teacher,
+        "training": settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "train_data": {"name": config.train_data.name, "revision": data.revision, "options": config.train_data.options},
+        "task": config.task,
+    }
+
+
+def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
+    """Refuse to take a training for another one that has the same name.
+
+    Raises:
+        ConfigError: The folder holds, or began, an artefact of another recipe; the message says in what they differ.
+    """
+    present = read_json(folder / RECIPE)
+    if present is None:
+        return
+    present.pop("timed_minutes", None)  # what the steps were made of decides nothing
+    if content_hash(present) == content_hash(read_back(recipe)):
+        return
+    here, there = _flat(read_back(recipe)), _flat(present)
+    keys = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
+    told = ", ".join(f"{key} {there.get(key)!r} → {here.get(key)!r}" for key in keys[:4])
+    raise ConfigError(
+        f"{folder} holds a training with other settings ({told}); give the system another name, this run another folder "
+        "with --out, or remove that folder"
+    )
+
+
+def read_back(value: Any) -> Any:
+    """A value as JSON gives it back: tuples are lists there."""
+    if isinstance(value, dict):
+        return {key: read_back(entry) for key, entry in value.items()}
+    return [read_back(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, entry in value.items() for k, v in _flat(entry, f"{path}.{key}" if path else key).items()}
+    return {path: value}

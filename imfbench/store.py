@@ -1,0 +1,307 @@
+"""Run folders: atomic writes, journals, a lock, content hashes and the content-addressed score cache.
+
+Every write goes to a temporary name in the same folder and is renamed, so a killed run leaves whole files or none. What
+cannot be renamed into place, a table that grows row by row, is a journal: one JSON object a line, flushed to the disk, whose
+torn last line is cut off when it is opened again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from imfbench.cache import cache_folder
+
+
+class StoreError(RuntimeError):
+    """A run folder that cannot be used as asked; the message says what to do."""
+
+
+# --- content hashes ---------------------------------------------------------------------------------------------------
+
+
+def content_hash(*values: Any) -> str:
+    """sha256 (hex) over the contents of nested values: the key of everything that is addressed by content.
+
+    Types and shapes are part of the hash: 1, 1.0, "1" and [1] all differ. Accepts None, bool, int, float, str, bytes, arrays,
+    sequences and mappings (in any order of keys).
+
+    Raises:
+        TypeError: A value whose content cannot be known from the value, such as a path or an open file.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, list(values))
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, np.generic):
+        _feed(digest, value.item())
+    elif value is None or isinstance(value, bool | int | float | str):
+        text = repr(float(value)) if isinstance(value, float) else str(value)
+        data = text.encode()
+        digest.update(f"{type(value).__name__}:{len(data)}:".encode() + data)
+    elif isinstance(value, bytes):
+        digest.update(f"bytes:{len(value)}:".encode() + value)
+    elif isinstance(value, np.ndarray):
+        digest.update(f"array:{value.dtype.str}:{value.shape}:".encode() + np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, Mapping):
+        digest.update(f"mapping:{len(value)}:".encode())
+        for key in sorted(value, key=str):
+            _feed(digest, str(key))
+            _feed(digest, value[key])
+    elif isinstance(value, Sequence):
+        digest.update(f"sequence:{len(value)}:".encode())
+        for entry in value:
+            _feed(digest, entry)
+    else:
+        raise TypeError(f"cannot hash the content of a {type(value).__name__}: {value!r}")
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# --- atomic writes ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` with the same ending; renamed to ``path`` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files for their owner alone; results are for everyone whom the user's umask allows.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; NaN and infinities become null, as JSON has no words for them."""
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What ``write_json`` wrote, or None where there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table whole or not at all."""
+    with atomic(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def plain(value: Any) -> Any:
+    """``value`` in JSON's own types: arrays become lists, paths strings, NaN null."""
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(entry) for entry in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+# --- journals ---------------------------------------------------------------------------------------------------------
+
+
+class Journal:
+    """A table that grows row by row and survives a kill at any moment; a later row of the same id replaces an earlier one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The rows by id, in the order of their first writing; a torn last line is ignored."""
+        found: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            for line in self._whole().decode().split("\n")[:-1]:
+                row = json.loads(line)
+                found[row["id"]] = row
+        return found
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row and have it on the disk before going on."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            whole = self._whole()
+            if len(whole) != self.path.stat().st_size:
+                os.truncate(self.path, len(whole))
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _whole(self) -> bytes:
+        data = self.path.read_bytes()
+        return data[: data.rfind(b"\n") + 1]
+
+
+# --- score cache ------------------------------------------------------------------------------------------------------
+
+
+class ScoreCache:
+    """What models said about audio, addressed by the content of everything that was read, never by a file's name.
+
+    Keys are a metric's ``cache_key``: its model's signature and the sha256 of every input. One small JSON file an entry,
+    written atomically, so that runs side by side may share it. Failures are not kept.
+
+    Args:
+        folder: Where the entries lie; ``cache_folder() / "scores"`` by default.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder() / "scores"
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The entry, or None; a file that cannot be read counts as absent."""
+        try:
+            found = json.loads(self._path(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def put(self, key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep an entry; returns it as ``get`` will, so that a fresh and a cached one lead to the same figures."""
+        text = json.dumps(_listed(entry), ensure_ascii=False)
+        with atomic(self._path(key)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+def _listed(value: Any) -> Any:
+    """JSON types as in ``plain``, but with NaN kept: an observation must come back from the cache as it went in."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _listed(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(entry) for entry in value]
+    return value
+
+
+# --- run folders ------------------------------------------------------------------------------------------------------
+
+
+class RunFolder:
+    """``runs/<name>/``: where one experiment leaves everything.
+
+    experiment.yaml, manifest.json, ``artefacts/<name>/``, ``grids/<name>.json``, ``cells/<key>/`` (cell.json,
+    utterances.jsonl, utterances.parquet, summary.json, audio/) and ``leaderboard/``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.experiment = path / "experiment.yaml"
+        self.manifest = path / "manifest.json"
+        self.leaderboard = path / "leaderboard"
+
+    def artefact(self, name: str) -> Path:
+        """Folder of a trained network."""
+        return self.path / "artefacts" / name
+
+    def grid(self, name: str) -> Path:
+        """File of a searched time grid."""
+        return self.path / "grids" / f"{name}.json"
+
+    def cell(self, key: str) -> CellFolder:
+        """Folder of one cell of the leaderboard."""
+        return CellFolder(self.path / "cells" / key)
+
+    def show_only(self, keys: Iterable[str]) -> None:
+        """Set cells apart (``cells/.apart/``) that the experiment no longer asks for, and bring back those it asks for again.
+
+        Nothing is lost when an experiment is changed and changed back, and no report shows a row that was not asked for.
+        """
+        shown, apart, wanted = self.path / "cells", self.path / "cells" / ".apart", set(keys)
+        for here, there, move in ((shown, apart, lambda k: k not in wanted), (apart, shown, lambda k: k in wanted)):
+            for path in sorted(here.glob("*")):
+                if (
+                    path.is_dir()
+                    and not path.name.startswith(".")
+                    and move(path.name)
+                    and not (there / path.name).exists()
+                ):
+                    there.mkdir(parents=True, exist_ok=True)
+                    path.rename(there / path.name)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder: two runs in one folder would write over each other.
+
+        Raises:
+            StoreError: Another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        owner = self.path / ".owner"
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            who = owner.read_text().strip() if owner.exists() else "another process"
+            raise StoreError(
+                f"the run folder {self.path} is in use by {who}: wait until it ends, or give this run another folder "
+                "with --out"
+            ) from None
+        try:
+            write_text(owner, f"process {os.getpid()}\n")
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+class CellFolder:
+    """``cells/<key>/``: one system, sampled one way, on one set."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.key = path.name
+        self.identity = path / "cell.json"
+        self.summary = path / "summary.json"
+        self.table = path / "utterances.parquet"
+        self.journal = Journal(path / "utterances.jsonl")
+
+    def audio(self, utterance_id: str) -> Path:
+        """The audio file of an utterance. Ids are made safe for file names; the hash keeps different ids apart."""
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in utterance_id)
+        name = safe if safe == utterance_id else f"{safe}-{content_hash(utterance_id)[:8]}"
+        return self.path / "audio" / f"{name}.flac"

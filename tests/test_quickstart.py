@@ -1,0 +1,87 @@
+"""The real pipeline from end to end, small: the shipped teacher, two-step trainings, a search, real scorers, the leaderboard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from imfbench.cli import main
+
+ROWS = {
+    ("ground-truth", None),
+    ("vocoded-ground-truth", None),
+    *{("teacher", nfe) for nfe in (32, 3, 2, 1)},
+    *{("meanflow", nfe) for nfe in (1, 2)},
+    *{("intmeanflow", nfe) for nfe in (1, 2, 3)},
+    ("intmeanflow+o3s", 2),
+}
+SETTINGS = ["training.steps=2", "systems.intmeanflow.search.config.max_evaluations=4"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of ``imfbench run quickstart --limit 2`` with two-step trainings."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    settings = [part for text in [*SETTINGS, f"score_cache={folder / 'scores'}"] for part in ("--set", text)]
+    arguments = ["run", "quickstart", "--limit", "2", *settings, "--out", str(folder / "out")]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def rows(out: Path) -> dict[tuple[str, int | None], dict[str, Any]]:
+    """(system, NFE) → summary."""
+    found = [json.loads(path.read_text()) for path in out.glob("cells/*/summary.json")]
+    return {(row["system"], row["nfe"]): row for row in found}
+
+
+@pytest.mark.timeout(900)
+def test_every_promised_row_is_there_and_well(rows: dict[Any, dict[str, Any]]) -> None:
+    assert set(rows) == ROWS
+    for row in rows.values():
+        assert row["status"] == "ok", row
+        assert (row["n_expected"], row["n_scored"]) == (2, 2), row["not_measured"]
+        assert set(row["signatures"]) == {"wer", "sim", "mos", "f0cv"}
+
+
+def test_scores_tell_speech_from_noise(rows: dict[Any, dict[str, Any]]) -> None:
+    truth, copy = rows["ground-truth", None], rows["vocoded-ground-truth", None]
+    assert truth["wer"] <= 0.1
+    assert copy["wer"] <= 0.1
+    assert truth["sim"] > 0.8
+    assert truth["mos_distillmos"] > 3.5
+    assert rows["teacher", 32]["wer"] < rows["teacher", 1]["wer"]
+
+
+def test_counts_are_measured_and_students_need_no_guidance(rows: dict[Any, dict[str, Any]]) -> None:
+    for (system, nfe), row in rows.items():
+        if nfe is not None:
+            assert (row["steps"], row["network_calls"]) == (nfe, 2 * nfe if system == "teacher" else nfe)
+            assert row["guidance"] == (2.0 if system == "teacher" else 0.0)
+            assert row["rtf_network"] > 0
+            assert row["rtf_total"] > row["rtf_network"]
+            assert row["peak_memory"] > 0
+    assert {row["train_steps"] for (system, _), row in rows.items() if "meanflow" in system} == {2}
+
+
+def test_the_search_kept_its_budget_and_its_trace(out: Path, rows: dict[Any, dict[str, Any]]) -> None:
+    grid = json.loads((out / "grids" / "intmeanflow+o3s-2.json").read_text())
+    assert grid["evaluations"] == len(grid["trace"]) == 4
+    assert grid["score"] >= grid["start_score"]
+    assert grid["values"] == rows["intmeanflow+o3s", 2]["grid_values"]
+    assert len(grid["recipe"]["dev"][3]) == 2
+
+
+def test_the_leaderboard_holds_all_rows_in_three_forms_with_plots(out: Path) -> None:
+    folder = out / "leaderboard"
+    assert len(pd.read_csv(folder / "leaderboard.csv")) == len(ROWS)
+    assert json.loads((folder / "leaderboard.json").read_text())
+    assert "intmeanflow+o3s" in (folder / "leaderboard.md").read_text()
+    for plot in ("quality_nfe", "pareto", "training"):
+        assert (folder / f"{plot}.png").stat().st_size > 1000
