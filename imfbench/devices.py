@@ -64,9 +64,13 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> contextlib.AbstractContextManager[Any]:
-    """bf16 autocast where it is wanted, or with "auto" where it is fast; otherwise fp32."""
+    """bf16 autocast where it is wanted, or with "auto" where it is fast; otherwise fp32.
+
+    Without its cache of cast weights: torch 2.9 takes weights that were cast in a pass without gradient for the pass with
+    gradient that follows (pytorch #112583), and methods here are full of such pairs.
+    """
     if precision == "bf16" or (precision == "auto" and fast_bf16(device)):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
     return contextlib.nullcontext()
 
 

@@ -1,7 +1,8 @@
-"""One training loop for every method: mixed precision and DDP by Accelerate, EMA, checkpoints, resume, divergence.
+"""One training loop for every method: mixed precision, EMA, checkpoints, resume, divergence; gradients by Accelerate.
 
 The random draws of step k come from a generator seeded by (seed, k, process), and batch k from (seed, k): a resumed training
-needs no random state and repeats what an uninterrupted one would have done.
+needs no random state and repeats what an uninterrupted one would have done. The loop is written for DDP (global frame counts,
+one process that writes) and has so far run in one process only.
 """
 
 from __future__ import annotations
@@ -173,6 +174,7 @@ class Training:
         )  # fmt: skip
         self.wrapped, self.prepared = self.accelerator.prepare(_Step(method, device, config.precision), self.optimizer)
         self.step, self.seconds = 0, 0.0
+        self.monitor = DivergenceMonitor()
         self.data = data
 
     def restore(self) -> bool:
@@ -185,6 +187,7 @@ class Training:
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.seconds = saved["step"], saved["seconds"]
+        self.monitor.restore(saved["monitor"])
         return True
 
     def save(self) -> None:
@@ -199,6 +202,7 @@ class Training:
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "seconds": self.seconds,
+                "monitor": self.monitor.state(),
             },
             temporary,
         )
@@ -222,14 +226,17 @@ class Training:
     def gradients(self, micro: list[Batch], steps: int) -> tuple[float, dict[str, float]]:
         """Forward and backward of one step; returns the global loss and the method's logs."""
         state = self.state(micro, steps)
-        total, logs = 0.0, {}
+        total = 0.0
+        logs: dict[str, float] = {}
         for i, batch in enumerate(micro):
             last = i == len(micro) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                loss, logs = self.wrapped(batch.to(self.device), state)
+                loss, found = self.wrapped(batch.to(self.device), state)
                 # DDP averages over processes, and the loss is already divided by the global count.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total += float(loss.detach())
+            for name, value in found.items():
+                logs[name] = logs.get(name, 0.0) + value / len(micro)
         return total, logs
 
     def advance(self, micro: list[Batch], steps: int) -> dict[str, float]:
@@ -335,7 +342,7 @@ def train(
     training = Training(method, data, config, folder, device)
     training.restore()
     batches = training.micro_batches()
-    monitor, reason = DivergenceMonitor(), ""
+    reason = ""
     log = TrainingLog(folder / LOG, training.step)
     while training.step < config.steps and not reason and (stop_at is None or training.step < stop_at):
         micro = next(batches)
@@ -343,7 +350,7 @@ def train(
         figures = training.advance(micro, config.steps)
         synchronize(device)
         training.seconds += time.perf_counter() - start
-        reason = monitor.update(figures["loss"], figures["grad_norm"], figures.get("weight", 1.0))
+        reason = training.monitor.update(figures["loss"], figures["grad_norm"], figures.get("weight", 1.0))
         done = int(figures["step"])
         if done % config.log_every == 0 or reason or done == config.steps:
             log.write({"seconds": round(training.seconds, 3), **figures})

@@ -26,6 +26,15 @@ class DivergenceMonitor:
         self._norms: deque[float] = deque(maxlen=window)
         self._above = 0
 
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint: a resumed training must come to the same verdict."""
+        return {"norms": list(self._norms), "above": self._above}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        self._norms.extend(state["norms"])
+        self._above = state["above"]
+
     def update(self, loss: float, norm: float, weight: float = 1.0) -> str:
         """Take a step's figures; returns the reason if training has diverged, else an empty string."""
         if not (math.isfinite(loss) and math.isfinite(norm)):

@@ -157,6 +157,17 @@ def test_an_adaptive_weight_cannot_hide_an_explosion() -> None:
     assert any(monitor.update(1.0, 1.0, weight=1e-3) for _ in range(20))
 
 
+def test_a_resumed_training_comes_to_the_same_verdict() -> None:
+    whole, first, second = DivergenceMonitor(), DivergenceMonitor(), DivergenceMonitor()
+    norms = [1.0] * 30 + [150.0] * 20
+    verdicts = [whole.update(1.0, norm) for norm in norms]
+    for norm in norms[:40]:
+        first.update(1.0, norm)
+    second.restore(first.state())
+    assert [second.update(1.0, norm) for norm in norms[40:]] == verdicts[40:]
+    assert verdicts[-1]
+
+
 def test_divergence_is_a_result(tmp_path: Path) -> None:
     method = teacher()
     with torch.no_grad():

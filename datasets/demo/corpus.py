@@ -20,6 +20,7 @@ from imfbench.features.units import tokens_of_frames, units
 from imfbench.method import Batch, Condition
 
 DATA = Path(__file__).parent / "data"
+FEATURES_REVISION = 1  # raise it when the same audio would get other features
 LISTS = {"test": ("test", "meta.lst"), "hard": ("test", "hardcase.lst"), "dev": ("dev", "meta.lst")}
 
 
@@ -55,8 +56,9 @@ class DemoCorpus:
 
     @cached_property
     def revision(self) -> str:
-        """First eight digits of the sha256 of SHA256SUMS, which covers every file."""
-        return sha256_of(self.root / "SHA256SUMS")[:8]
+        """First eight digits of the sha256 of SHA256SUMS, which covers every file; with ``extra``, its digest as well."""
+        own = sha256_of(self.root / "SHA256SUMS")[:8]
+        return own if self.extra is None else f"{own}+{self._digest(self._extra_rows())}"
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -132,17 +134,18 @@ class DemoCorpus:
         """The training utterances with their features, computed once and kept in the cache folder."""
         found: list[Example] = []
         for speed in self.speeds:
-            found += self._features(self._training_rows(), speed, f"demo-{self.revision}-{split}-{speed:g}")
+            found += self._features(self._training_rows(), speed, f"demo-{split}")
             if self.extra is not None:
-                from imfbench.datasets.demo.build import read_journals, speaker_of
-
-                rows = [
-                    (row | {"speaker": speaker_of(row)}, self.extra / "more-audio" / f"{row['id']}.flac")
-                    for row in read_journals(self.extra).values()
-                    if row["split"] == "more"
-                ]
-                found += self._features(rows, speed, f"demo-more-{len(rows)}-{speed:g}")
+                found += self._features(self._extra_rows(), speed, "demo-more")
         return found
+
+    def _extra_rows(self) -> list[tuple[dict[str, Any], Path]]:
+        from imfbench.datasets.demo.build import read_journals, speaker_of
+
+        assert self.extra is not None
+        rows = [row for row in read_journals(self.extra).values() if row["split"] == "more"]
+        audio = self.extra / "more-audio"
+        return [(row | {"speaker": speaker_of(row)}, audio / f"{row['id']}.flac") for row in rows]
 
     def _training_rows(self) -> list[tuple[dict[str, Any], Path]]:
         rows = self._alignments("train").values()
@@ -172,8 +175,17 @@ class DemoCorpus:
         speaker = row["speaker"] if speed == 1 else f"{row['speaker']}@{speed:g}"
         return Example(row["id"], speaker, spectrogram, tokens)
 
+    def _digest(self, rows: list[tuple[dict[str, Any], Path]]) -> str:
+        """Of all that decides features: the rows, their files' sizes, the vocabulary, the mel and this code's revision."""
+        described = [
+            [row["id"], row["speaker"], row["phones"], row["frames"], path.stat().st_size] for row, path in rows
+        ]
+        settings = [mel.SAMPLE_RATE, mel.HOP, mel.WINDOW, mel.BANDS, mel.MEAN, mel.DEVIATION, FEATURES_REVISION]
+        text = json.dumps([described, sorted(self.vocabulary), settings])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
     def _features(self, rows: list[tuple[dict[str, Any], Path]], speed: float, key: str) -> list[Example]:
-        path = cache_folder() / "features" / f"{key}.safetensors"
+        path = cache_folder() / "features" / f"{key}-{speed:g}-{self._digest(rows)}.safetensors"
         if path.is_file():
             stored = load_file(path)
             lengths = stored["lengths"].tolist()

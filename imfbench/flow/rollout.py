@@ -46,7 +46,9 @@ class RollOut:
         """
         k = torch.arange(self.steps, device=i.device)[:, None]
         inside = ((k >= i) & (k < j)).to(self.velocities.dtype)
-        return torch.einsum("kb,kbtd->btd", inside / inside.sum(0), self.velocities)
+        # Autocast would turn the product into bf16, and with it the target of training.
+        with torch.autocast(self.velocities.device.type, enabled=False):
+            return torch.einsum("kb,kbtd->btd", inside / inside.sum(0), self.velocities)
 
 
 @torch.no_grad()

@@ -109,3 +109,15 @@ def test_pairs_are_ordered_and_equally_likely() -> None:
     seen, counts = torch.stack([i, j], 1).unique(dim=0, return_counts=True)
     assert len(seen) == 6
     assert (counts / 12_000 - 1 / 6).abs().max() < 0.015
+
+
+def test_averages_are_float32_under_autocast() -> None:
+    """The average is the target of training: in bf16 it would hold eight bits."""
+    g = torch.Generator().manual_seed(0)
+    z, t, r = torch.randn(3, 5, 4, generator=g), torch.zeros(3), torch.rand(3, generator=g)
+    path = roll_out(lambda z, t: torch.sin(z) + t[:, None, None], z, t, r, 4)
+    i, j = torch.zeros(3, dtype=torch.long), torch.full((3,), 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = path.average(i, j)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, path.average(i, j), atol=0, rtol=0)
