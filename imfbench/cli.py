@@ -100,7 +100,7 @@ def _run(
 
     settings += tuple(
         f"{key}={value}"
-        for key, value in (("dataset.limit", limit), ("dev.limit", limit), ("device", device), ("threads", threads))
+        for key, value in (("dataset.limit", limit), ("device", device), ("threads", threads))
         if value is not None
     )
     reporting = Reporting()
@@ -110,6 +110,9 @@ def _run(
         from imfbench.config import load
 
         experiment = load(config, settings)
+        if limit is not None:  # it may lower the development set's own limit, never raise it
+            dev = experiment.dev.model_copy(update={"limit": min(limit, experiment.dev.limit or limit)})
+            experiment = experiment.model_copy(update={"dev": dev})
         from imfbench import experiment as engine
         from imfbench.pipeline.overview import describe, outcome
 

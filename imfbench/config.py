@@ -110,8 +110,8 @@ class Search(_Strict):
     nfe: Steps
     """Step counts that get a grid of their own."""
     score: Annotated[dict[str, float], BeforeValidator(_score_weights)] = {TEACHER_DISTANCE: 1.0}
-    """What to raise: ``teacher-distance`` (minus the mel distance to the teacher's own output from the same noise), a metric's
-    column, or weights of several, such as {sim: 1, wer: -1}."""
+    """What to raise: ``teacher-distance`` (minus the mel distance to the teacher's own output from the same noise), a
+    metric by its name, or weights of several, such as {sim: 1, wer: -1}: what is better when lower has a negative weight."""
     config: dict[str, Any] = {}
     """The search's own settings."""
 
@@ -367,8 +367,22 @@ def _check_options(config: ExperimentConfig) -> list[Problem]:
                 found.append(
                     Problem((*path, "search", "method"), f"{system.search.method!r} is trained, it searches no grid")
                 )
+            found += _check_score(system.search.score, (*path, "search", "score"))
             if TEACHER_DISTANCE in system.search.score and config.teacher is None:
                 found.append(Problem((*path, "search", "score"), f"{TEACHER_DISTANCE} needs a `teacher`"))
+    return found
+
+
+def _check_score(score: dict[str, float], path: Key) -> list[Problem]:
+    found = []
+    for name, weight in score.items():
+        higher = True if name == TEACHER_DISTANCE else METRICS.get(name).higher_is_better
+        if higher is None:
+            found.append(Problem(path, f"{name!r} is better in neither direction: a search cannot aim at it"))
+        elif weight == 0 or (weight > 0) != higher:
+            better, right = ("higher", abs(weight) or 1) if higher else ("lower", -(abs(weight) or 1))
+            told = f"a search raises its score, and {name!r} is better when {better}: write {{{name}: {right:g}}}"
+            found.append(Problem(path, told))
     return found
 
 

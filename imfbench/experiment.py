@@ -130,6 +130,7 @@ def report(context: Context, name: str) -> None:
     context.folder.show_only(cell.folder.key for cell in cells)
     for cell in cells:
         summarise(context, cell)
+    log.info("writing the %s and its plots", name)
     REPORTS.get(name)().write(context.folder.path)
 
 
@@ -138,4 +139,5 @@ def _failed(context: Context, job: Job, error: Exception) -> None:
     if isinstance(error, ConfigError | RunError | StoreError | MissingModelError | DamagedModelError):
         raise error
     context.failures[job.name] = f"{type(error).__name__}: {error}"
-    log.error("%s failed, the run goes on: %s", job.name, context.failures[job.name], exc_info=error)
+    log.error("%s failed, the run goes on: %s", job.name, context.failures[job.name])
+    log.debug("where %s failed", job.name, exc_info=error)

@@ -1,19 +1,25 @@
 """One generic registry for everything that has a name: methods, datasets, metrics, backbones, vocoders, reports.
 
 An entry is an object, or a lazy ``"module:attribute"`` target that is imported when it is first asked for, so that listing
-names imports nothing heavy.
+names imports nothing heavy of ours. Other packages add entries by plug-ins: an entry point of the group ``imfbench.plugins``
+names a module, and importing it registers what it holds.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+PLUGINS = "imfbench.plugins"
 
 
 class UnknownNameError(KeyError):
@@ -27,6 +33,27 @@ def nearest(name: str, known: list[str]) -> str:
     """A sentence that helps with an unknown ``name``: the closest of ``known``, else all of them."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+
+
+@functools.cache
+def _unread_plugins() -> list[metadata.EntryPoint]:
+    return list(metadata.entry_points(group=PLUGINS))
+
+
+def load_plugins() -> None:
+    """Import the modules of all installed plug-ins, once a process; a broken one is left out with a warning."""
+    unread = _unread_plugins()
+    while unread:  # a plug-in may itself ask a registry for names: each leaves the list before it is imported
+        plugin = unread.pop(0)
+        try:
+            plugin.load()
+        except (Exception, SystemExit) as error:
+            warnings.warn(
+                f"plug-in {plugin.name!r} ({plugin.value}) was left out, its import failed: "
+                f"{type(error).__name__}: {error}. Repair it or uninstall its package",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 class Registry(Generic[T]):
@@ -59,6 +86,8 @@ class Registry(Generic[T]):
             ValueError: The name is taken by something else.
         """
         present = self._entries.get(name)
+        if present is None and (home := self._modules().get(name)) and not _path(target).startswith(f"{home}:"):
+            present = home  # not imported yet, but the name is its own
         if present is not None and _path(present) != _path(target):
             raise ValueError(
                 f"{self.kind} {name!r} is already registered as {_path(present)}; {_path(target)} needs another name"
@@ -75,6 +104,8 @@ class Registry(Generic[T]):
         if name not in self._entries and name in (modules := self._modules()):
             importlib.import_module(modules[name])  # its decorator registers the entry
         if name not in self._entries:
+            load_plugins()
+        if name not in self._entries:
             raise UnknownNameError(f"unknown {self.kind} {name!r}: {nearest(name, self.names())}")
         target = self._entries[name]
         if isinstance(target, str):
@@ -84,7 +115,8 @@ class Registry(Generic[T]):
         return found
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
+        """All registered names, sorted; those of plug-ins too."""
+        load_plugins()
         return sorted({*self._entries, *self._modules()})
 
     def _modules(self) -> dict[str, str]:
@@ -95,7 +127,7 @@ class Registry(Generic[T]):
         return {name.replace("_", "-"): f"{self._package}.{name}" for name in found}
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self._entries or name in self._modules() or name in self.names()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -112,7 +144,7 @@ BACKBONES: Registry[Any] = Registry("backbone")
 VOCODERS: Registry[Any] = Registry("vocoder")
 REPORTS: Registry[Any] = Registry("report")
 
-# What ships, by lazy targets; methods are found by their files. Plug-ins add theirs.
+# What ships, by lazy targets; methods are found by their files.
 DATASETS.add("demo", "imfbench.datasets.demo.corpus:DemoCorpus")
 METRICS.add("wer", "imfbench.metrics.wer:WordErrorRate")
 METRICS.add("sim", "imfbench.metrics.sim:SpeakerSimilarity")

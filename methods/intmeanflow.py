@@ -85,6 +85,11 @@ class IntMeanFlow(Method):
     kind: ClassVar[Kind] = "average"
     sampling_guidance = 0.0
 
+    @property
+    def baked_guidance(self) -> float:
+        """w that the student has learnt."""
+        return self.config.guidance
+
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
         """Squared error against the teacher's average velocity, the mean over all pairs of a roll-out."""
         c, g, x1 = self.config, state.generator, batch.x1

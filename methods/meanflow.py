@@ -71,6 +71,11 @@ class MeanFlow(Method):
     kind: ClassVar[Kind] = "average"
     sampling_guidance = 0.0
 
+    @property
+    def baked_guidance(self) -> float:
+        """w that the student learns; ω/(1 − κ) is 1 + w."""
+        return 0.0 if self.config.guidance_from == "none" else self.config.omega / (1 - self.config.kappa) - 1
+
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
         """Squared error against the identity, weighted; logs the plain error and weight; their product is the loss."""
         c, g, x1 = self.config, state.generator, batch.x1

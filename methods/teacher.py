@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
@@ -36,6 +38,7 @@ class Teacher(Method):
 
     Config = TeacherConfig
     config: TeacherConfig
+    baked_guidance: ClassVar[None] = None
 
     @property
     def sampling_guidance(self) -> float:

@@ -104,6 +104,7 @@ def qualities(rows: Iterable[Mapping[str, Any]]) -> list[Quality]:
 _SAMPLED = "if a network was sampled"
 _SCORED = "if the metric was scored"
 _TRAINED = "if the artefact's training is on record"
+_TRAINED_HERE = "if the artefact was trained in this run"
 _TIMED = "if speed was timed"
 _WEIGHED = "if memory was measured"
 
@@ -131,7 +132,9 @@ COLUMNS: tuple[Column, ...] = (
            "Points of the time grid, 0 to 1.", _SAMPLED, "Grid points"),
     Column("solver", "string or null", "", "sampling", "ODE solver.", _SAMPLED, "Solver"),
     Column("guidance", "number or null", "", "sampling",
-           "Scale w of v(c) + w·(v(c) − v(∅)); 0 is none.", _SAMPLED, "Guidance"),
+           "w of v(c) + w·(v(c) − v(∅)) while sampling; 0 is none or baked in.", _SAMPLED, "Guidance"),
+    Column("trained_guidance", "number or null", "", "training",
+           "w that the training baked into the network; 0 is none.", "if a student was sampled", "Guidance baked in"),
     Column("steps", "integer or null", "", "sampling", "Intervals of the grid, measured.", _SAMPLED, "Steps"),
     Column("nfe", "integer or null", "", "sampling", "Velocity evaluations per sample, measured.", _SAMPLED, "NFE"),
     Column("network_calls", "integer or null", "", "sampling",
@@ -175,10 +178,12 @@ COLUMNS: tuple[Column, ...] = (
            "What `peak_memory` counts: `cpu-live-tensors`, or the accelerator's allocator.", _WEIGHED, "counted as"),
     Column("train_steps", "integer or null", "steps", "training",
            "Optimiser steps of the artefact.", _TRAINED, "Steps"),
+    Column("train_frames_per_batch", "integer or null", "frames", "training",
+           "Mel frames of a training batch, prompts and padding included.", _TRAINED, "Frames per batch"),
     Column("train_seconds_per_step", "number or null", "s", "training",
-           "Wall time of a training step.", _TRAINED, "Seconds per step"),
+           "Wall time of a training step.", _TRAINED_HERE, "Seconds per step"),
     Column("train_peak_memory", "integer or null", "bytes", "training",
-           "Peak memory of a training step.", _TRAINED, "Peak memory"),
+           "Peak memory of a training step.", _TRAINED_HERE, "Peak memory"),
     Column("train_seed", "integer or null", "", "training", "Seed of the training.", _TRAINED, "Seed"),
     Column("device", "string or null", "", "cost",
            "Device that sampled and was timed.", "if something was generated", "Device"),
@@ -214,6 +219,8 @@ def missing_reason(row: Mapping[str, Any], name: str) -> str:
         return "does not apply: nothing was generated"
     if name == "teacher_nfe":
         return "does not apply: no teacher steps in its training"
+    if name == "trained_guidance" and row["system"] == TEACHER:
+        return "does not apply: its guidance is chosen while sampling"
     metric = quality("wer" if base.startswith("wer") else base).signature
     if group == "quality" and metric not in (row.get("signatures") or {}):
         return f"the metric {metric} was not scored"

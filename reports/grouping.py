@@ -13,6 +13,7 @@ from imfbench.reports.results import Cell
 _ASIDE = (
     "vocoder",
     "guidance",
+    "trained_guidance",
     "grid",
     "teacher_nfe",
     "train_seed",
@@ -22,7 +23,12 @@ _ASIDE = (
     "threads",
     "noise_seed",
 )
-_WORDS = {"teacher_nfe": "K", "train_seed": "training seed", "noise_seed": "noise seed"}
+_WORDS = {
+    "teacher_nfe": "K",
+    "trained_guidance": "baked-in guidance",
+    "train_seed": "training seed",
+    "noise_seed": "noise seed",
+}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from imfbench.cli import main
+from imfbench.config import ExperimentConfig
 from imfbench.registry import METHODS, nearest
 
 STAGES = ["train", "search", "synthesize", "score", "report"]
@@ -96,6 +97,18 @@ def test_a_dry_run_shows_every_job_and_writes_nothing(tmp_path: Path) -> None:
     ]:
         assert word in result.output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(2, 2), (500, 8)])
+def test_a_limit_never_raises_that_of_the_development_set(
+    limit: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ExperimentConfig] = []
+    monkeypatch.setattr("imfbench.pipeline.overview.describe", lambda config, *_: seen.append(config))
+    path = tmp_path / "mine.yaml"
+    path.write_text("dev: {split: dev, limit: 8}\n")
+    assert imfbench("run", str(path), "--limit", str(limit), "--dry-run").exit_code == 0
+    assert (seen[0].dataset.limit, seen[0].dev.limit) == (limit, expected)
 
 
 def test_every_registered_method_is_known_to_nearest() -> None:

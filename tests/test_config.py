@@ -116,6 +116,9 @@ def test_an_explicit_grid_is_one_grid(write) -> None:  # type: ignore[no-untyped
         (("{split: test, limit: 3}", "{options: {rot: x}}"), 2, "no option 'rot': did you mean 'root'"),
         (("name: other", "name: other\n    search: {method: o3s, nfe: 2, score: similarity}"), 13, "unknown score"),
         (("name: other", "name: other\n    search: {method: teacher, nfe: 2, score: sim}"), 13, "searches no grid"),
+        (("name: other", "name: other\n    search: {method: o3s, nfe: 2, score: wer}"), 13, "write {wer: -1}"),
+        (("name: other", "name: other\n    search: {method: o3s, nfe: 2, score: {sim: -2}}"), 13, "write {sim: 2}"),
+        (("name: other", "name: other\n    search: {method: o3s, nfe: 2, score: f0cv}"), 13, "neither direction"),
         (("name: other", "name: other\n    train: {sted: 1}"), 13, "did you mean 'seed'"),
     ],
 )  # fmt: skip

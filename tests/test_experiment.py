@@ -22,9 +22,10 @@ from imfbench import experiment
 from imfbench.config import load
 from imfbench.config_file import ConfigError
 from imfbench.datasets.demo.corpus import DATA
+from imfbench.pipeline import search as search_stage
 from imfbench.pipeline import train as train_stage
 from imfbench.pipeline.context import Context
-from imfbench.progress import Reporting
+from imfbench.progress import Reporting, log
 from imfbench.store import RunFolder, read_json
 
 OWN = "own 2 NFE uniform"
@@ -220,16 +221,63 @@ def test_steps_that_were_asked_for_are_not_taken_for_timed_ones(copy: Path) -> N
 
 def test_a_diverged_training_is_a_row_and_the_run_goes_on(tmp_path: Path) -> None:
     training = {"steps": 60, "frames_per_batch": 300, "learning_rate": 1e18, "warmup": 0, "schedule": "constant"}
-    context = run(
-        config_file(tmp_path, training=training, dataset={"limit": 1, "options": {"root": str(DATA)}}), tmp_path / "out"
-    )
+    dataset = {"limit": 1, "options": {"root": str(DATA)}}
+    own = {**yaml.safe_load(config_file(tmp_path).read_text())["systems"][0]}
+    own["search"] = {"method": "o3s", "nfe": [2], "score": "sim", "config": {"max_evaluations": 3}}
+    path = config_file(tmp_path, training=training, dataset=dataset, systems=[own])
+    context = run(path, tmp_path / "out", stages=("train", "search", "synthesise", "score"))
     assert context.failures == {}
+    assert read_json(tmp_path / "out" / "manifest.json")["status"] == "ok"
     rows = summaries(tmp_path / "out")
+    assert rows["own+o3s 2 NFE searched"]["status"] == "diverged"
+    assert rows[OWN]["train_frames_per_batch"] == 300
     assert rows[OWN]["status"] == "diverged"
     assert rows[OWN]["not_measured"]["sim"] == "diverged"
     assert rows[OWN]["train_steps"] < 60
     assert rows["ground-truth"]["status"] == "ok"
     assert rows["ground-truth"]["sim"] > 0
+
+
+def test_a_search_without_any_score_fails_alone_and_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = config_file(tmp_path)
+    values = yaml.safe_load(path.read_text())
+    values["systems"][0]["search"] = {"method": "o3s", "nfe": [2], "score": "sim", "config": {"max_evaluations": 2}}
+    path.write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(search_stage, "_metric_score", lambda *_: lambda mels: float("nan"))
+    monkeypatch.setattr(log, "propagate", True)
+    context = run(path, tmp_path / "out", stages=("train", "search", "synthesise", "score"))
+    assert list(context.failures.values()) == ["SearchError: own+o3s-2: no grid could be scored on the development set"]
+    rows = summaries(tmp_path / "out")
+    assert rows[OWN]["status"] == "ok"
+    assert [row["status"].partition(":")[0] for label, row in rows.items() if "searched" in label] == ["failed"]
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [record.exc_info for record in errors] == [None]
+    recipe_of = search_stage._recipe(context, next(iter(context.plan.searches.values())), [], "")
+    assert recipe_of["vocoder"].startswith("griffin-lim")
+
+
+def test_what_the_training_of_a_ready_network_cost_is_no_figure_of_the_run(copy: Path) -> None:
+    ready = {"method": "teacher", "name": "ready", "artefact": str(copy / "out" / "artefacts" / "own"), "nfe": [2]}
+    path = config_file(copy, systems=[ready], references=[])
+    run(path, copy / "ready")
+    (summary,) = [json.loads(p.read_text()) for p in (copy / "ready").glob("cells/*/summary.json")]
+    assert (summary["train_steps"], summary["train_frames_per_batch"]) == (4, 400)
+    for column in ("train_seconds_per_step", "train_peak_memory"):
+        assert summary[column] is None
+        assert summary["not_measured"][column].startswith("trained elsewhere")
+    assert summary["trained_guidance"] is None
+    assert "while sampling" in summary["not_measured"]["trained_guidance"]
+
+
+def test_other_minutes_make_recorded_steps_outdated(tmp_path: Path) -> None:
+    timed = {"method": "teacher", "name": "own", "nfe": [2], "train": {"steps": 7}, "timed_minutes": 2}
+    path = config_file(tmp_path, systems=[timed], training={"minutes": 2})
+    folder = RunFolder(tmp_path / "out")
+    kept, other = (Context(load(str(path), s), folder).config.systems[0] for s in ((), ("training.minutes=3",)))
+    assert (kept.train, kept.timed_minutes) == ({"steps": 7}, 2)
+    assert (other.train, other.timed_minutes) == ({}, None)
 
 
 def test_an_utterance_that_fails_is_counted(copy: Path, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import nn
 
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.data import Utterance
 from imfbench.pipeline.context import select
 from imfbench.pipeline.plan import make_plan
+from imfbench.registry import METHODS
 
 
 def plan_of(**settings: Any):  # type: ignore[no-untyped-def]
@@ -102,3 +104,15 @@ def test_a_limit_takes_speakers_in_turn_and_larger_limits_keep_smaller_ones() ->
         assert len(small) == limit
         assert small < large
     assert len(select(rows, 99, False)) == 12
+
+
+def test_methods_say_which_guidance_their_training_bakes_in() -> None:
+    def baked(name: str, **config: object) -> float | None:
+        method = METHODS.get(name)
+        return getattr(method(method.Config(**config), nn.Identity()), "baked_guidance", 0.0)
+
+    assert baked("teacher") is None
+    assert baked("intmeanflow", guidance=1.5) == 1.5
+    assert baked("meanflow", omega=3.0) == 2.0
+    assert baked("meanflow", omega=1.5, kappa=0.5, guidance_from="self", condition_dropout=0.1) == 2.0
+    assert baked("meanflow", guidance_from="none") == 0.0

@@ -1,13 +1,16 @@
-"""The registry: decorators, lazy targets, files of a package, collisions, and names that are nearly right."""
+"""The registry: decorators, lazy targets, files of a package, plug-ins, collisions, names that are nearly right."""
 
 from __future__ import annotations
 
 import sys
+import warnings
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from imfbench.registry import METHODS, Registry, UnknownNameError
+from imfbench import registry as registry_module
+from imfbench.registry import METHODS, PLUGINS, Registry, UnknownNameError
 
 
 def test_decorated_and_lazy_entries() -> None:
@@ -45,8 +48,11 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'intmeanflow'") as caught:
         METHODS.get("int-meanflow")
     assert str(caught.value).startswith("unknown method 'int-meanflow'")
-    with pytest.raises(UnknownNameError, match="known: intmeanflow, meanflow, o3s, teacher"):
-        METHODS.get("zzz")
+    few: Registry = Registry("thing")
+    few.add("b", "collections:Counter")
+    few.add("a", "collections:OrderedDict")
+    with pytest.raises(UnknownNameError, match="unknown thing 'zzz': known: a, b"):
+        few.get("zzz")
 
 
 def test_a_new_file_in_the_package_is_known_by_existing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +68,50 @@ def test_a_new_file_in_the_package_is_known_by_existing(tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     assert home.THINGS.names() == ["new-thing"]
     assert home.THINGS.get("new-thing").__name__ == "NewThing"
+    with pytest.raises(ValueError, match=r"already registered as house_of_things\.new_thing"):
+        Registry("thing", package="house_of_things").add(
+            "new-thing", "collections:Counter"
+        )  # its file is not imported yet
+
+
+def test_plugins_are_imported_once_when_needed_and_a_broken_one_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = type(sys)("test_plugin_home")
+    home.THINGS, home.imports = Registry("thing"), []  # type: ignore[attr-defined]
+    home.THINGS.add("ours", "collections:OrderedDict")
+    monkeypatch.setitem(sys.modules, "test_plugin_home", home)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plugin_that_works.py").write_text(
+        "import test_plugin_home as home\nhome.imports.append(home.THINGS.names())\n"
+        "@home.THINGS.register('theirs')\nclass Theirs:\n    pass\n"
+    )
+    (tmp_path / "plugin_that_collides.py").write_text(
+        "import test_plugin_home as home\nhome.THINGS.add('ours', 'collections:Counter')\n"
+    )
+    modules = {"broken": "no_such_module_anywhere", "works": "plugin_that_works", "collides": "plugin_that_collides"}
+    points = [metadata.EntryPoint(name, module, PLUGINS) for name, module in modules.items()]
+    monkeypatch.setattr(metadata, "entry_points", lambda *, group: points if group == PLUGINS else [])
+    registry_module._unread_plugins.cache_clear()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # who asks for what is there hears nothing of plug-ins
+            assert "ours" in home.THINGS
+            home.THINGS.get("ours")
+        assert home.imports == []
+        with pytest.warns(RuntimeWarning) as caught:
+            assert home.THINGS.get("theirs").__name__ == "Theirs"
+        told = sorted(str(warning.message) for warning in caught)
+        assert [text.partition(" was left out")[0] for text in told] == [
+            "plug-in 'broken' (no_such_module_anywhere)",
+            "plug-in 'collides' (plugin_that_collides)",
+        ]
+        assert "'ours' is already registered" in told[1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert home.THINGS.names() == ["ours", "theirs"]
+        assert len(home.imports) == 1
+    finally:
+        registry_module._unread_plugins.cache_clear()
+        for module in modules.values():
+            sys.modules.pop(module, None)

@@ -12,6 +12,7 @@ from imfbench.flow.grids import grid_name, make_grid
 from imfbench.method import Method
 from imfbench.pipeline.context import Context, NotReadyError, method_name
 from imfbench.pipeline.plan import Row, grid_for, name_of_grid, teacher_nfe
+from imfbench.pipeline.train import settings_of
 from imfbench.registry import METHODS
 from imfbench.sampling import sampling_guidance
 from imfbench.store import CellFolder, content_hash, read_json, write_json
@@ -27,6 +28,7 @@ class Cell:
         identity: What the key is a hash of.
         about: What tables say of the cell besides: ``cell.json``.
         status: "ok", or why nothing is to be sampled: "diverged", "failed: …".
+        elsewhere: The network came ready: what its training cost is no figure of this run.
     """
 
     row: Row
@@ -34,6 +36,7 @@ class Cell:
     identity: dict[str, Any]
     about: dict[str, Any]
     status: str = "ok"
+    elsewhere: bool = False
 
 
 def cell_of(context: Context, row: Row) -> Cell:
@@ -79,7 +82,7 @@ def cell_of(context: Context, row: Row) -> Cell:
         **_method_columns(context, row),
         **_training_columns(context, row, card),
     }
-    return Cell(row, context.folder.cell(content_hash(identity)[:16]), identity, about, status)
+    return Cell(row, context.folder.cell(content_hash(identity)[:16]), identity, about, status, _is_ready(context, row))
 
 
 def all_cells(context: Context) -> list[Cell]:
@@ -117,6 +120,7 @@ def write_about(cell: Cell, method: Method | None) -> None:
         described |= {
             "method": method_name(method),
             "guidance": sampling_guidance(method),
+            "trained_guidance": getattr(method, "baked_guidance", 0.0),
             "teacher_nfe": teacher_nfe(method.config.model_dump()),
         }
     write_json(cell.folder.identity, {**present, **described, "identity": cell.identity, "row": cell.row.label})
@@ -132,16 +136,26 @@ def _method_columns(context: Context, row: Row) -> dict[str, Any]:
     return {"method": system.method, "teacher_nfe": teacher_nfe(settings)}
 
 
+def _is_ready(context: Context, row: Row) -> bool:
+    return row.artefact is not None and context.plan.artefacts[row.artefact].ready is not None
+
+
 def _training_columns(context: Context, row: Row, card: dict[str, Any] | None) -> dict[str, Any]:
     """What is on record of the training: the card's, or the status of one that diverged."""
     record = (card or {}).get("training")
-    if record is None and row.artefact is not None and context.plan.artefacts[row.artefact].ready is None:
-        record = read_json(Path(context.folder.artefact(row.artefact)) / "status.json")
+    settings = (card or {}).get("config")
+    frames = settings.get("frames_per_batch") if isinstance(settings, dict) else None
+    ready = _is_ready(context, row)
+    if row.artefact is not None and not ready:
+        record = record or read_json(Path(context.folder.artefact(row.artefact)) / "status.json")
+        frames = settings_of(context.config, context.plan.artefacts[row.artefact]).frames_per_batch
     record = record if isinstance(record, dict) else {}
+    cost = {} if ready else record  # seconds and bytes of other hardware would stand beside this run's
     return {
         "train_steps": record.get("steps"),
-        "train_seconds_per_step": record.get("seconds_per_step"),
-        "train_peak_memory": record.get("peak_memory"),
-        "train_peak_memory_kind": record.get("peak_memory_kind"),
+        "train_frames_per_batch": frames,
+        "train_seconds_per_step": cost.get("seconds_per_step"),
+        "train_peak_memory": cost.get("peak_memory"),
+        "train_peak_memory_kind": cost.get("peak_memory_kind"),
         "train_seed": record.get("seed"),
     }

@@ -53,7 +53,7 @@ class Context:
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.config = with_recorded_steps(self.config, self.folder)
+        self.config = with_recorded_steps(without_outdated_steps(self.config), self.folder)
         self.plan: Plan = make_plan(self.config)
         try:
             self.device = resolve_device(self.config.device)
@@ -192,6 +192,18 @@ def select(utterances: list[Utterance], limit: int | None, prefer_short: bool) -
         taken += [indices[turn] for indices in speakers.values() if turn < len(indices)][: limit - len(taken)]
         turn += 1
     return [utterances[i] for i in sorted(taken)]
+
+
+def without_outdated_steps(config: ExperimentConfig) -> ExperimentConfig:
+    """The experiment without steps that were made of other minutes: a recorded experiment.yaml whose budget was changed."""
+    systems = []
+    for system in config.systems:
+        minutes = {**config.training, **system.train}.get("minutes")
+        if system.timed_minutes is not None and system.timed_minutes != minutes:
+            train = {key: value for key, value in system.train.items() if key != "steps"}
+            system = system.model_copy(update={"train": train, "timed_minutes": None})
+        systems.append(system)
+    return config.model_copy(update={"systems": systems})
 
 
 def with_recorded_steps(config: ExperimentConfig, folder: RunFolder) -> ExperimentConfig:

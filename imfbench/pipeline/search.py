@@ -19,7 +19,7 @@ from imfbench.flow.search import SearchResult
 from imfbench.flow.solvers import evaluations_per_step
 from imfbench.method import Method
 from imfbench.metrics.base import Metric, ScoreItem
-from imfbench.pipeline.context import Context, RunError
+from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.plan import GridSearch, Row, grid_for, teacher_artefact
 from imfbench.pipeline.teacher_distance import TeacherDistance
 from imfbench.progress import Bar, log
@@ -30,11 +30,26 @@ from imfbench.store import content_hash, read_json, write_json
 Mels = dict[str, Tensor]
 
 
+class SearchError(RuntimeError):
+    """A search that found nothing. Its rows fail with the reason; the others go on."""
+
+
 def search_grid(context: Context, name: str) -> None:
-    """Search one grid, or do nothing if the same search has been done."""
+    """Search one grid, or do nothing if the same search has been done, or if the network diverged: its rows say so.
+
+    Raises:
+        NotReadyError: The network is not trained.
+        SearchError: No grid could be scored.
+    """
     search = context.plan.searches[name]
     utterances = context.utterances(context.config.dev)
-    method, card = context.load(search.artefact)
+    try:
+        _, card = context.load(search.artefact)
+    except NotReadyError as error:
+        if str(error) != "diverged":
+            raise
+        log.warning("%s: no grid is searched for: %s diverged", name, search.artefact)
+        return
     recipe = _recipe(context, search, utterances, str(card["sha256"]))
     present = read_json(context.folder.grid(name)) or {}
     if present.get("recipe_hash") == content_hash(recipe):
@@ -49,7 +64,7 @@ def search_grid(context: Context, name: str) -> None:
         method, _ = context.load(search.artefact)
         result = cls(settings).search(_evaluate(context, search, utterances, method, scores, bar), steps)
     if result.evaluations and not math.isfinite(result.score):
-        raise RunError(f"{name}: no grid could be scored on the development set")
+        raise SearchError(f"{name}: no grid could be scored on the development set")
     _keep(context, search, recipe, result, time.perf_counter() - started)
     points = ", ".join(f"{value:.3f}" for value in result.grid.tolist())
     log.info("%s: [%s] after %d evaluations (%s)", name, points, result.evaluations, result.stopped)
@@ -97,6 +112,7 @@ def _teacher_mels(context: Context, utterances: list[Utterance]) -> Mels:
     teacher = context.config.teacher
     assert teacher is not None
     nfe, name = max(teacher.nfe), teacher_artefact(context.config, context.plan.artefacts).name
+    log.info("the teacher's references: %d utterances at %d NFE", len(utterances), nfe)
     row = Row("teacher", "sampled", name, None, None, teacher.solver, nfe, teacher.guidance)
     method, _ = context.sampler(row)
     return _mels(context, method, utterances, grid_for(teacher.grid[0], nfe, teacher.solver), teacher.solver)
@@ -123,7 +139,8 @@ def _recipe(context: Context, search: GridSearch, utterances: list[Utterance], a
     teacher = None
     if TEACHER_DISTANCE in search.search.score and config.teacher is not None:
         card = context.card(teacher_artefact(config, context.plan.artefacts).name)
-        teacher = [card["sha256"], max(config.teacher.nfe), config.teacher.grid[0], config.teacher.guidance]
+        rows = config.teacher
+        teacher = [card["sha256"], max(rows.nfe), rows.grid[0], rows.guidance, rows.solver]
     settings = METHODS.get(search.search.method).Config(**search.search.config).model_dump(mode="json")
     return {
         "search": search.search.method,
@@ -136,6 +153,7 @@ def _recipe(context: Context, search: GridSearch, utterances: list[Utterance], a
         },
         "artefact_sha256": artefact,
         "teacher": teacher,
+        "vocoder": None if set(search.search.score) == {TEACHER_DISTANCE} else context.vocoder_name,
         "dev": [config.dev.name, context.dataset(config.dev).revision, config.dev.split, [u.id for u in utterances]],
         "noise_seed": config.noise_seeds[0],
         "dtype": context.dtype,

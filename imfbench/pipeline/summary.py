@@ -15,11 +15,14 @@ from imfbench.store import read_json, write_json
 
 RTF = ("rtf_network", "rtf_vocoder", "rtf_total")
 NO_NETWORK = "no network takes part"
+GUIDED_WHILE_SAMPLING = "does not apply: its guidance is chosen while sampling"
+ELSEWHERE = "trained elsewhere, on other hardware and batches: see the artefact's card"
 COLUMNS = (
-    "task", "system", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance", "steps", "nfe",
-    "network_calls", "dataset", "vocoder", "n_expected", "n_scored", *RTF, "rtf_network_median", "rtf_network_p95",
-    "peak_memory", "peak_memory_kind", "train_steps", "train_seconds_per_step", "train_peak_memory", "train_seed",
-    "device", "threads", "dtype", "batch", "noise_seed", "status", "artefact_sha256", "key",
+    "task", "system", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance", "trained_guidance",
+    "steps", "nfe", "network_calls", "dataset", "vocoder", "n_expected", "n_scored", *RTF, "rtf_network_median",
+    "rtf_network_p95", "peak_memory", "peak_memory_kind", "train_steps", "train_frames_per_batch", "train_seconds_per_step",
+    "train_peak_memory", "train_seed", "device", "threads", "dtype", "batch", "noise_seed", "status",
+    "artefact_sha256", "key",
 )  # fmt: skip
 """Columns that every summary has, with or without a value; the metrics' own come on top."""
 
@@ -53,6 +56,9 @@ def summarise(context: Context, cell: Cell) -> None:
             figures = _figures(context, found)
             if not any(map(_is_figure, figures.values())):
                 found["status"] = f"failed: {missing[next(iter(figures))]}"
+    if found["status"] == "ok" and found["trained_guidance"] is None:
+        chosen = "trained_guidance" in known
+        missing["trained_guidance"] = GUIDED_WHILE_SAMPLING if chosen else "not on record in the cell"
     _explain(cell, found, missing)
     write_json(cell.folder.summary, found)
 
@@ -142,8 +148,10 @@ def _explain(cell: Cell, found: dict[str, Any], missing: dict[str, str]) -> None
     elif kind == "vocoded-ground-truth":
         missing |= dict.fromkeys(("rtf_network", "peak_memory"), NO_NETWORK)
     if kind != "sampled":
-        missing |= dict.fromkeys(("method", "teacher_nfe", "guidance", "dtype"), NO_NETWORK)
-    for name in ("train_steps", "train_seconds_per_step", "train_peak_memory", "train_seed"):
+        missing |= dict.fromkeys(("method", "teacher_nfe", "guidance", "trained_guidance", "dtype"), NO_NETWORK)
+    if cell.elsewhere:
+        missing |= dict.fromkeys(("train_seconds_per_step", "train_peak_memory", "train_peak_memory_kind"), ELSEWHERE)
+    for name in ("train_steps", "train_frames_per_batch", "train_seconds_per_step", "train_peak_memory", "train_seed"):
         if found.get(name) is None:
             missing.setdefault(name, NO_NETWORK if kind != "sampled" else "not on record in the artefact's card")
     for name in (*RTF, "peak_memory"):

@@ -60,6 +60,8 @@ def train_artefact(context: Context, name: str) -> None:
         "teacher_sha256": recipe["teacher_sha256"],
         "experiment": context.config.name,
     }
+    _announce_features(context)
+    log.info("%s: measuring the memory of a step", name)
     with context.reporting.bar(f"train {name}", settings.steps or 1) as bar, interrupted_between_steps() as check:
 
         def progress(done: int, total: int, loss: float) -> None:
@@ -131,6 +133,8 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
         steps = int(begun["training"]["steps"])
     else:
         method = _method(context, artefact, settings)
+        _announce_features(context)
+        log.info("%s: timing ten steps", artefact.name)
         steps = budget_to_steps(method, context.dataset(context.config.train_data), settings, context.device)
         log.info("%s: %s are %d steps here", artefact.name, clock((settings.minutes or 0) * 60), steps)
     systems = list(context.config.systems)
@@ -140,6 +144,14 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
     )
     context.record(context.config.model_copy(update={"systems": systems}))
     return settings.model_copy(update={"steps": steps})
+
+
+def _announce_features(context: Context) -> None:
+    """A line before the first use of the training data, which may take minutes without a bar."""
+    data = context.config.train_data.name
+    context.once(
+        "features", lambda: log.info("reading %s: features of its training set are extracted on first use", data)
+    )
 
 
 def _method(context: Context, artefact: Artefact, settings: TrainConfig) -> Method:

@@ -139,6 +139,17 @@ def test_a_missing_package_names_the_command(package: Path) -> None:
         assert words in str(caught.value)
 
 
+def test_a_missing_vocoder_names_the_one_that_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_part", lambda part: None)
+    with pytest.raises(
+        MissingModelError, match=r"or set vocoder: griffin-lim in the experiment \(named in every row\)$"
+    ):
+        weights.find("hifigan")
+    with pytest.raises(MissingModelError) as caught:
+        weights.find("resemblyzer")
+    assert "griffin-lim" not in str(caught.value)
+
+
 def test_the_users_path_wins_and_must_exist(package: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.pt"
     with pytest.raises(MissingModelError, match=r"'single' does not exist: .*mine\.pt"):

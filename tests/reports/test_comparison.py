@@ -183,6 +183,16 @@ def test_datasets_and_tasks_are_groups_of_their_own(run: Any) -> None:
     ]
 
 
+def test_students_of_other_baked_in_guidance_are_other_contestants(run: Any) -> None:
+    for w in (1.0, 2.0):
+        run.cell("meanflow", 2, {"sim": np.full(N, 0.5)}, trained_guidance=w, key=f"w{w:g}")
+    (group,) = groups_of(run)
+    assert [entry.label for entry in entries(group)] == [
+        "meanflow, baked-in guidance 1",
+        "meanflow, baked-in guidance 2",
+    ]
+
+
 def test_rows_that_would_share_a_name_are_told_apart_by_what_differs(run: Any) -> None:
     for grid in ("uniform", "sway"):
         run.cell("teacher", 2, {"sim": EVEN}, grid=grid)
