@@ -177,6 +177,7 @@ def _measure_memory(context: Context, cell: Cell, utterance: Utterance, maker: M
     """Peak memory of sampling one utterance: the network's. An accelerator counts all that lies on it, so the rest goes."""
     if context.device.type != "cpu":
         context.forget("vocoder")
+        context.forget("vocoder warm-up")  # a vocoder that is loaded anew is cold
     given = maker.prepare(utterance)
     with torch.no_grad(), peak_memory(context.device) as peak:
         mel, _ = maker.mel(utterance, given)
