@@ -6,7 +6,6 @@ refused with words instead of a trace.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import nn
 
 from imfbench.method import Method
 from imfbench.registry import BACKBONES, METHODS, nearest
+from imfbench.store import file_sha256
 
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = "embedded:"
@@ -29,11 +29,6 @@ FORMAT = "imfbench-1"
 
 class ArtefactError(ValueError):
     """An artefact that is missing, damaged, or of another shape; the message says what to do."""
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def embedded() -> list[str]:
@@ -69,7 +64,7 @@ def save_artefact(folder: Path, method_name: str, method: Method, card: dict[str
     # One entry of sorted JSON: safetensors writes several in no fixed order, and equal networks must have equal hashes.
     save_file(state, temporary, {METADATA: json.dumps(metadata, sort_keys=True)})
     temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    digest = sha256_of(temporary)
+    digest = file_sha256(temporary)
     temporary.replace(folder / WEIGHTS)
     temporary = folder / f".{CARD}.part"
     temporary.write_text(json.dumps(card | {"sha256": digest}, indent=1) + "\n", encoding="utf-8")
@@ -103,7 +98,7 @@ def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> 
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ArtefactError(f"{folder / CARD}, the card of {path.name}, cannot be read: {error}") from None
-    found = sha256_of(path)
+    found = file_sha256(path)
     if found != card.get("sha256"):
         raise ArtefactError(
             f"{path} has sha256 {found[:12]}…, but its card says {str(card.get('sha256'))[:12]}…: the file was changed or "

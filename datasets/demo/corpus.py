@@ -18,20 +18,11 @@ from imfbench.features import mel
 from imfbench.features.audio import load_audio, resample
 from imfbench.features.units import tokens_of_frames, units
 from imfbench.method import Batch, Condition
+from imfbench.store import file_sha256
 
 DATA = Path(__file__).parent / "data"
 FEATURES_REVISION = 1  # raise it when the same audio would get other features
 LISTS = {"test": ("test", "meta.lst"), "hard": ("test", "hardcase.lst"), "dev": ("dev", "meta.lst")}
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest()
-        )
 
 
 class DemoCorpus:
@@ -57,7 +48,7 @@ class DemoCorpus:
     @cached_property
     def revision(self) -> str:
         """First eight digits of the sha256 of SHA256SUMS, which covers every file; with ``extra``, its digest as well."""
-        own = sha256_of(self.root / "SHA256SUMS")[:8]
+        own = file_sha256(self.root / "SHA256SUMS")[:8]
         return own if self.extra is None else f"{own}+{self._digest(self._extra_rows())}"
 
     @cached_property
@@ -74,7 +65,7 @@ class DemoCorpus:
             path = self.root / name
             if not path.is_file():
                 problems.append(f"{path} is missing")
-            elif sha256_of(path) != expected:
+            elif file_sha256(path) != expected:
                 problems.append(f"{path} is not the file that SHA256SUMS lists (sha256 {expected[:12]}… expected)")
         return problems
 

@@ -28,9 +28,10 @@ from imfbench.datasets.demo.build import (
     speaker_of,
     training_sentences,
 )
-from imfbench.datasets.demo.corpus import DATA, sha256_of
+from imfbench.datasets.demo.corpus import DATA
 from imfbench.datasets.demo.grammar import sentences
 from imfbench.datasets.demo.kokoro import Phonemizer, join_marks, kokoro_symbols
+from imfbench.store import file_sha256
 
 Row = dict[str, Any]
 PROMPTS_PER_VOICE = 6
@@ -116,7 +117,7 @@ def possible_phones() -> list[str]:
 def write_sums(data: Path) -> None:
     """SHA256SUMS over every file below ``data``, sorted by path."""
     files = sorted(p for p in data.rglob("*") if p.is_file() and p.name != "SHA256SUMS" and p.suffix != ".md")
-    lines = [f"{sha256_of(path)}  {path.relative_to(data).as_posix()}" for path in files]
+    lines = [f"{file_sha256(path)}  {path.relative_to(data).as_posix()}" for path in files]
     (data / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(files)} files, revision {hashlib.sha256((data / 'SHA256SUMS').read_bytes()).hexdigest()[:8]}")
 

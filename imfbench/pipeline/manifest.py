@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from imfbench.artefact import locate, sha256_of
+from imfbench.artefact import locate
 from imfbench.devices import describe
 from imfbench.pipeline.context import Context
-from imfbench.store import read_json, write_json
+from imfbench.store import file_sha256, read_json, write_json
 from imfbench.weights import KNOWN, installed
 
 PACKAGES = (
@@ -117,6 +117,6 @@ def _artefacts(context: Context) -> dict[str, Any]:
         except ValueError:
             continue
         status = read_json(context.folder.artefact(artefact.name) / "status.json") or {}
-        found[artefact.name] = {"from": str(artefact.ready or "trained in this run"), "sha256": sha256_of(weights)}
+        found[artefact.name] = {"from": str(artefact.ready or "trained in this run"), "sha256": file_sha256(weights)}
         found[artefact.name] |= {"seed": status["seed"]} if "seed" in status else {}
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from imfbench.artefact import locate, sha256_of
+from imfbench.artefact import locate
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.method import Method
@@ -18,7 +18,7 @@ from imfbench.pipeline.context import Context, NotReadyError, RunError
 from imfbench.pipeline.plan import Artefact, teacher_artefact
 from imfbench.progress import clock, log
 from imfbench.registry import BACKBONES, METHODS
-from imfbench.store import content_hash, read_json, write_json
+from imfbench.store import content_hash, file_sha256, read_json, write_json
 from imfbench.training import TrainConfig, budget_to_steps, build_method, train
 
 RECIPE = "recipe.json"
@@ -176,7 +176,7 @@ def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict
     teacher = None
     if method.needs.teacher:
         reference = context.reference(teacher_artefact(config, context.plan.artefacts))
-        teacher = sha256_of(locate(reference) / "model.safetensors")
+        teacher = file_sha256(locate(reference) / "model.safetensors")
     return {
         "method": system.method,
         "method_config": method.Config(**system.config).model_dump(mode="json"),
