@@ -99,20 +99,17 @@ def _run(
     from imfbench.progress import Reporting
 
     settings += tuple(
-        f"{key}={value}"
-        for key, value in (("dataset.limit", limit), ("device", device), ("threads", threads))
-        if value is not None
+        f"{key}={value}" for key, value in (("device", device), ("threads", threads)) if value is not None
     )
     reporting = Reporting()
     reporting.set_up_logging()
     signal.signal(signal.SIGTERM, _interrupt)
     with user_errors():
-        from imfbench.config import load
+        from imfbench.config import limited, load
 
         experiment = load(config, settings)
-        if limit is not None:  # it may lower the development set's own limit, never raise it
-            dev = experiment.dev.model_copy(update={"limit": min(limit, experiment.dev.limit or limit)})
-            experiment = experiment.model_copy(update={"dev": dev})
+        if limit is not None:
+            experiment = limited(experiment, limit)
         from imfbench import experiment as engine
         from imfbench.pipeline.overview import describe, outcome
 
@@ -122,14 +119,14 @@ def _run(
             describe(experiment, folder, stages)
             return
         try:
-            context = engine.run(experiment, folder, stages, reporting)
+            contexts = engine.run_all(experiment, folder, stages, reporting)
         except KeyboardInterrupt:
             click.echo(
                 f"\nstopped; what is done is kept in {folder}. Go on with the same command:\n  {_command()}", err=True
             )
             sys.exit(INTERRUPTED)
-    outcome(context, stages)
-    if context.failures:
+    outcome(contexts, stages)
+    if any(context.failures for context in contexts):
         sys.exit(1)
 
 

@@ -6,19 +6,17 @@ An experiment is short YAML; what it leaves out stands here. Training settings a
 
 from __future__ import annotations
 
-import inspect
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from imfbench.config_file import ConfigError, Key, Problem, Source, override, read
-from imfbench.registry import BACKBONES, DATASETS, METHODS, METRICS, VOCODERS, Registry, UnknownNameError, nearest
+from imfbench.config_file import Key, Problem, Source, override, read
 from imfbench.store import content_hash
 
 TEACHER_DISTANCE = "teacher-distance"
+_FOLDERS = ("artefacts", "cells", "grids", "leaderboard")
 GridSpec = str | list[float]
 
 
@@ -160,9 +158,9 @@ class ExperimentConfig(_Strict):
 
     name: str
     """Names the run folder: ``runs/<name>``."""
-    task: Literal["token2mel"] = "token2mel"
-    dataset: Selection = Selection()
-    """The test set."""
+    task: Literal["token2mel", "text2mel"] = "token2mel"
+    dataset: Annotated[list[Selection], BeforeValidator(_one_or_more), Field(min_length=1)] = [Selection()]
+    """The test set, or several: every row is made once for each."""
     dev: Selection = Selection(split="dev", limit=8, prefer_short=True)
     """What searches may look at."""
     train_data: Data = Data()
@@ -190,6 +188,9 @@ class ExperimentConfig(_Strict):
     """``always`` samples and scores again; ``only-cache`` scores from the cache alone and leaves out what it lacks."""
     score_cache: str | None = None
     """Folder of the score cache; the user's cache folder without it."""
+    then: list[ExperimentConfig] = []
+    """Further experiments of the same run, for instance of another task, each in a folder of its own under the run's and
+    all on one leaderboard. What they leave out is as above; ``name`` is the task without it."""
 
     def dump(self) -> str:
         """The resolved experiment as YAML: reading it gives an equal experiment."""
@@ -198,8 +199,20 @@ class ExperimentConfig(_Strict):
     @property
     def hash(self) -> str:
         """sha256 of everything that decides the figures (not: name, device, threads, caches)."""
-        decides = self.model_dump(mode="json", exclude={"name", "device", "threads", "overwrite", "score_cache"})
-        return content_hash(decides)
+        decides = self.model_dump(
+            mode="json", exclude={"name", "device", "threads", "overwrite", "score_cache", "then"}
+        )
+        return content_hash([decides, *(part.hash for part in self.then)] if self.then else decides)
+
+
+def limited(config: ExperimentConfig, limit: int) -> ExperimentConfig:
+    """The experiment with ``limit`` utterances in each set: it may lower the development set's own limit, never raise it."""
+    changes = {
+        "dataset": [data.model_copy(update={"limit": limit}) for data in config.dataset],
+        "dev": config.dev.model_copy(update={"limit": min(limit, config.dev.limit or limit)}),
+        "then": [limited(part, limit) for part in config.then],
+    }
+    return config.model_copy(update=changes)
 
 
 def load(config: str, settings: tuple[str, ...] = ()) -> ExperimentConfig:
@@ -215,186 +228,46 @@ def load(config: str, settings: tuple[str, ...] = ()) -> ExperimentConfig:
 
 def check(source: Source) -> ExperimentConfig:
     """Validate a configuration that was read; raises as ``load`` does."""
+    from imfbench.config_check import check_names, check_options, problems
+
     source.values.setdefault("name", Path(source.name).stem)
+    further = [check(part) for part in parts(source)]
     try:
-        found = ExperimentConfig.model_validate(source.values)
+        found = ExperimentConfig.model_validate({k: v for k, v in source.values.items() if k != "then"})
     except ValidationError as error:
         raise source.error(problems(error, (), source.values, ExperimentConfig)) from None
-    wrong = _check_names(found)
+    wrong = check_names(found)
     if not wrong:
-        wrong = _check_options(found)
+        wrong = check_options(found)
+    if not wrong:
+        names = [part.name for part in further]
+        for i, name in enumerate(names):
+            if name in names[:i] or name in _FOLDERS:
+                message = f"{name!r} is taken: its name is a folder of the run, so give it a `name` of its own"
+                wrong.append(Problem(("then", i), message))
     if wrong:
         raise source.error(wrong)
-    return found
+    return found.model_copy(update={"then": further})
 
 
-def problems(error: ValidationError, base: Key, values: Any, model: type[BaseModel]) -> list[Problem]:
-    """pydantic's complaints in words, with the nearest key for an unknown one."""
+def parts(source: Source) -> list[Source]:
+    """The further experiments of a configuration: what they do not say is as in the first.
+
+    Raises:
+        ConfigError: ``then`` is not a list of mappings.
+    """
+    then = source.values.get("then") or []
+    if not isinstance(then, list) or not all(isinstance(entry, dict) for entry in then):
+        raise source.error([Problem(("then",), "further experiments are a list of mappings of keys to values")])
     found = []
-    for entry in error.errors():
-        path: Key = ()
-        at, owner = values, model
-        for part in entry["loc"]:
-            # Unions put their own names into the path, where the author's values have nothing of that name.
-            inside = (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int))
-            missing = entry["type"] == "missing" and part == entry["loc"][-1]
-            if not inside and not missing:
-                continue
-            path = (*path, part)
-            at = at[part] if inside else None
-            if part != entry["loc"][-1]:
-                owner = _model_below(owner, part)
-        if entry["type"] == "extra_forbidden":
-            known = [field.alias or name for name, field in owner.model_fields.items()]
-            message = f"unknown key {entry['loc'][-1]!r}: {nearest(str(entry['loc'][-1]), known)}"
-            path = (*base, *path)
-        elif entry["type"] == "missing":
-            message = f"the key {entry['loc'][-1]!r} is needed here"
-            path = (*base, *path[:-1])
-        else:
-            message = entry["msg"].removeprefix("Value error, ") + f" (found {entry['input']!r})"
-            path = (*base, *path)
-        found.append(Problem(path, message))
-    return found
-
-
-def _model_below(model: type[BaseModel], part: Any) -> type[BaseModel]:
-    """The model that validates the value under ``part``; lists and optional values are looked through."""
-    field = model.model_fields.get(part) if isinstance(part, str) else None
-    if field is None:
-        return model
-    waiting: list[Any] = [field.annotation]
-    while waiting:
-        annotation = waiting.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
-        waiting += getattr(annotation, "__args__", ())
-    return model
-
-
-def _check_names(config: ExperimentConfig) -> list[Problem]:
-    from imfbench.flow.solvers import SOLVERS
-
-    found: list[Problem] = []
-
-    def known(registry: Registry[Any], name: str, path: Key) -> None:
-        if name not in registry:
-            found.append(Problem(path, f"unknown {registry.kind} {name!r}: {nearest(name, registry.names())}"))
-
-    for key in ("dataset", "dev", "train_data"):
-        known(DATASETS, getattr(config, key).name, (key, "name"))
-    known(VOCODERS, config.vocoder, ("vocoder",))
-    for name in config.metrics:
-        known(METRICS, name, ("metrics", name))
-    solvers: list[tuple[str, Key]] = [(s.solver, ("systems", i, "solver")) for i, s in enumerate(config.systems)]
-    if config.teacher is not None:
-        solvers.append((config.teacher.solver, ("teacher", "solver")))
-    for name, path in solvers:
-        if name not in SOLVERS:
-            found.append(Problem(path, f"unknown solver {name!r}: {nearest(name, list(SOLVERS))}"))
-    labels: dict[str, int] = {}
-    for i, system in enumerate(config.systems):
-        known(METHODS, system.method, ("systems", i, "method"))
-        known(BACKBONES, system.network.name, ("systems", i, "network", "name"))
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", system.label):
-            found.append(
-                Problem(("systems", i, "name"), f"{system.label!r} names a folder: use letters, digits and . _ + -")
-            )
-        if system.label in labels:
-            message = f"systems {labels[system.label]} and {i} are both called {system.label!r}: give one a `name`"
-            found.append(Problem(("systems", i), message))
-        if system.label in ("teacher", "ground-truth", "vocoded-ground-truth") and config.teacher is not None:
-            found.append(Problem(("systems", i), f"{system.label!r} is the name of a reference row: give a `name`"))
-        labels.setdefault(system.label, i)
-        if system.search is not None:
-            known(METHODS, system.search.method, ("systems", i, "search", "method"))
-            scores = [TEACHER_DISTANCE, *METRICS.names()]
-            for name in system.search.score:
-                if name not in scores:
-                    found.append(
-                        Problem(("systems", i, "search", "score"), f"unknown score {name!r}: {nearest(name, scores)}")
-                    )
-    return found
-
-
-def _check_options(config: ExperimentConfig) -> list[Problem]:
-    """Settings whose models live elsewhere: training, methods, searches, networks, metrics, grids; and what needs what."""
-    from imfbench.training import TrainConfig
-
-    found: list[Problem] = []
-
-    def valid(model: type[BaseModel], values: dict[str, Any], path: Key) -> None:
-        try:
-            model.model_validate(values)
-        except ValidationError as error:
-            found.extend(problems(error, path, values, model))
-
-    for key in ("dataset", "dev", "train_data"):
-        data: Data = getattr(config, key)
-        known = list(inspect.signature(DATASETS.get(data.name)).parameters)
-        for name in data.options:
-            if name not in known:
-                found.append(
-                    Problem(
-                        (key, "options", name), f"dataset {data.name!r} has no option {name!r}: {nearest(name, known)}"
-                    )
-                )
-    valid(TrainConfig, config.training, ("training",))
-    for name, options in config.metrics.items():
-        valid(METRICS.get(name).Config, options, ("metrics", name))
-    if config.teacher is not None:
-        found += _check_sampling(config.teacher, ("teacher",))
-    for i, system in enumerate(config.systems):
-        path: Key = ("systems", i)
-        method = METHODS.get(system.method)
-        if not found:  # what is wrong in ``training`` is told once
-            valid(TrainConfig, {**config.training, **system.train}, (*path, "train"))
-        valid(method.Config, system.config, (*path, "config"))
-        valid(BACKBONES.get(system.network.name).Config, system.network.config, (*path, "network", "config"))
-        found += _check_sampling(system, path)
-        if system.artefact is None and not method.needs.training:
-            found.append(
-                Problem((*path, "method"), f"{system.method!r} is a search: it stands under a system's `search`")
-            )
-        if system.artefact is None and method.needs.teacher and config.teacher is None:
-            found.append(
-                Problem((*path, "method"), f"{system.method!r} needs a `teacher`, for instance embedded:token2mel")
-            )
-        if system.search is not None:
-            search = METHODS.get(system.search.method)
-            valid(search.Config, system.search.config, (*path, "search", "config"))
-            if search.needs.training:
-                found.append(
-                    Problem((*path, "search", "method"), f"{system.search.method!r} is trained, it searches no grid")
-                )
-            found += _check_score(system.search.score, (*path, "search", "score"))
-            if TEACHER_DISTANCE in system.search.score and config.teacher is None:
-                found.append(Problem((*path, "search", "score"), f"{TEACHER_DISTANCE} needs a `teacher`"))
-    return found
-
-
-def _check_score(score: dict[str, float], path: Key) -> list[Problem]:
-    found = []
-    for name, weight in score.items():
-        higher = True if name == TEACHER_DISTANCE else METRICS.get(name).higher_is_better
-        if higher is None:
-            found.append(Problem(path, f"{name!r} is better in neither direction: a search cannot aim at it"))
-        elif weight == 0 or (weight > 0) != higher:
-            better, right = ("higher", abs(weight) or 1) if higher else ("lower", -(abs(weight) or 1))
-            told = f"a search raises its score, and {name!r} is better when {better}: write {{{name}: {right:g}}}"
-            found.append(Problem(path, told))
-    return found
-
-
-def _check_sampling(rows: TeacherRows | System, path: Key) -> list[Problem]:
-    from imfbench.flow.grids import GridError
-    from imfbench.pipeline.plan import grid_for
-
-    found = []
-    for nfe in rows.nfe:
-        for grid in rows.grid:
-            try:
-                grid_for(grid, nfe, rows.solver)
-            except (GridError, ConfigError, UnknownNameError) as error:
-                found.append(Problem((*path, "grid"), str(error)))
+    for i, entry in enumerate(then):
+        base = {key: value for key, value in source.values.items() if key not in ("then", "name")}
+        values = {**base, "name": entry.get("task", f"part{i + 2}"), **entry}
+        at: Key = ("then", i)
+        lines, overrides = (
+            {path: value for path, value in given.items() if path[:1] not in {("then",), *((k,) for k in entry)}}
+            | {path[2:]: value for path, value in given.items() if path[:2] == at and len(path) > 2}
+            for given in (source.lines, source.overrides)
+        )
+        found.append(Source(source.name, values, lines, overrides))  # type: ignore[arg-type]
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from imfbench.features.alignment import BOUNDARY, alignment_band
 from imfbench.method import Batch, Condition
 
 
@@ -30,18 +31,57 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Example:
-    """A training utterance: normalised ``mel`` (frames, bands), ``tokens`` (frames,), and who speaks."""
+    """A training utterance.
+
+    Attributes:
+        id: Its name.
+        speaker: Who speaks.
+        mel: Normalised, (frames, bands).
+        tokens: token2mel: the content of each frame, (frames,). text2mel: the phones, (phones,).
+        ends: text2mel: where each phone ends, in frames, (phones,); training alone may know it.
+    """
 
     id: str
     speaker: str
     mel: Tensor
     tokens: Tensor
+    ends: Tensor | None = None
 
 
 def join(prompt: Example, target: Example, start: int, length: int) -> tuple[Tensor, Tensor, int]:
-    """Frames ``start`` … ``start + length`` of the prompt before the target: mel, tokens, prompt frames."""
+    """Frames ``start`` … ``start + length`` of the prompt before the target: mel, tokens, prompt frames.
+
+    In text2mel the cut moves to the nearest phone boundaries, and the mel gets its alignment band.
+    """
+    if prompt.ends is not None and target.ends is not None:
+        borders = torch.cat([prompt.ends.new_zeros(1), prompt.ends])
+        first = int((borders[:-1] - start).abs().argmin())
+        last = max(first + 1, int((borders - start - length).abs().argmin()))
+        begin, end = round(float(borders[first])), round(float(borders[last]))
+        band = alignment_band(target.ends, len(target.mel))
+        mel = torch.cat([extended(prompt.mel[begin:end]), torch.cat([target.mel, band], 1)])
+        return mel, text_tokens(prompt.tokens[first:last], target.tokens, len(mel)), end - begin
     cut = slice(start, start + length)
     return torch.cat([prompt.mel[cut], target.mel]), torch.cat([prompt.tokens[cut], target.tokens]), length
+
+
+def extended(mel: Tensor) -> Tensor:
+    """A mel with an alignment band of zeros: "not known"."""
+    return torch.cat([mel, mel.new_zeros(len(mel), 1)], 1)
+
+
+def text_tokens(prompt: Tensor, target: Tensor, frames: int) -> Tensor:
+    """The prompt's phones, ``BOUNDARY``, the target's phones, then zeros: (frames,), the form of F5-TTS's text input.
+
+    Raises:
+        ValueError: There are more phones than frames.
+    """
+    tokens = torch.cat([prompt, prompt.new_tensor([BOUNDARY]), target])
+    if len(tokens) > frames:
+        raise ValueError(
+            f"{len(tokens)} phones do not fit into {frames} mel frames: the length is too short for the text"
+        )
+    return torch.cat([tokens, tokens.new_zeros(frames - len(tokens))])
 
 
 def collate(rows: list[tuple[Tensor, Tensor, int]], ids: tuple[str, ...]) -> Batch:
@@ -61,9 +101,25 @@ def collate(rows: list[tuple[Tensor, Tensor, int]], ids: tuple[str, ...]) -> Bat
 
 
 def make_condition(prompt_mel: Tensor, prompt_tokens: Tensor, target_tokens: Tensor) -> Condition:
-    """The condition of one utterance to synthesise, a batch of 1: the prompt's frames, then the target's."""
-    tokens = torch.cat([prompt_tokens, target_tokens])[None]
-    length, frames = len(prompt_tokens), tokens.shape[1]
+    """The condition of one utterance of token2mel, a batch of 1: the prompt's frames, then the target's."""
+    return _condition(prompt_mel, torch.cat([prompt_tokens, target_tokens]))
+
+
+def make_text_condition(prompt_mel: Tensor, prompt: Tensor, target: Tensor, frames: int) -> Condition:
+    """The condition of one utterance of text2mel, a batch of 1.
+
+    Args:
+        prompt_mel: (prompt frames, bands).
+        prompt: Its phones.
+        target: The phones to say.
+        frames: Mel frames to generate: the only thing that is told about the target's timing.
+    """
+    return _condition(extended(prompt_mel), text_tokens(prompt, target, len(prompt_mel) + frames))
+
+
+def _condition(prompt_mel: Tensor, tokens: Tensor) -> Condition:
+    length, frames = len(prompt_mel), len(tokens)
+    tokens = tokens[None]
     mel = torch.zeros(1, frames, prompt_mel.shape[1])
     mel[0, :length] = prompt_mel
     prompt = (torch.arange(frames) < length)[None]
@@ -85,7 +141,7 @@ def training_batches(
         frames_per_batch: Frames of a batch, prompts and padding included (at least one row is given).
         seed: Source of all draws.
         start_step: Batches to skip.
-        seconds_per_frame: For the prompts' lengths: a cut of 1 to 3 s, or in one row of five the whole utterance.
+        seconds_per_frame: For the prompts' lengths: a cut of 1 to 4 s, or in one row of five the whole utterance.
         pool: Rows drawn together and sorted by length, so that a batch has little padding.
     """
     speakers: dict[str, list[int]] = {}
@@ -104,7 +160,7 @@ def training_batches(
             while prompt == target:
                 prompt = draw.choice(speakers[examples[target].speaker])
             available = len(examples[prompt].mel)
-            wanted = available if draw.random() < 0.2 else int(draw.uniform(1.0, 3.0) / seconds_per_frame)
+            wanted = available if draw.random() < 0.2 else int(draw.uniform(1.0, 4.0) / seconds_per_frame)
             length = min(wanted, available)
             plan.append((prompt, target, draw.randint(0, available - length), length))
         plan.sort(key=lambda row: row[3] + len(examples[row[1]].mel))

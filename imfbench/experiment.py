@@ -71,6 +71,29 @@ def run(
     return context
 
 
+def run_all(
+    config: ExperimentConfig, out: Path | None = None, stages: tuple[Stage, ...] = STAGES,
+    reporting: Reporting | None = None, executor: Executor | None = None,
+) -> list[Context]:  # fmt: skip
+    """Run an experiment and those that ``then`` adds, each of them in a folder below; one leaderboard shows them all.
+
+    Arguments and errors are those of :func:`run`; the contexts come in the order of the experiments.
+    """
+    out = out or default_folder(config)
+    if not config.then:
+        return [run(config, out, stages, reporting, executor)]
+    work: tuple[Stage, ...] = tuple(stage for stage in stages if stage != "report")
+    contexts = []
+    if work:
+        contexts.append(run(config, out, work, reporting, executor))
+    contexts += [run(part, out / part.name, stages, reporting, executor) for part in config.then]
+    if "report" in stages:
+        whole = run(config, out, ("report",), reporting, executor)
+        whole.failures.update(contexts[0].failures if work else {})
+        contexts = [whole, *contexts[len(contexts) - len(config.then) :]]
+    return contexts
+
+
 def default_folder(config: ExperimentConfig) -> Path:
     """``runs/<name>`` in the working directory."""
     return Path("runs") / config.name
@@ -86,9 +109,8 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
     free = shutil.disk_usage(context.folder.path).free
     if free < SMALLEST_DISK:
         raise RunError(f"only {free / 1e6:.0f} MB are free at {context.folder.path}: make room, or use --out elsewhere")
-    for selection in (context.config.dataset, context.config.dev):
-        if selection is context.config.dataset or context.plan.searches:
-            context.utterances(selection)
+    for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
+        context.utterances(selection)
     for artefact in context.plan.artefacts.values():
         if artefact.ready is None:
             settings_of(context.config, artefact)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imfbench.devices import Precision, autocast
-from imfbench.features.mel import denormalise
+from imfbench.features.mel import BANDS, denormalise
 from imfbench.flow.counting import Counts, count_network, declared_counts
 from imfbench.flow.solvers import SOLVERS, check_solver
 from imfbench.method import Condition, Method
@@ -60,7 +60,8 @@ def synthesize_mel(
         velocity = count.wrap(lambda z, t, r: method.velocity(z, t, r, condition))
         z = SOLVERS[solver](velocity, z, grid)
     counts = count.check(declared_counts(grid, solver, sampling_guidance(method)), batch=1)
-    mel = denormalise(z[0][(condition.valid & ~condition.prompt)[0]]).float().cpu()
+    # What a backbone generates besides the mel (text2mel's alignment) stands behind the mel's bands.
+    mel = denormalise(z[0][(condition.valid & ~condition.prompt)[0]][:, :BANDS]).float().cpu()
     if not bool(torch.isfinite(mel).all()):
         raise FloatingPointError(f"the sampled mel of {utterance_id} holds values that are not finite")
     return mel, counts

@@ -122,4 +122,5 @@ class MeanFlow(Method):
             own, null = both.float().chunk(2)
             torch.clear_autocast_cache()  # else torch 2.9 takes weights cast without gradient (pytorch #112583)
             guided = c.omega * v + c.kappa * own + (1 - c.omega - c.kappa) * null
+            guided = v + getattr(self.network, "guided_bands", 1.0) * (guided - v)
         return torch.where(condition.dropped[:, None, None], v, guided)

@@ -26,6 +26,8 @@ class TeacherConfig(MethodConfig):
     """Mean of the logit-normal; positive is nearer to the data."""
     time_std: float = Field(1.0, gt=0)
     """Standard deviation of the logit-normal."""
+    stratified: bool = True
+    """One time from each of as many equal parts of the law as a batch has rows, which calms the loss of small batches."""
 
 
 @METHODS.register("teacher")
@@ -49,7 +51,7 @@ class Teacher(Method):
         """Squared error of the velocity at a random time, with the condition dropped on random rows."""
         c, g = self.config, state.generator
         x0 = randn_like(batch.x1, g)
-        t = draw_times(c.times, len(batch.x1), g, c.time_mean, c.time_std).to(batch.x1.device)
+        t = draw_times(c.times, len(batch.x1), g, c.time_mean, c.time_std, c.stratified).to(batch.x1.device)
         condition = drop_condition(batch.condition, c.condition_dropout, g)
         v = self.network(interpolate(x0, batch.x1, t), t, None, condition)
         return squared_error(v - (batch.x1 - x0), batch, state), {}

@@ -105,10 +105,17 @@ def read_run(run: Path) -> Results:
     """
     if not run.is_dir():
         raise RunFolderError(f"{run}: no such run folder; `imfbench run CONFIG --out DIR` makes one")
-    folders = sorted(p for p in run.glob("cells/*") if p.is_dir() and not p.name.startswith("."))
+    # A run of several experiments has one folder for each, which is a run folder itself.
+    runs = [run, *sorted(p.parent for p in run.glob("*/experiment.yaml"))]
+    found = (p for one in runs for p in sorted(one.glob("cells/*")))
+    folders = [p for p in found if p.is_dir() and not p.name.startswith(".")]
     cells = [_read_cell(p) for p in folders if (p / "summary.json").is_file()]
     unfinished = [p.name for p in folders if not (p / "summary.json").is_file()]
-    trainings = [_read_training(p.parent) for p in sorted(run.glob("artefacts/*/log.csv"))]
+    trainings = [
+        _read_training(p.parent, "" if one is run else f"{one.name}/")
+        for one in runs
+        for p in sorted(one.glob("artefacts/*/log.csv"))
+    ]
     if not cells and not trainings:
         begun = f" ({len(unfinished)} cells are begun, none is scored)" if unfinished else ""
         raise RunFolderError(
@@ -151,7 +158,7 @@ def _read_cell(folder: Path) -> Cell:
     return Cell(row, utterances)
 
 
-def _read_training(folder: Path) -> Training:
+def _read_training(folder: Path, prefix: str) -> Training:
     table = folder / "log.csv"
     try:
         log = pd.read_csv(table)
@@ -165,7 +172,7 @@ def _read_training(folder: Path) -> Training:
     # A resumed training may have logged the steps since its last checkpoint twice: the later line counts.
     log = log.dropna(subset=["step"]).drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
     status = folder / "status.json"
-    return Training(folder.name, log, _read_object(status) if status.is_file() else {})
+    return Training(prefix + folder.name, log, _read_object(status) if status.is_file() else {})
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_a_limit_never_raises_that_of_the_development_set(
     path = tmp_path / "mine.yaml"
     path.write_text("dev: {split: dev, limit: 8}\n")
     assert imfbench("run", str(path), "--limit", str(limit), "--dry-run").exit_code == 0
-    assert (seen[0].dataset.limit, seen[0].dev.limit) == (limit, expected)
+    assert (seen[0].dataset[0].limit, seen[0].dev.limit) == (limit, expected)
 
 
 def test_every_registered_method_is_known_to_nearest() -> None:

@@ -185,8 +185,8 @@ def test_quickstart_has_the_promised_rows_and_an_equal_budget() -> None:
     assert search is not None
     assert (search.method, search.nfe, search.score) == ("o3s", [2], {"teacher-distance": 1.0})
     assert search.config["max_evaluations"] <= 25
-    assert config.dataset.limit is not None
-    assert config.dataset.limit >= 24
+    assert config.dataset[0].limit is not None
+    assert config.dataset[0].limit >= 24
     assert config.dev.limit is not None
     assert config.dev.limit <= 8
     assert config.training["minutes"] > 0

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from imfbench.cache import cache_folder
-from imfbench.data import Example, Utterance, make_condition, training_batches
+from imfbench.data import Example, Utterance, make_condition, make_text_condition, training_batches
 from imfbench.features import mel
+from imfbench.features.alignment import phone_ends
 from imfbench.features.audio import load_audio, resample
 from imfbench.features.units import tokens_of_frames, units
 from imfbench.method import Batch, Condition
@@ -33,6 +35,9 @@ class DemoCorpus:
         extra: A folder written by ``imfbench.datasets.demo.build`` with further training speech.
         speeds: Factors by which training speech is also played faster or slower; pitch and formants move along, so that
             each factor adds speakers that nobody is.
+        task: "token2mel": the content is a phone for every 25 ms. "text2mel": the phones without their durations.
+        length: Frames to generate in text2mel: "truth", the ground truth's; "prompt-rate", F5-TTS's rule, the prompt's
+            frames for each phone times the text's phones.
     """
 
     name = "demo"
@@ -40,10 +45,19 @@ class DemoCorpus:
     licence = "Apache-2.0 (audio by Kokoro-82M), sentences CC0-1.0"
     expected: ClassVar[dict[str, int]] = {"test": 172, "dev": 46, "hard": 34}
 
-    def __init__(self, root: Path | None = None, extra: Path | None = None, speeds: tuple[float, ...] = (1.0,)) -> None:
+    def __init__(
+        self, root: Path | None = None, extra: Path | None = None, speeds: tuple[float, ...] = (1.0,),
+        task: Literal["token2mel", "text2mel"] = "token2mel", length: Literal["truth", "prompt-rate"] = "truth",
+    ) -> None:  # fmt: skip
         self.root = Path(root) if root else DATA
         self.extra = Path(extra) if extra else None
         self.speeds = tuple(speeds)
+        self.task, self.length = task, length
+
+    @property
+    def variant(self) -> str:
+        """What sets figures on this dataset apart besides its revision: in text2mel, where the total length comes from."""
+        return "" if self.task == "token2mel" else {"truth": "true length", "prompt-rate": "prompt's rate"}[self.length]
 
     @cached_property
     def revision(self) -> str:
@@ -103,13 +117,22 @@ class DemoCorpus:
         return rows
 
     def condition(self, utterance: Utterance) -> Condition:
-        """What the network may know of an utterance: its units, and the prompt's units and mel. A batch of 1."""
+        """What the network may know of an utterance: its units or phones, and the prompt's, and the prompt's mel."""
         split = utterance.prompt_audio.parent.parent.name
         alignments = self._alignments(split)
         prompt = self._example(alignments[utterance.prompt_id], utterance.prompt_audio)
+        if self.task == "text2mel":
+            return self._text_condition(alignments[utterance.id], alignments[utterance.prompt_id], prompt.mel)
         target_units = self._units(alignments[utterance.id])
         samples = len(target_units) * mel.SAMPLE_RATE // 40  # 40 units a second
         return make_condition(prompt.mel, prompt.tokens, tokens_of_frames(target_units, mel.frame_count(samples)))
+
+    def _text_condition(self, target: dict[str, Any], prompt: dict[str, Any], prompt_mel: torch.Tensor) -> Condition:
+        if self.length == "truth":
+            frames = mel.frame_count(sum(target["frames"]) * mel.SAMPLE_RATE // 40)  # 40 units a second
+        else:
+            frames = round(len(prompt_mel) / len(prompt["phones"]) * len(target["phones"]))
+        return make_text_condition(prompt_mel, self._phones(prompt), self._phones(target), frames)
 
     def target_mel(self, utterance: Utterance) -> torch.Tensor:
         """The ground truth's log-mel (frames, bands): for the vocoded ground truth only, never for a method."""
@@ -128,6 +151,13 @@ class DemoCorpus:
             found += self._features(self._training_rows(), speed, f"demo-{split}")
             if self.extra is not None:
                 found += self._features(self._extra_rows(), speed, "demo-more")
+        if self.task == "text2mel":
+            rows = [row for row, _ in self._training_rows() + (self._extra_rows() if self.extra is not None else [])]
+            speeds = [speed for speed in self.speeds for _ in rows]
+            found = [
+                replace(e, tokens=self._phones(row), ends=phone_ends(row["frames"], len(e.mel), speed))
+                for e, row, speed in zip(found, rows * len(self.speeds), speeds, strict=True)
+            ]
         return found
 
     def _extra_rows(self) -> list[tuple[dict[str, Any], Path]]:
@@ -152,11 +182,14 @@ class DemoCorpus:
     def _read(self) -> dict[str, dict[str, dict[str, Any]]]:
         return {}
 
-    def _units(self, row: dict[str, Any]) -> torch.Tensor:
+    def _phones(self, row: dict[str, Any]) -> torch.Tensor:
         unknown = set(row["phones"]) - set(self.vocabulary)
         if unknown:
             raise ValueError(f"{row['id']} has phones that the corpus' phones.txt lacks: {sorted(unknown)}")
-        return units([self.vocabulary[phone] for phone in row["phones"]], row["frames"])
+        return torch.tensor([self.vocabulary[phone] for phone in row["phones"]])
+
+    def _units(self, row: dict[str, Any]) -> torch.Tensor:
+        return units(self._phones(row).tolist(), row["frames"])
 
     def _example(self, row: dict[str, Any], path: Path, speed: float = 1.0) -> Example:
         audio, rate = load_audio(path)

@@ -25,9 +25,9 @@ class Droppable(Protocol):
 C = TypeVar("C", bound=Droppable)
 
 
-def guided(v_condition: Tensor, v_null: Tensor, w: float) -> Tensor:
-    """``ṽ = v(c) + w·(v(c) − v(∅))``; w = 0 is no guidance."""
-    return v_condition + w * (v_condition - v_null)
+def guided(v_condition: Tensor, v_null: Tensor, w: float, bands: Tensor | None = None) -> Tensor:
+    """``ṽ = v(c) + w·(v(c) − v(∅))``; w = 0 is no guidance. ``bands`` (bands,) multiplies w: 0 where there is to be none."""
+    return v_condition + (w if bands is None else w * bands) * (v_condition - v_null)
 
 
 def guided_velocity(
@@ -36,7 +36,7 @@ def guided_velocity(
     """The guided velocity from one pass through the network: ``batch`` rows if w = 0, else twice as many.
 
     Args:
-        network: ``u(z, t, r, condition)``.
+        network: ``u(z, t, r, condition)``. Its ``guided_bands``, if it has them, say how much of w each band gets.
         z: (batch, frames, bands).
         t: (batch,).
         condition: What the network may know.
@@ -51,7 +51,7 @@ def guided_velocity(
         return v if v.dtype == torch.float64 else v.float()
     both = network(torch.cat([z, z]), torch.cat([t, t]), None if r is None else torch.cat([r, r]), condition.twice())
     v_condition, v_null = (both if both.dtype == torch.float64 else both.float()).chunk(2)
-    return guided(v_condition, v_null, w)
+    return guided(v_condition, v_null, w, getattr(network, "guided_bands", None))
 
 
 def drop_condition(condition: C, probability: float, generator: torch.Generator) -> C:

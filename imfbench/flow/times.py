@@ -12,14 +12,21 @@ from torch import Tensor
 Law = Literal["uniform", "logit-normal"]
 
 
-def draw_times(law: Law, rows: int, generator: torch.Generator, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def draw_times(
+    law: Law, rows: int, generator: torch.Generator, mean: float = 0.0, std: float = 1.0, stratified: bool = False
+) -> Tensor:
     """Times in [0, 1]: uniform, or ``sigmoid(mean + std·n)`` with normal n (logit-normal, arXiv 2403.03206).
 
-    A logit-normal of positive mean favours times near the data (t = 1).
+    A logit-normal of positive mean favours times near the data (t = 1). ``stratified`` draws one time from each of ``rows``
+    parts of equal probability, in random order: each row keeps the law, and a small batch's mean varies less
+    (variational diffusion models, arXiv 2107.00630, appendix I.1, spread the times of a batch likewise).
     """
+    u = torch.rand(rows, generator=generator)
+    if stratified:
+        u = (torch.randperm(rows, generator=generator) + u) / rows
     if law == "uniform":
-        return torch.rand(rows, generator=generator)
-    return torch.sigmoid(mean + std * torch.randn(rows, generator=generator))
+        return u
+    return torch.sigmoid(mean + std * torch.special.ndtri(u.double().clamp(1e-12, 1 - 1e-12)).float())
 
 
 def draw_intervals(

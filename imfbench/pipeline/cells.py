@@ -50,7 +50,9 @@ def cell_of(context: Context, row: Row) -> Cell:
         except NotReadyError as error:
             status = str(error)
     config = context.config
-    dataset = context.dataset(config.dataset)
+    test_set = context.test_set(row)
+    dataset = context.dataset(test_set)
+    variant = getattr(dataset, "variant", "")
     vocoder = None if row.kind == "ground-truth" else context.vocoder_name
     identity = {
         "task": config.task,
@@ -60,7 +62,7 @@ def cell_of(context: Context, row: Row) -> Cell:
         "solver": row.solver,
         "guidance": row.guidance,
         "grid": None if grid is None else [round(value, 9) for value in grid.tolist()],
-        "dataset": [config.dataset.name, dataset.revision, config.dataset.split],
+        "dataset": [test_set.name, dataset.revision, test_set.split, *([variant] if variant else [])],
         "noise_seed": row.noise_seed,
         "dtype": context.dtype if row.kind == "sampled" else None,
         "vocoder": vocoder,
@@ -70,7 +72,7 @@ def cell_of(context: Context, row: Row) -> Cell:
     about = {
         "task": config.task,
         "system": row.system,
-        "dataset": f"{config.dataset.name}/{config.dataset.split}@{dataset.revision}",
+        "dataset": f"{test_set.name}/{test_set.split}@{dataset.revision}" + (f", {variant}" if variant else ""),
         "vocoder": vocoder,
         "solver": row.solver,
         "grid": name,

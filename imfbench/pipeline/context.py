@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -66,8 +67,14 @@ class Context:
 
     def dataset(self, data: Data) -> Any:
         """The dataset, opened once for each set of options."""
+        cls = DATASETS.get(data.name)
+        task = {"task": self.config.task} if "task" in inspect.signature(cls).parameters else {}
         key = f"dataset:{data.name}:{content_hash(data.options)}"
-        return self.once(key, lambda: DATASETS.get(data.name)(**data.options))
+        return self.once(key, lambda: cls(**{**task, **data.options}))
+
+    def test_set(self, row: Row) -> Selection:
+        """The test set that a row is made on."""
+        return self.config.dataset[row.test_set[0]]
 
     def utterances(self, selection: Selection) -> list[Utterance]:
         """The selected utterances, in the order of their list."""

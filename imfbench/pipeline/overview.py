@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,24 @@ from imfbench.store import RunFolder, read_json
 def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> None:
     """Print the jobs of an experiment and how far each has come; writes nothing."""
     context = Context(config, RunFolder(out))
-    utterances = context.utterances(config.dataset)
     console = Console()
-    console.print(f"[bold]{config.name}[/bold] → {out}", highlight=False)
-    seconds = sum(u.seconds for u in utterances)
+    console.print(f"[bold]{config.name}[/bold] ({config.task}) → {out}", highlight=False)
+    for test_set in config.dataset:
+        utterances = context.utterances(test_set)
+        told = f"{len(utterances)} utterances ({clock(sum(u.seconds for u in utterances))})"
+        console.print(f"{told} of {test_set.name}/{test_set.split}", highlight=False)
     console.print(
-        f"{len(utterances)} utterances ({clock(seconds)}) of {config.dataset.name}/{config.dataset.split}, "
-        f"{len(context.plan.rows)} rows, device {context.device.type}, {context.threads} threads",
-        highlight=False,
+        f"{len(context.plan.rows)} rows, device {context.device.type}, {context.threads} threads", highlight=False
     )
     table = Table("stage", "what", "state", box=None, padding=(0, 2, 0, 0))
     for job in context.plan.of_stage(*stages):  # type: ignore[arg-type]
-        table.add_row(job.stage, job.subject, _state(context, job, len(utterances)))
+        table.add_row(job.stage, job.subject, _state(context, job))
     console.print(table)
+    for part in config.then:
+        describe(part, out / part.name, stages)
 
 
-def _state(context: Context, job: Job, expected: int) -> str:
+def _state(context: Context, job: Job) -> str:
     if job.stage == "train":
         status = read_json(context.folder.artefact(job.subject) / "status.json") or {}
         if status.get("status") in ("ok", "diverged"):
@@ -48,14 +51,27 @@ def _state(context: Context, job: Job, expected: int) -> str:
         return "to do" if found is None else f"done, {found['evaluations']} evaluations"
     if job.stage == "synthesise":
         cell = next(c for c in all_cells(context) if c.row.label == job.subject)
+        expected = len(context.utterances(context.test_set(cell.row)))
         made = len(done(cell)) if cell.status == "ok" else 0
         return f"{made} of {expected} utterances" if cell.status in ("ok",) or not made else cell.status
     return ""
 
 
-def outcome(context: Context, stages: tuple[str, ...]) -> None:
-    """Print where the results are, the leaderboard in short, and what failed."""
+def outcome(contexts: Sequence[Context], stages: tuple[str, ...]) -> None:
+    """Print the leaderboard in short, what failed, and where the results are."""
     console = Console()
+    for context in contexts:
+        if len(contexts) > 1:
+            console.print(f"[bold]{context.config.task}[/bold] in {context.folder.path}", highlight=False)
+        _one_outcome(console, context, stages)
+    if "report" in stages:
+        where = contexts[0].folder.leaderboard
+        console.print(f"leaderboard with intervals, signatures and plots: {where}", highlight=False)
+    else:
+        console.print(f"{', '.join(stages)}: done in {contexts[0].folder.path}", highlight=False)
+
+
+def _one_outcome(console: Console, context: Context, stages: tuple[str, ...]) -> None:
     if "report" in stages:
         table = Table(box=None, padding=(0, 2, 0, 0))
         for title in ("system", "NFE", "grid", "WER %", "SIM", "MOS", "RTF", "scored", "status"):
@@ -64,7 +80,7 @@ def outcome(context: Context, stages: tuple[str, ...]) -> None:
             row = read_json(cell.folder.summary) or {}
             mos = next((v for k, v in row.items() if k.startswith("mos_") and k.count("_") == 1), None)
             table.add_row(
-                cell.row.system,
+                f"{cell.row.system} {cell.row.test_set[1]}".strip(),
                 str(row.get("nfe") or "–"),
                 str(row.get("grid") or "–"),
                 _figure(row.get("wer"), 1, 100),
@@ -75,11 +91,6 @@ def outcome(context: Context, stages: tuple[str, ...]) -> None:
                 str(row.get("status")).partition(":")[0],
             )
         console.print(table)
-        console.print(
-            f"leaderboard with intervals, signatures and plots: {context.folder.leaderboard}", highlight=False
-        )
-    else:
-        console.print(f"{', '.join(stages)}: done in {context.folder.path}", highlight=False)
     for name, reason in context.failures.items():
         console.print(f"[red]failed[/red] {name}: {reason}", highlight=False)
 

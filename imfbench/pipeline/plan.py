@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +92,7 @@ class Row:
         nfe: Velocity evaluations per sample.
         guidance: w, where the row changes the artefact's own.
         noise_seed: Seed of the initial noise.
+        test_set: Index of its test set, and what tells it from the others of the experiment, "" if it is the only one.
     """
 
     system: str
@@ -103,18 +104,20 @@ class Row:
     nfe: int | None = None
     guidance: float | None = None
     noise_seed: int | None = None
+    test_set: tuple[int, str] = (0, "")
 
     @property
     def label(self) -> str:
         """The row in a few words, unique within an experiment."""
+        where = f" on {self.test_set[1]}" if self.test_set[1] else ""
         if self.kind != "sampled":
-            return self.system
+            return self.system + where
         grid = self.grid if isinstance(self.grid, str) else str(list(self.grid or ()))
         grid = grid if self.search is None else "searched"
         seed = f" noise {self.noise_seed}" if self.noise_seed else ""
         artefact = f" ({self.artefact})" if self.artefact != self.system.partition("+")[0] else ""
         solver = "" if self.solver == "euler" else f" {self.solver}"
-        return f"{self.system}{artefact} {self.nfe} NFE {grid}{solver}{seed}"
+        return f"{self.system}{artefact} {self.nfe} NFE {grid}{solver}{seed}{where}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,9 @@ def make_plan(config: ExperimentConfig) -> Plan:
     searches: dict[str, GridSearch] = {}
 
     def add(row: Row) -> None:
-        rows.setdefault(row.label, row)
+        for i, data in enumerate(config.dataset):
+            here = replace(row, test_set=(i, f"{data.name}/{data.split}" if len(config.dataset) > 1 else ""))
+            rows.setdefault(here.label, here)
 
     for kind in config.references:
         add(Row(kind, kind))
@@ -193,6 +198,8 @@ def make_plan(config: ExperimentConfig) -> Plan:
                     searches[name] = GridSearch(name, artefact, system.solver, nfe, system.search)
                     label = f"{system.label}+{system.search.method}"
                     add(Row(label, "sampled", artefact, None, name, system.solver, nfe, None, noise_seed))
+    # One test set after another: a reader wants a whole table early.
+    rows = dict(sorted(rows.items(), key=lambda item: item[1].test_set[0]))
     return Plan(artefacts, searches, rows, _jobs(config, artefacts, searches, rows))
 
 

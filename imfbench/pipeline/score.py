@@ -23,11 +23,11 @@ Observe = Callable[[ScoreItem], dict[str, Any]]
 def score(context: Context, name: str) -> None:
     """Score every utterance of every cell with one metric; write tables and summaries."""
     metric = context.metric(name)
-    utterances = {u.id: u for u in context.utterances(context.config.dataset)}
     cells = [cell for cell in all_cells(context) if cell.status == "ok"]
-    total = len(cells) * len(utterances)
+    sets = [{u.id: u for u in context.utterances(context.test_set(cell.row))} for cell in cells]
+    total = sum(map(len, sets))
     with on_demand(metric) as observe, context.reporting.bar(f"score {name}", total) as bar:
-        for cell in cells:
+        for cell, utterances in zip(cells, sets, strict=True):
             frame = table(cell, list(utterances.values()))
             rows = []
             for row in frame.to_dict("records"):

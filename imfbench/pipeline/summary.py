@@ -35,7 +35,7 @@ def summarise(context: Context, cell: Cell) -> None:
     frame = pd.read_parquet(cell.folder.table) if cell.status == "ok" and cell.folder.table.is_file() else None
     found: dict[str, Any] = {key: value for key, value in known.items() if key not in ("identity", "row")}
     found |= {"key": cell.folder.key, "status": cell.status, "signatures": {}, "not_measured": {}, "n_scored": 0}
-    found |= {"n_expected": len(context.utterances(context.config.dataset))}
+    found |= {"n_expected": len(context.utterances(context.test_set(cell.row)))}
     found = dict.fromkeys(COLUMNS) | found
     missing: dict[str, str] = found["not_measured"]
     if frame is None:

@@ -39,7 +39,8 @@ class Maker:
 def synthesise(context: Context, label: str) -> None:
     """Make the audio of one row, as far as it is not there; an utterance that fails becomes a row with its reason."""
     cell = cell_of(context, context.plan.rows[label])
-    utterances = context.utterances(context.config.dataset)
+    test_set = context.test_set(cell.row)
+    utterances, dataset = context.utterances(test_set), context.dataset(test_set)
     if cell.status != "ok":
         write_about(cell, None)
         log.warning("%s: nothing to synthesise: %s", label, cell.status)
@@ -60,7 +61,6 @@ def synthesise(context: Context, label: str) -> None:
         return
     if row.kind == "vocoded-ground-truth":
         write_about(cell, None)
-        dataset = context.dataset(context.config.dataset)
         _sample(context, cell, utterances, missing, Maker(dataset.target_mel, lambda _, mel: (mel, None)))
         return
     if not missing and _memory_known(cell):
@@ -68,7 +68,7 @@ def synthesise(context: Context, label: str) -> None:
     method, _ = context.sampler(row)
     write_about(cell, method)
     grid, _ = row_grid(context, row)
-    dataset, solver, seed = context.dataset(context.config.dataset), row.solver or "euler", row.noise_seed or 0
+    solver, seed = row.solver or "euler", row.noise_seed or 0
 
     def mel(utterance: Utterance, condition: Condition) -> tuple[Tensor, Counts | None]:
         return synthesize_mel(

@@ -1,0 +1,193 @@
+"""Checking an experiment: every name against its registry, every setting against its model, and what needs what."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from imfbench.config import TEACHER_DISTANCE, Data, ExperimentConfig, System, TeacherRows
+from imfbench.config_file import ConfigError, Key, Problem
+from imfbench.registry import BACKBONES, DATASETS, METHODS, METRICS, VOCODERS, Registry, UnknownNameError, nearest
+
+
+def problems(error: ValidationError, base: Key, values: Any, model: type[BaseModel]) -> list[Problem]:
+    """pydantic's complaints in words, with the nearest key for an unknown one."""
+    found = []
+    for entry in error.errors():
+        path: Key = ()
+        at, owner = values, model
+        for part in entry["loc"]:
+            # Unions put their own names into the path, where the author's values have nothing of that name.
+            inside = (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int))
+            missing = entry["type"] == "missing" and part == entry["loc"][-1]
+            if not inside and not missing:
+                continue
+            path = (*path, part)
+            at = at[part] if inside else None
+            if part != entry["loc"][-1]:
+                owner = _model_below(owner, part)
+        if entry["type"] == "extra_forbidden":
+            known = [field.alias or name for name, field in owner.model_fields.items()]
+            message = f"unknown key {entry['loc'][-1]!r}: {nearest(str(entry['loc'][-1]), known)}"
+            path = (*base, *path)
+        elif entry["type"] == "missing":
+            message = f"the key {entry['loc'][-1]!r} is needed here"
+            path = (*base, *path[:-1])
+        else:
+            message = entry["msg"].removeprefix("Value error, ") + f" (found {entry['input']!r})"
+            path = (*base, *path)
+        found.append(Problem(path, message))
+    return found
+
+
+def _model_below(model: type[BaseModel], part: Any) -> type[BaseModel]:
+    """The model that validates the value under ``part``; lists and optional values are looked through."""
+    field = model.model_fields.get(part) if isinstance(part, str) else None
+    if field is None:
+        return model
+    waiting: list[Any] = [field.annotation]
+    while waiting:
+        annotation = waiting.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
+        waiting += getattr(annotation, "__args__", ())
+    return model
+
+
+def check_names(config: ExperimentConfig) -> list[Problem]:
+    """Names that no registry knows, and names that are given twice."""
+    from imfbench.flow.solvers import SOLVERS
+
+    found: list[Problem] = []
+
+    def known(registry: Registry[Any], name: str, path: Key) -> None:
+        if name not in registry:
+            found.append(Problem(path, f"unknown {registry.kind} {name!r}: {nearest(name, registry.names())}"))
+
+    for data, path in _data(config):
+        known(DATASETS, data.name, (*path, "name"))
+    known(VOCODERS, config.vocoder, ("vocoder",))
+    for name in config.metrics:
+        known(METRICS, name, ("metrics", name))
+    solvers: list[tuple[str, Key]] = [(s.solver, ("systems", i, "solver")) for i, s in enumerate(config.systems)]
+    if config.teacher is not None:
+        solvers.append((config.teacher.solver, ("teacher", "solver")))
+    for name, path in solvers:
+        if name not in SOLVERS:
+            found.append(Problem(path, f"unknown solver {name!r}: {nearest(name, list(SOLVERS))}"))
+    labels: dict[str, int] = {}
+    for i, system in enumerate(config.systems):
+        known(METHODS, system.method, ("systems", i, "method"))
+        known(BACKBONES, system.network.name, ("systems", i, "network", "name"))
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", system.label):
+            found.append(
+                Problem(("systems", i, "name"), f"{system.label!r} names a folder: use letters, digits and . _ + -")
+            )
+        if system.label in labels:
+            message = f"systems {labels[system.label]} and {i} are both called {system.label!r}: give one a `name`"
+            found.append(Problem(("systems", i), message))
+        if system.label in ("teacher", "ground-truth", "vocoded-ground-truth") and config.teacher is not None:
+            found.append(Problem(("systems", i), f"{system.label!r} is the name of a reference row: give a `name`"))
+        labels.setdefault(system.label, i)
+        if system.search is not None:
+            known(METHODS, system.search.method, ("systems", i, "search", "method"))
+            scores = [TEACHER_DISTANCE, *METRICS.names()]
+            for name in system.search.score:
+                if name not in scores:
+                    found.append(
+                        Problem(("systems", i, "search", "score"), f"unknown score {name!r}: {nearest(name, scores)}")
+                    )
+    return found
+
+
+def check_options(config: ExperimentConfig) -> list[Problem]:
+    """Settings whose models live elsewhere: training, methods, searches, networks, metrics, grids; and what needs what."""
+    from imfbench.training import TrainConfig
+
+    found: list[Problem] = []
+
+    def valid(model: type[BaseModel], values: dict[str, Any], path: Key) -> None:
+        try:
+            model.model_validate(values)
+        except ValidationError as error:
+            found.extend(problems(error, path, values, model))
+
+    for data, path in _data(config):
+        known = list(inspect.signature(DATASETS.get(data.name)).parameters)
+        for name in data.options:
+            if name not in known:
+                found.append(
+                    Problem(
+                        (*path, "options", name),
+                        f"dataset {data.name!r} has no option {name!r}: {nearest(name, known)}",
+                    )
+                )
+    valid(TrainConfig, config.training, ("training",))
+    for name, options in config.metrics.items():
+        valid(METRICS.get(name).Config, options, ("metrics", name))
+    if config.teacher is not None:
+        found += _check_sampling(config.teacher, ("teacher",))
+    for i, system in enumerate(config.systems):
+        path = ("systems", i)
+        method = METHODS.get(system.method)
+        if not found:  # what is wrong in ``training`` is told once
+            valid(TrainConfig, {**config.training, **system.train}, (*path, "train"))
+        valid(method.Config, system.config, (*path, "config"))
+        valid(BACKBONES.get(system.network.name).Config, system.network.config, (*path, "network", "config"))
+        found += _check_sampling(system, path)
+        if system.artefact is None and not method.needs.training:
+            found.append(
+                Problem((*path, "method"), f"{system.method!r} is a search: it stands under a system's `search`")
+            )
+        if system.artefact is None and method.needs.teacher and config.teacher is None:
+            found.append(
+                Problem((*path, "method"), f"{system.method!r} needs a `teacher`, for instance embedded:token2mel")
+            )
+        if system.search is not None:
+            search = METHODS.get(system.search.method)
+            valid(search.Config, system.search.config, (*path, "search", "config"))
+            if search.needs.training:
+                found.append(
+                    Problem((*path, "search", "method"), f"{system.search.method!r} is trained, it searches no grid")
+                )
+            found += _check_score(system.search.score, (*path, "search", "score"))
+            if TEACHER_DISTANCE in system.search.score and config.teacher is None:
+                found.append(Problem((*path, "search", "score"), f"{TEACHER_DISTANCE} needs a `teacher`"))
+    return found
+
+
+def _data(config: ExperimentConfig) -> list[tuple[Data, Key]]:
+    """Every dataset that is named, with where."""
+    one = len(config.dataset) == 1
+    found: list[tuple[Data, Key]] = [(d, ("dataset",) if one else ("dataset", i)) for i, d in enumerate(config.dataset)]
+    return [*found, (config.dev, ("dev",)), (config.train_data, ("train_data",))]
+
+
+def _check_score(score: dict[str, float], path: Key) -> list[Problem]:
+    found = []
+    for name, weight in score.items():
+        higher = True if name == TEACHER_DISTANCE else METRICS.get(name).higher_is_better
+        if higher is None:
+            found.append(Problem(path, f"{name!r} is better in neither direction: a search cannot aim at it"))
+        elif weight == 0 or (weight > 0) != higher:
+            better, right = ("higher", abs(weight) or 1) if higher else ("lower", -(abs(weight) or 1))
+            told = f"a search raises its score, and {name!r} is better when {better}: write {{{name}: {right:g}}}"
+            found.append(Problem(path, told))
+    return found
+
+
+def _check_sampling(rows: TeacherRows | System, path: Key) -> list[Problem]:
+    from imfbench.flow.grids import GridError
+    from imfbench.pipeline.plan import grid_for
+
+    found = []
+    for nfe in rows.nfe:
+        for grid in rows.grid:
+            try:
+                grid_for(grid, nfe, rows.solver)
+            except (GridError, ConfigError, UnknownNameError) as error:
+                found.append(Problem((*path, "grid"), str(error)))
+    return found

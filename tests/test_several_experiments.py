@@ -1,0 +1,117 @@
+"""Several test sets in one experiment, and several experiments in one run: real sampling and scoring, of a tiny network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from imfbench import experiment
+from imfbench.config import load
+from imfbench.config_file import ConfigError
+from imfbench.progress import Reporting
+from imfbench.registry import BACKBONES
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "dit": {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1},
+    "aligning-dit": {"dim": 32, "depth": 1, "alignment_depth": 1, "heads": 2, "content_layers": 1},
+}
+
+
+def teacher(backbone: str) -> dict[str, Any]:
+    return {"method": "teacher", "name": "own", "network": {"name": backbone, "config": SHAPES[backbone]}, "nfe": [2]}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    values: dict[str, Any] = {
+        "dataset": [{"split": "test", "limit": 2, "prefer_short": True}, {"split": "hard", "limit": 1}],
+        "training": {"steps": 2, "frames_per_batch": 400},
+        "systems": [teacher("dit")],
+        "metrics": ["sim"],
+        "vocoder": "griffin-lim",
+        "threads": 1,
+        "device": "cpu",
+        "score_cache": str(folder / "scores"),
+        "then": [
+            {
+                "task": "text2mel",
+                "dataset": {"limit": 1, "prefer_short": True},
+                "references": [],
+                "systems": [teacher("aligning-dit")],
+            }
+        ],
+        **changes,
+    }
+    path = folder / "both.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    contexts = experiment.run_all(load(str(write(folder))), folder / "out", reporting=Reporting(terminal=False))
+    assert [context.failures for context in contexts] == [{}, {}]
+    return folder / "out"
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((out / "leaderboard" / "leaderboard.json").read_text())["rows"]
+    return found
+
+
+def test_one_leaderboard_holds_every_task_and_set(out: Path) -> None:
+    seen = {(r["task"], r["dataset"].partition("@")[0], r["system"], r["n_scored"]) for r in rows(out)}
+    references = {
+        ("token2mel", f"demo/{split}", system, n)
+        for split, n in (("test", 2), ("hard", 1))
+        for system in ("ground-truth", "vocoded-ground-truth", "own")
+    }
+    assert seen == {*references, ("text2mel", "demo/test", "own", 1)}
+    assert all(r["status"] == "ok" for r in rows(out))
+
+
+def test_text2mel_names_where_its_length_comes_from(out: Path) -> None:
+    assert {r["dataset"].partition(", ")[2] for r in rows(out) if r["task"] == "text2mel"} == {"true length"}
+    assert {r["dataset"].partition(", ")[2] for r in rows(out) if r["task"] == "token2mel"} == {""}
+
+
+def test_every_experiment_has_its_folder_and_its_training(out: Path) -> None:
+    assert (out / "artefacts" / "own" / "model.safetensors").is_file()
+    assert (out / "text2mel" / "artefacts" / "own" / "model.safetensors").is_file()
+    page = (out / "leaderboard" / "leaderboard.md").read_text()
+    assert "token2mel on demo/hard" in page
+    assert "text2mel on demo/test" in page
+
+
+def test_a_second_run_makes_nothing_anew(out: Path) -> None:
+    made = {p: p.stat().st_mtime_ns for p in out.rglob("cells/*/audio/*")}
+    assert len(made) == 10
+    # the recorded experiment is the whole of it
+    experiment.run_all(load(str(out)), out, reporting=Reporting(terminal=False))
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("cells/*/audio/*")} == made
+    assert len(rows(out)) == 7
+
+
+def test_further_experiments_inherit_and_are_checked(tmp_path: Path) -> None:
+    found = load(str(write(tmp_path)), ("training.steps=3", "then.0.dataset.limit=5"))
+    (part,) = found.then
+    assert (part.name, part.task, part.training["steps"], part.vocoder) == ("text2mel", "text2mel", 3, "griffin-lim")
+    assert [d.limit for d in part.dataset] == [5]
+    assert part.systems[0].network.name in BACKBONES
+    with pytest.raises(ConfigError, match=r"both.yaml, line \d+: systems\[0\].nfe.*"):
+        load(str(write(tmp_path, then=[{"task": "text2mel", "systems": [{**teacher("dit"), "nfe": [0]}]}])))
+    with pytest.raises(ConfigError, match="unknown key 'systms': did you mean 'systems'"):
+        load(str(write(tmp_path, then=[{"systms": []}])))
+
+
+def test_two_parts_need_two_names(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'text2mel' is taken"):
+        load(str(write(tmp_path, then=[{"task": "text2mel"}, {"task": "text2mel"}])))
+    with pytest.raises(ConfigError, match="'cells' is taken"):
+        load(str(write(tmp_path, then=[{"name": "cells"}])))
+    with pytest.raises(ConfigError, match="a list of mappings"):
+        load(str(write(tmp_path, then={"task": "text2mel"})))
