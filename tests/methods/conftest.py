@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from imfbench.data import collate, text_tokens
 from imfbench.method import Batch, Condition, State
 
 BANDS = 6
@@ -67,6 +68,18 @@ def make_batch(rows: int = 4, frames: int = 9, bands: int = BANDS, seed: int = 0
     return Batch(x1, condition, tuple(f"utterance-{i}" for i in range(rows)))
 
 
+def make_text_batch() -> Batch:
+    """text2mel: three utterances of different lengths with prompts, and one that has none."""
+    rows = []
+    for i, (phones, frames, length) in enumerate(((5, 22, 12), (3, 15, 8), (4, 13, 9), (4, 20, 0))):
+        g = torch.Generator().manual_seed(i)
+        mel = torch.randn(length + frames, BANDS + 1, generator=g)
+        prompt = torch.randint(1, 100, (3 if length else 0,), generator=g)
+        target = torch.randint(1, 100, (phones,), generator=g)
+        rows.append((mel, text_tokens(prompt, target, len(mel)), length))
+    return collate(rows, ("a", "b", "c", "d"))
+
+
 def make_state(batch: Batch, seed: int = 0, progress: float = 0.5) -> State:
     """The state of a step whose global batch is ``batch``."""
     generator = torch.Generator().manual_seed(seed)
@@ -76,6 +89,11 @@ def make_state(batch: Batch, seed: int = 0, progress: float = 0.5) -> State:
 @pytest.fixture
 def batch() -> Batch:
     return make_batch()
+
+
+@pytest.fixture
+def text_batch() -> Batch:
+    return make_text_batch()
 
 
 @pytest.fixture

@@ -37,14 +37,17 @@ def fill(network: nn.Module) -> None:
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=g))
 
 
-def build(name: str, bands: int) -> Method:
+def build(name: str, batch: Batch, backbone: str = "dit") -> Method:
     """The method as the framework builds it: a student starts from its teacher's weights."""
+    bands = batch.x1.shape[-1]
     shape = {"dim": 32, "depth": 2, "heads": 2, "bands": bands, "tokens": 24, "content_layers": 1}
+    if backbone == "aligning-dit":
+        shape |= {"bands": bands - 1, "tokens": 128, "alignment_depth": 1}
     if not METHODS.get(name).needs.teacher:
-        method = build_method(name, backbone="dit", backbone_config=shape)
+        method = build_method(name, backbone=backbone, backbone_config=shape)
         fill(method.network)
         return method
-    teacher = build_method("teacher", backbone="dit", backbone_config=shape)
+    teacher = build_method("teacher", backbone=backbone, backbone_config=shape)
     fill(teacher.network)
     return build_method(name, teacher=teacher)
 
@@ -81,6 +84,8 @@ class DeclarationContract:
 class TrainedContract:
     """A method with a loss and a velocity."""
 
+    backbone = "dit"
+
     def test_kind_is_declared(self, name: str) -> None:
         assert METHODS.get(name).kind in ("instantaneous", "average")
 
@@ -90,13 +95,13 @@ class TrainedContract:
             return
         with pytest.raises(ValueError, match="needs a teacher"):
             build_method(name)
-        trained = build(name, batch.x1.shape[-1])
+        trained = build(name, batch, self.backbone)
         loaded = cls(cls.Config(), trained.network, None)
         query = self._query(batch)
         torch.testing.assert_close(loaded.velocity(*query, batch.condition), trained.velocity(*query, batch.condition))
 
     def test_loss_reaches_the_network_and_not_the_teacher(self, name: str, batch: Batch, state_of: StateOf) -> None:
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         before = copy.deepcopy(method.teacher.network.state_dict()) if method.teacher else {}
         loss = loss_of(method, batch, state_of(batch))
         assert loss.isfinite()
@@ -110,7 +115,7 @@ class TrainedContract:
             assert all(torch.equal(after[key], value) for key, value in before.items())
 
     def test_all_randomness_is_the_states_generator(self, name: str, batch: Batch, state_of: StateOf) -> None:
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         torch.manual_seed(1)
         first = loss_of(method, batch, state_of(batch, seed=5)).item()
         torch.manual_seed(2)
@@ -122,7 +127,7 @@ class TrainedContract:
         results = []
         for filling in (0.0, 1.0, -30.0):
             x1 = torch.where(batch.target[..., None], batch.x1, torch.tensor(filling))
-            method = build(name, batch.x1.shape[-1])
+            method = build(name, batch, self.backbone)
             loss = loss_of(method, replace(batch, x1=x1), state_of(batch))
             loss.backward()
             results.append([loss.detach(), *(p.grad for p in method.network.parameters() if p.grad is not None)])
@@ -144,7 +149,7 @@ class TrainedContract:
                 repeated = len(z) // len(self.offset)
                 return self.network(z, t, r, condition) + self.offset.repeat(repeated, 1)[..., None]
 
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         method.network = Offset(method.network)
         loss_of(method, batch, state_of(batch)).backward()
         gradient = method.network.offset.grad
@@ -154,7 +159,7 @@ class TrainedContract:
 
     def test_loss_is_over_the_global_batch(self, name: str, batch: Batch, state_of: StateOf) -> None:
         """Twice the frames and rows elsewhere halve this process's part."""
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         state = state_of(batch)
         alone = loss_of(method, batch, state).item()
         state = state_of(batch)
@@ -165,7 +170,7 @@ class TrainedContract:
         """Autocast reuses a weight's cast; one made without gradient must not be reused by the pass with gradient."""
         reached = []
         for enabled in (False, True):
-            method = build(name, batch.x1.shape[-1])
+            method = build(name, batch, self.backbone)
             with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 loss = loss_of(method, batch, state_of(batch))
             loss.backward()
@@ -174,7 +179,7 @@ class TrainedContract:
         assert reached[0] == reached[1]
 
     def test_training_steps_stay_finite_and_move_the_velocity(self, name: str, batch: Batch, state_of: StateOf) -> None:
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         target = method.velocity(*self._query(batch), batch.condition).detach()
         optimizer = torch.optim.AdamW([p for p in method.network.parameters() if p.requires_grad], 3e-3)
         for step in range(10):
@@ -187,7 +192,7 @@ class TrainedContract:
         assert squared_error(moved, batch, state_of(batch)).item() > 1e-6
 
     def test_velocity_has_the_mels_shape(self, name: str, batch: Batch) -> None:
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         with torch.no_grad():
             v = method.velocity(*self._query(batch), batch.condition)
         assert v.shape == batch.x1.shape
@@ -196,7 +201,7 @@ class TrainedContract:
 
     def test_a_student_equals_its_teacher_at_initialisation(self, name: str, batch: Batch) -> None:
         """Unguided, and for every r, not for r = t alone."""
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         if method.kind != "average" or method.teacher is None:
             return
         z, t, _ = self._query(batch)
@@ -208,7 +213,7 @@ class TrainedContract:
 
     @pytest.mark.parametrize("solver", list(SOLVERS))
     def test_measured_counts_are_the_declared_ones(self, name: str, solver: str, batch: Batch) -> None:
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         if method.kind == "average" and solver != "euler":
             with pytest.raises(SolverError):
                 check_solver(solver, method.kind)
@@ -224,7 +229,7 @@ class TrainedContract:
             count.check(declared_counts(grid, solver, guidance), len(z))
 
     def test_a_row_does_not_depend_on_its_neighbours_or_its_padding(self, name: str, batch: Batch) -> None:
-        method = build(name, batch.x1.shape[-1])
+        method = build(name, batch, self.backbone)
         z, t, r = self._query(batch)
         row, frames = 1, int(batch.condition.valid[1].sum())
         assert frames < z.shape[1]

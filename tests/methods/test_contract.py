@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from imfbench.method import Batch
 from imfbench.registry import METHODS
 
 
@@ -35,6 +36,17 @@ class TestDeclaration(contract.DeclarationContract):  # type: ignore[name-define
 @pytest.mark.parametrize("name", TRAINED)
 class TestTrained(contract.TrainedContract):  # type: ignore[name-defined,misc]
     pass
+
+
+@pytest.mark.parametrize("name", TRAINED)
+class TestTrainedOnText(contract.TrainedContract):  # type: ignore[name-defined,misc]
+    """The same on text2mel's network and conditions."""
+
+    backbone = "aligning-dit"
+
+    @pytest.fixture
+    def batch(self, text_batch: Batch) -> Batch:
+        return text_batch
 
 
 @pytest.mark.parametrize("name", SEARCHES)
