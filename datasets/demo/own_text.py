@@ -72,7 +72,7 @@ def prepared(prompt: np.ndarray) -> np.ndarray:
     blocks = prompt[: len(prompt) // hop * hop].reshape(-1, hop)
     level = np.sqrt((blocks.astype(np.float64) ** 2).mean(1))
     loud = np.flatnonzero(level > _QUIET * max(level.max(initial=0.0), 1e-9)) if level.max(initial=0.0) > 1e-4 else []
-    seconds = (loud[-1] + 1 - loud[0]) / 100 if len(loud) else 0.0
+    seconds = (loud[-1] + 1 - loud[0]) * hop / mel.SAMPLE_RATE if len(loud) else 0.0
     low, high = PROMPT_SECONDS
     if not low <= seconds <= high:
         raise TextError(f"the prompt holds {seconds:.1f} s of speech; {low:.0f} to {high:.0f} s are needed")

@@ -129,15 +129,20 @@ class AligningDiT(nn.Module):
         Returns:
             (batch, frames, bands + 1), float32, zero on prompt and padding frames.
         """
-        batch, frames, _ = z.shape
-        patch, bands = self.config.patch, self.config.bands
-        if frames % patch:
-            pad = patch - frames % patch
-            longer = Condition(
+        frames = z.shape[1]
+        pad = -frames % self.config.patch
+        if pad:
+            condition = Condition(
                 F.pad(condition.tokens, (0, pad)), F.pad(condition.prompt_mel, (0, 0, 0, pad)),
                 F.pad(condition.prompt, (0, pad)), F.pad(condition.valid, (0, pad)), condition.dropped,
             )  # fmt: skip
-            return self(F.pad(z, (0, 0, 0, pad)), t, r, longer)[:, :frames]
+            z = F.pad(z, (0, 0, 0, pad))
+        return self._velocity(z, t, r, condition)[:, :frames]
+
+    def _velocity(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Condition) -> Tensor:
+        """The velocity of whole patches."""
+        batch, frames, _ = z.shape
+        patch, bands = self.config.patch, self.config.bands
         target = condition.valid & ~condition.prompt
         prompt = condition.prompt & (~condition.dropped)[:, None]
         mel = condition.prompt_mel[..., :bands] * prompt[..., None]

@@ -69,6 +69,18 @@ def test_padding_changes_nothing() -> None:
     assert u[1, frames:].abs().max() == 0
 
 
+def test_one_call_is_one_call_also_of_an_odd_number_of_frames() -> None:
+    net, b = network(), batch()
+    z, t = inputs(b)
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    odd = Condition(
+        *(getattr(b.condition, n)[:, :-1] for n in ("tokens", "prompt_mel", "prompt", "valid")), b.condition.dropped
+    )
+    assert net(z[:, :-1], t, None, odd).shape == z[:, :-1].shape
+    assert calls == [1]
+
+
 def test_prompt_frames_of_z_are_hidden_and_get_no_velocity() -> None:
     net, b = network(), batch()
     z, t = inputs(b)
