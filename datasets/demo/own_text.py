@@ -16,8 +16,9 @@ from imfbench.method import Condition
 PROMPT_SECONDS = (1.0, 10.0)
 LONGEST = 16.0
 """Seconds of speech in one piece: training utterances end well before."""
-_SILENCE = 0.3  # before an utterance of the corpus; after it .1
-_LOUDNESS = 0.07  # root mean square of the corpus' speech
+# Medians of the corpus' recordings: seconds of silence before and after the speech, and the speech's root mean square.
+_BEFORE, _AFTER = 0.34, 0.65
+_LOUDNESS = 0.093
 _QUIET = 10 ** (-40 / 20)
 
 
@@ -55,7 +56,7 @@ def own_condition(
     spoken, wanted = (tokens(phonemize, vocabulary, words, british) for words in (prompt_text, text))
     spectrogram = mel.normalise(mel.log_mel(torch.from_numpy(speech)))
     # Edges are silence of a fixed length; the prompt's rate is that of what is between.
-    edges = round((_SILENCE + 0.1) * mel.SAMPLE_RATE / mel.HOP)
+    edges = round((_BEFORE + _AFTER) * mel.SAMPLE_RATE / mel.HOP)
     rate = (len(spectrogram) - edges) / (len(spoken) - 2)
     frames = edges + round(rate * (len(wanted) - 2) / speed)
     if frames * mel.HOP / mel.SAMPLE_RATE > LONGEST:
@@ -78,7 +79,7 @@ def prepared(prompt: np.ndarray) -> np.ndarray:
         raise TextError(f"the prompt holds {seconds:.1f} s of speech; {low:.0f} to {high:.0f} s are needed")
     speech = prompt[loud[0] * hop : (loud[-1] + 1) * hop]
     speech = speech * (_LOUDNESS / np.sqrt(np.mean(speech.astype(np.float64) ** 2)))
-    return np.pad(speech, (round(_SILENCE * mel.SAMPLE_RATE), round(0.1 * mel.SAMPLE_RATE))).astype(np.float32)
+    return np.pad(speech, (round(_BEFORE * mel.SAMPLE_RATE), round(_AFTER * mel.SAMPLE_RATE))).astype(np.float32)
 
 
 def tokens(phonemize: Phonemizer, vocabulary: dict[str, int], text: str, british: bool) -> torch.Tensor:
