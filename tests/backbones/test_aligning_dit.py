@@ -12,14 +12,14 @@ from imfbench.flow.derivative import along_path
 from imfbench.flow.guidance import guided_velocity
 from imfbench.method import Batch, Condition
 
-SMALL = AligningDiTConfig(bands=8, dim=32, depth=1, alignment_depth=1, heads=2, content_layers=1)
+SMALL = AligningDiTConfig(bands=8, dim=32, depth=1, alignment_depth=1, heads=2, content_layers=1, text_layers=1)
 
 
 def network(seed: int = 0) -> AligningDiT:
     torch.manual_seed(seed)
     net = AligningDiT(SMALL)
     with torch.no_grad():
-        for layer in (*net.outlets, *net.last_modulations):
+        for layer in (net.aligner.outlet, net.aligner.last_modulation, net.mel.outlet, net.mel.last_modulation):
             layer.weight.normal_(std=0.1)
     return net.eval()
 
@@ -41,12 +41,12 @@ def inputs(b: Batch, seed: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_size_of_the_embedded_network() -> None:
-    assert sum(p.numel() for p in AligningDiT().parameters()) <= 12_000_000
+    assert sum(p.numel() for p in AligningDiT().parameters()) <= 13_500_000
 
 
 def test_layout_puts_frames_where_durations_say() -> None:
     b = batch()
-    layout = Layout(b.condition)
+    layout = Layout(b.condition, 0.25)
     durations = torch.zeros(layout.tokens.shape)
     durations[0, :3], durations[0, 4:8] = torch.tensor([8.0, 4, 8]), torch.tensor([2.0, 9, 3, 6])
     durations[1, :2], durations[1, 3:6] = torch.tensor([5.0, 9]), torch.tensor([3.0, 6, 5])
