@@ -222,6 +222,14 @@ class AligningDiT(nn.Module):
         u_alignment = (u_alignment * layout.target)[..., None]
         return torch.cat([u_mel, u_alignment], -1)[:, :frames]
 
-    def start_from(self, mel: DiT) -> None:
-        """Take over the weights of a token2mel network: what is left to learn is where the phones are."""
-        self.mel.load_state_dict(mel.state_dict())
+    def start_from(self, other: nn.Module) -> None:
+        """Take over the weights of a network of this kind, or of token2mel's: what is left to learn is where the phones are.
+
+        Raises:
+            ValueError: It has another shape.
+        """
+        network = self if isinstance(other, AligningDiT) else self.mel
+        try:
+            network.load_state_dict(other.state_dict())
+        except RuntimeError:
+            raise ValueError(f"no weights of {other.__class__.__name__} fit an AligningDiT of {self.config}") from None

@@ -192,6 +192,16 @@ class DiT(nn.Module):
         """Attach the mixer W = [I, 0]: from now on the network takes (t, r), and at first ignores r."""
         self.time.attach_mixer()
 
+    def start_from(self, other: nn.Module) -> None:
+        """Take over another network's weights.
+
+        Raises:
+            ValueError: It has another shape.
+        """
+        if not isinstance(other, DiT) or other.config != self.config:
+            raise ValueError(f"a DiT of {self.config} cannot start from the weights of {other.__class__.__name__}")
+        self.load_state_dict(other.state_dict())
+
     def forward(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Condition) -> Tensor:
         """The velocity.
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from imfbench.backbones.aligning_dit import AligningDiT, AligningDiTConfig, Layout
+from imfbench.backbones.dit import DiT, DiTConfig
 from imfbench.data import Example, collate, join
-from imfbench.features.alignment import SCALE, phone_ends, positions
+from imfbench.features.alignment import BOUNDARY, SCALE, phone_ends, positions
 from imfbench.flow.derivative import along_path
 from imfbench.flow.guidance import guided_velocity
 from imfbench.method import Batch, Condition
@@ -138,3 +139,29 @@ def test_derivative_along_the_path(second_time: bool) -> None:
         step = 4e-3
         difference = (u(z + step * v, t + step, r) - u(z - step * v, t - step, r)) / (2 * step)
     assert (derivative - difference).abs().max() < 0.05 * difference.abs().max()
+
+
+def test_it_starts_from_a_token2mel_network() -> None:
+    shape = {k: v for k, v in SMALL.model_dump().items() if k in DiTConfig.model_fields}
+    source, net = DiT(DiTConfig(**shape)), AligningDiT(SMALL)
+    net.start_from(source)
+    for key, value in source.state_dict().items():
+        assert torch.equal(net.state_dict()[f"mel.{key}"], value)
+    with pytest.raises(ValueError, match="no weights of DiT fit"):
+        net.start_from(DiT(DiTConfig(**{**shape, "depth": 2})))
+
+
+def test_with_the_true_alignment_it_is_token2mels_network() -> None:
+    """Band and velocity that lead to the true positions, away from phone boundaries: the same mel velocity as from units."""
+    net = AligningDiT(SMALL).eval()
+    prompt, target = example("p", [1, 2, 3], [8, 8, 8], 52, 1), example("t", [4, 5, 6], [8, 8, 8], 52, 2)
+    mel, tokens, length = join(prompt, target, 0, 52)
+    b = collate([(mel, tokens, length)], ("t",))
+    layout = Layout(b.condition, 0.05)
+    at = layout.even + b.x1[..., 8] / SCALE
+    at = torch.where(b.target, at, layout.positions(torch.ones(layout.tokens.shape) * (layout.tokens != BOUNDARY)))
+    content = layout.look_up(net.mel.content(layout.tokens), at)
+    phones = layout.tokens.gather(1, at.long().clamp(max=layout.tokens.shape[1] - 1))
+    inside = ((at % 1) > 0.2) & ((at % 1) < 0.8)
+    torch.testing.assert_close(content[inside], net.mel.content(phones)[inside], atol=1e-3, rtol=1e-3)
+    assert inside.sum() > 50
