@@ -105,7 +105,10 @@ def speak(
     if out.suffix and len(combinations) > 1:
         raise SpeakError(f"--out {out}: {len(combinations)} files are asked for; give a folder")
     references = {method: artefact_of(method) for method in request.methods}
-    prompt, _ = load_audio(request.prompt, SAMPLE_RATE)
+    try:
+        prompt, _ = load_audio(request.prompt, SAMPLE_RATE)
+    except (OSError, ValueError) as error:
+        raise SpeakError(f"the prompt cannot be used: {error}") from None
     where = resolve_device(device)
     prompt_text = request.prompt_text or heard(prompt, str(where))
     vocoder = VOCODERS.get("hifigan")().load(where)

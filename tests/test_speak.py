@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 
 from imfbench.artefact import ArtefactError, save_artefact
+from imfbench.cli import main
 from imfbench.datasets.demo.corpus import DATA, DemoCorpus
-from imfbench.datasets.demo.own_text import TextError, own_condition, prepared, tokens
+from imfbench.datasets.demo.own_text import own_condition, prepared, tokens
 from imfbench.features import mel
 from imfbench.features.audio import load_audio
-from imfbench.features.phones import MissingPhonemizerError, Phonemizer, join_marks
+from imfbench.features.phones import MissingPhonemizerError, Phonemizer, TextError, join_marks
 from imfbench.speak import Request, SpeakError, speak
 from imfbench.training import build_method
 
@@ -137,7 +139,7 @@ def test_requests_that_cannot_be_met(artefact: Path, tmp_path: Path) -> None:
         speak(request("o3s"), tmp_path / "said")
     with pytest.raises(ArtefactError, match="task is token2mel"):
         speak(request("embedded:token2mel"), tmp_path / "said", "cpu", scored=False)
-    with pytest.raises(FileNotFoundError, match="no audio file"):
+    with pytest.raises(SpeakError, match="the prompt cannot be used: no audio file"):
         speak(request(str(artefact), prompt=tmp_path / "no.wav"), tmp_path / "said")
 
 
@@ -145,3 +147,31 @@ def test_a_missing_phonemizer_says_how_to_install_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(MissingPhonemizerError, match=r"pip install 'imfbench\[g2p\]'"):
         Phonemizer()
+
+
+def test_the_command_says_a_text(artefact: Path, tmp_path: Path) -> None:
+    out = tmp_path / "evening.wav"
+    arguments = ["synthesize", "--text", "Good evening.", "--prompt", str(PROMPT), "--prompt-text", PROMPT_TEXT]
+    arguments += ["--method", str(artefact), "--nfe", "2", "--no-score", "--device", "cpu"]
+    result = CliRunner().invoke(main, [*arguments, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert soundfile.info(out).frames > 8_000
+    assert "rtf_network" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name an experiment"),
+        (["--text", "Hello."], "--text needs --prompt"),
+        (["quickstart", "--text", "Hello.", "--prompt", "x.wav"], "exclude each other"),
+        (["--text", "Hello.", "--prompt", "x.wav", "--nfe", "a"], "no list of numbers from 1 to 256"),
+        (["--text", "Hello.", "--prompt", "x.wav", "--method", "nobody"], "no text2mel network of 'nobody' ships"),
+        (["--text", "Hello.", "--prompt", "x.wav", "--method", "embedded:token2mel"], "no audio file x.wav"),
+    ],
+)
+def test_commands_that_cannot_be_met_end_with_2(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(main, ["synthesize", *arguments])
+    assert result.exit_code == 2
+    assert words in result.output
+    assert "Traceback" not in result.output

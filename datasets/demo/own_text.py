@@ -10,7 +10,7 @@ import torch
 
 from imfbench.data import make_text_condition
 from imfbench.features import mel
-from imfbench.features.phones import EDGE, Phonemizer
+from imfbench.features.phones import EDGE, Phonemizer, TextError
 from imfbench.method import Condition
 
 PROMPT_SECONDS = (1.0, 10.0)
@@ -20,10 +20,6 @@ LONGEST = 16.0
 _BEFORE, _AFTER = 0.34, 0.65
 _LOUDNESS = 0.093
 _QUIET = 10 ** (-40 / 20)
-
-
-class TextError(ValueError):
-    """A text or prompt that cannot be spoken or followed; the message says why."""
 
 
 def own_condition(

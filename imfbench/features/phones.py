@@ -18,6 +18,10 @@ _BRITISH = [("e^ə", "ɛː"), ("iə", "ɪə"), ("ə^ʊ", "Q"), ("o^ʊ", "Q")]
 _LAST = [("^", ""), ("e", "A")]
 
 
+class TextError(ValueError):
+    """A text or prompt that cannot be spoken or followed; the message says why."""
+
+
 class MissingPhonemizerError(RuntimeError):
     """espeak-ng's packages are not installed; the message holds the command that installs them."""
 
