@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from imfbench.config_file import ConfigError
+from imfbench.plugins import PluginWarning, load_file
 
 STAGE_HELP = {
     "train": "Train the artefacts of an experiment: a killed training goes on where its last checkpoint stands.",
@@ -37,7 +39,48 @@ class UserError(click.ClickException):
         click.echo(f"imfbench: {self.format_message()}", file=file or sys.stderr)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """Commands that all take ``--plugin``, before their names or after, and whose warnings of plug-ins are one paragraph."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.params.append(plugin_option())
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, with the option."""
+        cmd.params.append(plugin_option())
+        super().add_command(cmd, name)
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run the command line."""
+        with warnings.catch_warnings():
+            usual = warnings.showwarning
+
+            def show(message: Any, category: type[Warning], *where: Any, **how: Any) -> None:
+                if issubclass(category, PluginWarning):
+                    click.echo(f"imfbench: warning: {message}", err=True)
+                else:
+                    usual(message, category, *where, **how)
+
+            warnings.showwarning = show
+            return super().main(*arguments, **settings)
+
+
+def plugin_option() -> click.Option:
+    """``--plugin FILE.py``: the file is imported before the command begins."""
+
+    def load(_context: click.Context, _option: click.Parameter, files: tuple[Path, ...]) -> None:
+        for file in files:
+            load_file(file)
+
+    return click.Option(
+        ["--plugin"], multiple=True, expose_value=False, callback=load, metavar="FILE.py",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="A file with methods, datasets, metrics … of your own; may be repeated.",
+    )  # fmt: skip
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="imfbench")
 def main() -> None:
     """The laboratory and measuring stick of few-step text-to-speech.
@@ -184,13 +227,13 @@ class user_errors:
         from imfbench.flow.grids import GridError
         from imfbench.flow.solvers import SolverError
         from imfbench.pipeline.context import NotReadyError, RunError
-        from imfbench.registry import UnknownNameError
+        from imfbench.registry import BrokenEntryError, UnknownNameError
         from imfbench.store import StoreError
         from imfbench.weights import DamagedModelError, MissingModelError
 
         told = (
-            ArtefactError, DamagedModelError, GridError, MissingModelError, NotReadyError, RunError, SolverError,
-            StoreError, UnknownNameError,
+            ArtefactError, BrokenEntryError, DamagedModelError, GridError, MissingModelError, NotReadyError, RunError,
+            SolverError, StoreError, UnknownNameError,
         )  # fmt: skip
         if isinstance(error, told):
             raise UserError(str(error)) from None
