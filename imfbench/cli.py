@@ -8,15 +8,18 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imfbench.config_file import ConfigError
 from imfbench.plugins import PluginWarning, load_file
+
+if TYPE_CHECKING:
+    from imfbench.doctor import Finding
 
 STAGE_HELP = {
     "train": "Train the artefacts of an experiment: a killed training goes on where its last checkpoint stands.",
@@ -203,12 +206,84 @@ def doctor_command() -> None:
     """
     from imfbench.doctor import examine
 
-    wrong = 0
-    for finding in examine():
-        mark = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow")}
-        click.echo(f"{mark.get(finding.level, click.style('bad ', fg='red'))} {finding.subject}: {finding.message}")
-        wrong += finding.level == "bad"
+    sys.exit(1 if _print(examine()) else 0)
+
+
+@main.command("check")
+@click.option("--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting of what is checked.")
+def check_command(settings: tuple[str, ...]) -> None:
+    """Check plug-ins: the contract of all that they register, and a run on two utterances. Exit code 1 if something is wrong.
+
+    Checks the files given by --plugin; without one, the plug-ins of installed packages.
+
+    \b
+    Example:
+      imfbench check --plugin my_method.py
+      imfbench check --plugin my_corpus.py --set my-corpus.root=recordings
+    """
+    from imfbench import plugins
+
+    with user_errors():
+        from imfbench.check import check, settings_of
+
+        if not plugins.plugins():
+            plugins.load_installed()
+        found = plugins.plugins()
+        if not found:
+            raise UserError("nothing to check: name a file, imfbench check --plugin FILE.py; no package has a plug-in")
+        chosen = settings_of(settings, found)
+        _quiet()
+        wrong = sum(_print(check(plugin, chosen)) for plugin in found)
+    outcome = "all is well" if not wrong else "1 thing is wrong" if wrong == 1 else f"{wrong} things are wrong"
+    click.echo(f"{', '.join(plugin.name for plugin in found)}: {outcome}")
     sys.exit(1 if wrong else 0)
+
+
+@main.command("new-method")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder of the files [this one].")
+def new_method_command(name: str, out: Path) -> None:
+    """Write a method to begin with, NAME.py, and its test: it trains and samples as it stands.
+
+    \b
+    Example:
+      imfbench new-method my-method
+    """
+    with user_errors():
+        from imfbench.new_method import write
+
+        file, test = write(name, out)
+    click.echo(f"wrote {file} and {test}; go on with")
+    click.echo(f"  imfbench check --plugin {file}")
+    click.echo(f"  pytest {test}")
+    click.echo(
+        f"  imfbench run quickstart --plugin {file} --set 'systems=[{{method: {name}, nfe: [1, 2]}}]' --out runs/{name}"
+    )
+
+
+def _print(findings: Iterable[Finding]) -> int:
+    """Print findings as they come; how many are bad."""
+    wrong = 0
+    marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow")}
+    for finding in findings:
+        mark = marks.get(finding.level, click.style("bad ", fg="red"))
+        click.echo(f"{mark} {finding.subject}: {finding.message}")
+        wrong += finding.level == "bad"
+    return wrong
+
+
+def _quiet() -> None:
+    """What the trial's jobs log stands in the findings."""
+    import logging
+
+    import torch
+
+    from imfbench.pipeline.context import available_cores
+    from imfbench.progress import Reporting, log
+
+    Reporting().set_up_logging()
+    log.setLevel(logging.CRITICAL)
+    torch.set_num_threads(available_cores())
 
 
 class user_errors:
@@ -226,14 +301,15 @@ class user_errors:
         from imfbench.artefact import ArtefactError
         from imfbench.flow.grids import GridError
         from imfbench.flow.solvers import SolverError
+        from imfbench.new_method import NewMethodError
         from imfbench.pipeline.context import NotReadyError, RunError
         from imfbench.registry import BrokenEntryError, UnknownNameError
         from imfbench.store import StoreError
         from imfbench.weights import DamagedModelError, MissingModelError
 
         told = (
-            ArtefactError, BrokenEntryError, DamagedModelError, GridError, MissingModelError, NotReadyError, RunError,
-            SolverError, StoreError, UnknownNameError,
+            ArtefactError, BrokenEntryError, DamagedModelError, GridError, MissingModelError, NewMethodError,
+            NotReadyError, RunError, SolverError, StoreError, UnknownNameError,
         )  # fmt: skip
         if isinstance(error, told):
             raise UserError(str(error)) from None

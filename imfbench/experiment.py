@@ -154,7 +154,7 @@ def report(context: Context, name: str) -> None:
         summarise(context, cell)
     log.info("writing the report %s", name)
     files = REPORTS.get(name)().write(context.folder.path)
-    log.info("%s: %d files in %s", name, len(files), ", ".join(sorted({str(file.parent) for file in files})))
+    log.info("%s: wrote %s", name, ", ".join(file.name for file in files))
 
 
 def _failed(context: Context, job: Job, error: Exception) -> None:

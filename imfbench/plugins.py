@@ -152,13 +152,30 @@ def source_of(kind: str, name: str) -> Plugin | None:
     return None
 
 
+def place_of(error: BaseException, path: Path | None) -> str:
+    """ "line 3: NameError: …": the line of the plug-in's own file, or with its name that of another that is to blame."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    ours = str(Path(__file__).parent) + os.sep
+    places = [(file, line) for file, line in places if not file.startswith(("<frozen", ours))]
+    if not isinstance(error, SyntaxError):
+        places = [place for place in places if place[0] == str(path)] or places
+    places = [place for place in places if "importlib" not in Path(place[0]).parts]
+    what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    if not places:
+        return what
+    file, line = places[-1]
+    return f"line {line}: {what}" if file == str(path) else f"{file}, line {line}: {what}"
+
+
 def _load(plugin: Plugin, bring_in: Callable[[], Any], remedy: str) -> Plugin:
     _plugins.append(plugin)
     _importing.append(plugin)
     try:
         bring_in()
     except (Exception, SystemExit) as error:
-        plugin.error = _told(error, plugin.path)
+        plugin.error = place_of(error, plugin.path)
         for registry, name in plugin.gives:
             registry.remove(name)
         plugin.gives.clear()
@@ -178,20 +195,3 @@ def _file_of(point: metadata.EntryPoint) -> Path | None:
     except (Exception, SystemExit):  # finding a module imports its parents, and one of them may be what is broken
         return None
     return Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
-
-
-def _told(error: BaseException, path: Path | None) -> str:
-    """ "line 3: NameError: …": the line of the plug-in's own file, or with its name that of another that is to blame."""
-    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename:
-        places.append((error.filename, error.lineno))
-    ours = str(Path(__file__).parent) + os.sep
-    places = [(file, line) for file, line in places if not file.startswith(("<frozen", ours))]
-    if not isinstance(error, SyntaxError):
-        places = [place for place in places if place[0] == str(path)] or places
-    places = [place for place in places if "importlib" not in Path(place[0]).parts]
-    what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
-    if not places:
-        return what
-    file, line = places[-1]
-    return f"line {line}: {what}" if file == str(path) else f"{file}, line {line}: {what}"

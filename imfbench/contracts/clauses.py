@@ -6,7 +6,10 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONTRACTS = {
     "method": "imfbench.contracts.methods",
@@ -100,3 +103,11 @@ def expect_error(
     except Exception as error:
         raise BrokenContract(expected, f"{type(error).__name__}: {error}") from error
     raise BrokenContract(expected, "no error")
+
+
+def expect_same(found: Tensor, expected: Tensor, what: str, rtol: float = 1.3e-6, atol: float = 1e-5) -> None:
+    """Raise ``BrokenContract`` unless two tensors agree; ``what`` says what ``expected`` is."""
+    shapes = tuple(found.shape), tuple(expected.shape)
+    expect(shapes[0] == shapes[1], f"{what}, of shape {shapes[1]}", f"one of shape {shapes[0]}")
+    close = bool(((found - expected).abs() <= atol + rtol * expected.abs()).all())
+    expect(close, what, f"one that differs from it by up to {float((found - expected).abs().max()):.2g}")

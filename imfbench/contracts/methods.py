@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from imfbench.contracts.batches import fill, make_batch, make_state, make_text_batch, query, row_alone
-from imfbench.contracts.clauses import Clause, about, expect, expect_error
+from imfbench.contracts.clauses import Clause, about, expect, expect_error, expect_same
 from imfbench.flow.counting import CountMismatchError, count_network, declared_counts
 from imfbench.flow.grids import GRIDS, make_grid
 from imfbench.flow.solvers import SOLVERS
@@ -123,7 +123,7 @@ def a_teacher_is_needed_for_training_and_not_for_sampling(part: Trained) -> None
     z, t, r = query(part.batch)
     with torch.no_grad():
         alone, beside = (m.velocity(z, t, r, part.batch.condition) for m in (loaded, trained))
-    _expect_same(alone, beside, "the same velocity without the teacher")
+    expect_same(alone, beside, "the same velocity without the teacher")
 
 
 def loss_reaches_the_network_and_not_the_teacher(part: Trained) -> None:
@@ -270,7 +270,7 @@ def a_student_equals_its_teacher_at_initialisation(part: Trained) -> None:
         assert expected.abs().max() > 0.01  # zeros would agree with anything
         for r in (t, t + 0.3, torch.ones_like(t)):
             found = method.velocity(z, t, r, part.batch.condition)
-            _expect_same(found, expected, f"the teacher's velocity at t = {t[0]:g}, r = {r[0]:g}")
+            expect_same(found, expected, f"the teacher's velocity at t = {t[0]:g}, r = {r[0]:g}")
 
 
 def measured_counts_are_the_declared_ones(part: Trained) -> None:
@@ -300,7 +300,7 @@ def a_row_does_not_depend_on_its_neighbours_or_its_padding(part: Trained) -> Non
     with torch.no_grad():
         together = method.velocity(z, t, r, part.batch.condition)[row, :frames]
         single = method.velocity(z[row : row + 1, :frames], t[:1], r[:1], condition)[0]
-    _expect_same(together, single, "the velocity of the utterance alone", rtol=1e-4)
+    expect_same(together, single, "the velocity of the utterance alone", rtol=1e-4)
 
 
 TRAINED = (
@@ -318,14 +318,6 @@ TRAINED = (
     measured_counts_are_the_declared_ones,
     a_row_does_not_depend_on_its_neighbours_or_its_padding,
 )
-
-
-def _expect_same(found: Tensor, expected: Tensor, what: str, rtol: float = 1.3e-6, atol: float = 1e-5) -> None:
-    expect(found.shape == expected.shape, f"{what}, of shape {tuple(expected.shape)}", _like(found))
-    distance = float((found - expected).abs().max())
-    expect(
-        torch.allclose(found, expected, rtol=rtol, atol=atol), what, f"one that differs from it by up to {distance:.2g}"
-    )
 
 
 def _like(x: Tensor) -> str:
