@@ -45,16 +45,23 @@ def save_artefact(folder: Path, method_name: str, method: Method, card: dict[str
         method: Its network is stored.
         card: How it was made; ``sha256`` is added.
         half: Store fp16 (for what ships).
+
+    Raises:
+        ArtefactError: The network's class is not registered.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network = method.network
+    backbone = BACKBONES.name_of(type(network))
+    if backbone is None:
+        told = f"{type(network).__name__} is no registered backbone, so its weights could not be read again"
+        raise ArtefactError(f"{told}: register it under a name")
     state = {
         name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
     metadata = {
         "format": FORMAT,
-        "backbone": next(name for name in BACKBONES if BACKBONES.get(name) is type(network)),
+        "backbone": backbone,
         "backbone_config": network.config.model_dump(mode="json"),  # type: ignore[operator, union-attr]
         "second_time": bool(network.has_second_time),
         "method": method_name,

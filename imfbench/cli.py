@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imfbench.cli_speak import OWN, own_text_options, say
 from imfbench.config_file import ConfigError
+from imfbench.plugins import PluginWarning, load_file
+
+if TYPE_CHECKING:
+    from imfbench.doctor import Finding
 
 STAGE_HELP = {
     "train": "Train the artefacts of an experiment: a killed training goes on where its last checkpoint stands.",
@@ -38,7 +43,48 @@ class UserError(click.ClickException):
         click.echo(f"imfbench: {self.format_message()}", file=file or sys.stderr)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """Commands that all take ``--plugin``, before their names or after, and whose warnings of plug-ins are one paragraph."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.params.append(plugin_option())
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, with the option."""
+        cmd.params.append(plugin_option())
+        super().add_command(cmd, name)
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run the command line."""
+        with warnings.catch_warnings():
+            usual = warnings.showwarning
+
+            def show(message: Any, category: type[Warning], *where: Any, **how: Any) -> None:
+                if issubclass(category, PluginWarning):
+                    click.echo(f"imfbench: warning: {message}", err=True)
+                else:
+                    usual(message, category, *where, **how)
+
+            warnings.showwarning = show
+            return super().main(*arguments, **settings)
+
+
+def plugin_option() -> click.Option:
+    """``--plugin FILE.py``: the file is imported before the command begins."""
+
+    def load(_context: click.Context, _option: click.Parameter, files: tuple[Path, ...]) -> None:
+        for file in files:
+            load_file(file)
+
+    return click.Option(
+        ["--plugin"], multiple=True, expose_value=False, callback=load, metavar="FILE.py",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="A file with methods, datasets, metrics … of your own; may be repeated.",
+    )  # fmt: skip
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="imfbench")
 def main() -> None:
     """The laboratory and measuring stick of few-step text-to-speech.
@@ -197,12 +243,84 @@ def doctor_command() -> None:
     """
     from imfbench.doctor import examine
 
-    wrong = 0
-    for finding in examine():
-        mark = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow")}
-        click.echo(f"{mark.get(finding.level, click.style('bad ', fg='red'))} {finding.subject}: {finding.message}")
-        wrong += finding.level == "bad"
+    sys.exit(1 if _print(examine()) else 0)
+
+
+@main.command("check")
+@click.option("--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting of what is checked.")
+def check_command(settings: tuple[str, ...]) -> None:
+    """Check plug-ins: the contract of all that they register, and a run on two utterances. Exit code 1 if something is wrong.
+
+    Checks the files given by --plugin; without one, the plug-ins of installed packages.
+
+    \b
+    Example:
+      imfbench check --plugin my_method.py
+      imfbench check --plugin my_corpus.py --set my-corpus.root=recordings
+    """
+    from imfbench import plugins
+
+    with user_errors():
+        from imfbench.check import check, settings_of
+
+        if not plugins.plugins():
+            plugins.load_installed()
+        found = plugins.plugins()
+        if not found:
+            raise UserError("nothing to check: name a file, imfbench check --plugin FILE.py; no package has a plug-in")
+        chosen = settings_of(settings, found)
+        _quiet()
+        wrong = sum(_print(check(plugin, chosen)) for plugin in found)
+    outcome = "all is well" if not wrong else "1 thing is wrong" if wrong == 1 else f"{wrong} things are wrong"
+    click.echo(f"{', '.join(plugin.name for plugin in found)}: {outcome}")
     sys.exit(1 if wrong else 0)
+
+
+@main.command("new-method")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder of the files [this one].")
+def new_method_command(name: str, out: Path) -> None:
+    """Write a method to begin with, NAME.py, and its test: it trains and samples as it stands.
+
+    \b
+    Example:
+      imfbench new-method my-method
+    """
+    with user_errors():
+        from imfbench.new_method import write
+
+        file, test = write(name, out)
+    click.echo(f"wrote {file} and {test}; go on with")
+    click.echo(f"  imfbench check --plugin {file}")
+    click.echo(f"  pytest {test}")
+    click.echo(
+        f"  imfbench run quickstart --plugin {file} --set 'systems=[{{method: {name}, nfe: [1, 2]}}]' --out runs/{name}"
+    )
+
+
+def _print(findings: Iterable[Finding]) -> int:
+    """Print findings as they come; how many are bad."""
+    wrong = 0
+    marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow")}
+    for finding in findings:
+        mark = marks.get(finding.level, click.style("bad ", fg="red"))
+        click.echo(f"{mark} {finding.subject}: {finding.message}")
+        wrong += finding.level == "bad"
+    return wrong
+
+
+def _quiet() -> None:
+    """What the trial's jobs log stands in the findings."""
+    import logging
+
+    import torch
+
+    from imfbench.pipeline.context import available_cores
+    from imfbench.progress import Reporting, log
+
+    Reporting().set_up_logging()
+    log.setLevel(logging.CRITICAL)
+    torch.set_num_threads(available_cores())
 
 
 class user_errors:
@@ -221,15 +339,16 @@ class user_errors:
         from imfbench.features.phones import MissingPhonemizerError, TextError
         from imfbench.flow.grids import GridError
         from imfbench.flow.solvers import SolverError
+        from imfbench.new_method import NewMethodError
         from imfbench.pipeline.context import NotReadyError, RunError
-        from imfbench.registry import UnknownNameError
+        from imfbench.registry import BrokenEntryError, UnknownNameError
         from imfbench.speak import SpeakError
         from imfbench.store import StoreError
         from imfbench.weights import DamagedModelError, MissingModelError
 
         told = (
-            ArtefactError, DamagedModelError, GridError, MissingModelError, MissingPhonemizerError, NotReadyError,
-            RunError, SolverError, SpeakError, StoreError, TextError, UnknownNameError,
+            ArtefactError, BrokenEntryError, DamagedModelError, GridError, MissingModelError, MissingPhonemizerError,
+            NewMethodError, NotReadyError, RunError, SolverError, SpeakError, StoreError, TextError, UnknownNameError,
         )  # fmt: skip
         if isinstance(error, told):
             raise UserError(str(error)) from None

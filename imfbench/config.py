@@ -179,6 +179,8 @@ class ExperimentConfig(_Strict):
         "f0cv": {},
     }
     vocoder: str = "hifigan"
+    reports: Annotated[list[str], BeforeValidator(_one_or_more)] = ["leaderboard"]
+    """What is written when all is scored."""
     noise_seeds: Annotated[list[int], BeforeValidator(_one_or_more)] = [0]
     """Seeds of the initial noise; each is a row of its own, averaged per utterance before anything is compared."""
     device: str = "auto"
@@ -200,10 +202,9 @@ class ExperimentConfig(_Strict):
 
     @property
     def hash(self) -> str:
-        """sha256 of everything that decides the figures (not: name, device, threads, caches)."""
-        decides = self.model_dump(
-            mode="json", exclude={"name", "device", "threads", "overwrite", "score_cache", "then"}
-        )
+        """sha256 of everything that decides the figures (not: name, device, threads, caches, reports)."""
+        without = {"name", "device", "threads", "overwrite", "score_cache", "reports", "then"}
+        decides = self.model_dump(mode="json", exclude=without)
         return content_hash([decides, *(part.hash for part in self.then)] if self.then else decides)
 
 

@@ -10,7 +10,18 @@ from pydantic import BaseModel, ValidationError
 
 from imfbench.config import TEACHER_DISTANCE, Data, ExperimentConfig, System, TeacherRows
 from imfbench.config_file import ConfigError, Key, Problem
-from imfbench.registry import BACKBONES, DATASETS, METHODS, METRICS, VOCODERS, Registry, UnknownNameError, nearest
+from imfbench.plugins import left_out
+from imfbench.registry import (
+    BACKBONES,
+    DATASETS,
+    METHODS,
+    METRICS,
+    REPORTS,
+    VOCODERS,
+    Registry,
+    UnknownNameError,
+    nearest,
+)
 
 
 def problems(error: ValidationError, base: Key, values: Any, model: type[BaseModel]) -> list[Problem]:
@@ -65,11 +76,13 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
 
     def known(registry: Registry[Any], name: str, path: Key) -> None:
         if name not in registry:
-            found.append(Problem(path, f"unknown {registry.kind} {name!r}: {nearest(name, registry.names())}"))
+            found.append(Problem(path, registry.unknown(name)))
 
     for data, path in _data(config):
         known(DATASETS, data.name, (*path, "name"))
     known(VOCODERS, config.vocoder, ("vocoder",))
+    for i, name in enumerate(config.reports):
+        known(REPORTS, name, ("reports", i))
     for name in config.metrics:
         known(METRICS, name, ("metrics", name))
     solvers: list[tuple[str, Key]] = [(s.solver, ("systems", i, "solver")) for i, s in enumerate(config.systems)]
@@ -97,9 +110,8 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
             scores = [TEACHER_DISTANCE, *METRICS.names()]
             for name in system.search.score:
                 if name not in scores:
-                    found.append(
-                        Problem(("systems", i, "search", "score"), f"unknown score {name!r}: {nearest(name, scores)}")
-                    )
+                    told = f"unknown score {name!r}: {left_out(name, nearest(name, scores))}"
+                    found.append(Problem(("systems", i, "search", "score"), told))
     return found
 
 

@@ -34,6 +34,7 @@ def examine() -> Iterator[Finding]:
     yield _disk()
     yield from _models()
     yield from _artefacts()
+    yield from _plugins()
     yield from _corpus()
 
 
@@ -128,19 +129,35 @@ def _artefacts() -> Iterator[Finding]:
         yield Finding("bad", "embedded artefacts", "none; the installation is incomplete: install imfbench again")
 
 
+def _plugins() -> Iterator[Finding]:
+    from imfbench import plugins
+
+    plugins.load_installed()
+    for plugin in plugins.plugins():
+        given = ", ".join(f"{registry.kind} {name}" for registry, name in plugin.gives) or "it registers nothing"
+        if plugin.error:
+            yield Finding("note", f"plug-in {plugin.name}", f"left out, it cannot be imported: {plugin.error}")
+        else:
+            yield Finding("ok", f"plug-in {plugin.name}", given)
+
+
 def _corpus() -> Iterator[Finding]:
+    from imfbench.plugins import source_of
     from imfbench.registry import DATASETS
 
     for name in DATASETS.names():
         try:
             dataset = DATASETS.get(name)()
             problems = dataset.verify() if hasattr(dataset, "verify") else []
+            revision = dataset.revision
         except TypeError:
             continue  # one that needs to be told where it lies
-        except (OSError, ValueError) as error:
-            yield Finding("bad", f"dataset {name}", f"{error}; install imfbench again")
+        except Exception as error:
+            ours = source_of("dataset", name) is None  # a run that does not use another's dataset is none the worse
+            remedy = "install imfbench again" if ours else "it is a plug-in's"
+            yield Finding("bad" if ours else "note", f"dataset {name}", f"{type(error).__name__}: {error}; {remedy}")
             continue
         for problem in problems[:5]:
             yield Finding("bad", f"dataset {name}", problem)
         if not problems:
-            yield Finding("ok", f"dataset {name}", f"revision {dataset.revision}, every file as listed")
+            yield Finding("ok", f"dataset {name}", f"revision {revision}, every file as listed")

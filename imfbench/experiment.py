@@ -152,8 +152,9 @@ def report(context: Context, name: str) -> None:
     context.folder.show_only(cell.folder.key for cell in cells)
     for cell in cells:
         summarise(context, cell)
-    log.info("writing the %s and its plots", name)
-    REPORTS.get(name)().write(context.folder.path)
+    log.info("writing the report %s", name)
+    files = REPORTS.get(name)().write(context.folder.path)
+    log.info("%s: wrote %s", name, ", ".join(file.name for file in files))
 
 
 def _failed(context: Context, job: Job, error: Exception) -> None:

@@ -38,8 +38,8 @@ def listing(what: str) -> dict[str, str]:
     for name in REGISTRIES[what].names():
         try:
             found[name] = first_line(REGISTRIES[what].get(name))
-        except ImportError as error:  # a plug-in whose requirements are not installed is still there
-            found[name] = f"(cannot be imported: {error})"
+        except registry.BrokenEntryError as error:  # a plug-in whose requirements are not installed is still there
+            found[name] = f"(cannot be imported: {error.__cause__})"
     return found
 
 

@@ -1,25 +1,21 @@
 """One generic registry for everything that has a name: methods, datasets, metrics, backbones, vocoders, reports.
 
 An entry is an object, or a lazy ``"module:attribute"`` target that is imported when it is first asked for, so that listing
-names imports nothing heavy of ours. Other packages add entries by plug-ins: an entry point of the group ``imfbench.plugins``
-names a module, and importing it registers what it holds.
+names imports nothing heavy of ours. Other people add entries by plug-ins (:mod:`imfbench.plugins`).
 """
 
 from __future__ import annotations
 
 import difflib
-import functools
 import importlib
 import pkgutil
-import warnings
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from typing import Any, Generic, TypeVar
+
+from imfbench import plugins
 
 T = TypeVar("T")
 Entry = TypeVar("Entry", bound=Callable[..., Any])
-
-PLUGINS = "imfbench.plugins"
 
 
 class UnknownNameError(KeyError):
@@ -35,25 +31,8 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
 
 
-@functools.cache
-def _unread_plugins() -> list[metadata.EntryPoint]:
-    return list(metadata.entry_points(group=PLUGINS))
-
-
-def load_plugins() -> None:
-    """Import the modules of all installed plug-ins, once a process; a broken one is left out with a warning."""
-    unread = _unread_plugins()
-    while unread:  # a plug-in may itself ask a registry for names: each leaves the list before it is imported
-        plugin = unread.pop(0)
-        try:
-            plugin.load()
-        except (Exception, SystemExit) as error:
-            warnings.warn(
-                f"plug-in {plugin.name!r} ({plugin.value}) was left out, its import failed: "
-                f"{type(error).__name__}: {error}. Repair it or uninstall its package",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+class BrokenEntryError(ImportError):
+    """A name that is registered, but what it stands for cannot be imported; the message says why."""
 
 
 class Registry(Generic[T]):
@@ -94,30 +73,56 @@ class Registry(Generic[T]):
             )
         if present is None or isinstance(present, str):
             self._entries[name] = target
+        if present is None and not _path(target).startswith("imfbench."):
+            plugins.note(self, name)
+
+    def remove(self, name: str) -> None:
+        """Take an entry back: what registered it failed later on."""
+        self._entries.pop(name, None)
 
     def get(self, name: str) -> T:
         """The entry called ``name``, imported if it is lazy.
 
         Raises:
             UnknownNameError: No such name; the message suggests the nearest ones.
+            BrokenEntryError: What it stands for cannot be imported.
         """
         if name not in self._entries and name in (modules := self._modules()):
-            importlib.import_module(modules[name])  # its decorator registers the entry
+            self._import(name, modules[name])  # its decorator registers the entry
         if name not in self._entries:
-            load_plugins()
+            plugins.load_installed()
         if name not in self._entries:
-            raise UnknownNameError(f"unknown {self.kind} {name!r}: {nearest(name, self.names())}")
+            raise UnknownNameError(self.unknown(name))
         target = self._entries[name]
         if isinstance(target, str):
             module, _, attribute = target.partition(":")
-            target = self._entries[name] = getattr(importlib.import_module(module), attribute)
+            target = self._entries[name] = self._import(name, module, attribute)
         found: T = target
         return found
 
+    def unknown(self, name: str) -> str:
+        """A sentence for a name that is not registered: a plug-in that was left out and names it, or the nearest names."""
+        return f"unknown {self.kind} {name!r}: {plugins.left_out(name, nearest(name, self.names()))}"
+
+    def name_of(self, entry: Any) -> str | None:
+        """The name under which a class or function is registered; imports nothing, so that no broken entry is met."""
+        return next((name for name, known in self._entries.items() if known is entry or known == _path(entry)), None)
+
     def names(self) -> list[str]:
         """All registered names, sorted; those of plug-ins too."""
-        load_plugins()
+        plugins.load_installed()
         return sorted({*self._entries, *self._modules()})
+
+    def _import(self, name: str, module: str, attribute: str | None = None) -> Any:
+        try:
+            found = importlib.import_module(module)
+            return found if attribute is None else getattr(found, attribute)
+        except Exception as error:
+            told = f"{module}{'' if attribute is None else f':{attribute}'}"
+            raise BrokenEntryError(
+                f"{self.kind} {name!r} ({told}) cannot be imported: {type(error).__name__}: {error}; install what it "
+                "needs, or leave it out"
+            ) from error
 
     def _modules(self) -> dict[str, str]:
         if self._package is None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from imfbench.plugins import source_of
+from imfbench.registry import METRICS, BrokenEntryError
 
 Group = Literal["sampling", "quality", "cost", "training", "record"]
 Better = Literal["lower", "higher", ""]
@@ -86,19 +90,43 @@ _KNOWN = {
 
 
 def quality(name: str) -> Quality:
-    """The quality figure in column ``name``; a MOS has its predictor in the column's name and in the title."""
+    """The quality figure in column ``name``; a MOS has its predictor in the column's name and in the title.
+
+    A figure of a plug-in's metric has the metric's direction. Where the plug-in is not loaded it has none: it is shown, and
+    not ranked.
+    """
     if name in _KNOWN:
         return _KNOWN[name]
+    if not name.startswith("mos_"):
+        return _of_plugins().get(name) or Quality(name, name, name, name, "", decimals=3)
     predictor = name.removeprefix("mos_")
     signature = "mos" if predictor == "distillmos" else predictor
     return Quality(name, name, signature, f"MOS ({_PREDICTORS.get(predictor, predictor)})", "higher")
 
 
+def _of_plugins() -> dict[str, Quality]:
+    """The figures of metrics that do not ship, by their columns."""
+    directions: dict[bool | None, Better] = {True: "higher", False: "lower", None: ""}
+    found = {}
+    for metric in METRICS.names():
+        if source_of("metric", metric) is not None:
+            with contextlib.suppress(BrokenEntryError):
+                cls = METRICS.get(metric)
+                for column in cls.summary_columns:
+                    found[column] = Quality(
+                        column, column, metric, column, directions[cls.higher_is_better], decimals=3
+                    )
+    return found
+
+
 def qualities(rows: Iterable[Mapping[str, Any]]) -> list[Quality]:
-    """The quality figures that these rows name, measured or not: WER, SIM, each MOS predictor's, F0 variation."""
+    """The quality figures that these rows name, measured or not: WER, SIM, each MOS predictor's, F0 variation, others'."""
+    rows = list(rows)
     names = {name for row in rows for name in (*row, *(row.get("not_measured") or {}))}
     mos = sorted(n for n in names if n.startswith("mos_") and not n.endswith(("_low", "_high", "_n")))
-    return [quality(name) for name in ("wer", "sim", *mos, "f0cv") if name in names]
+    scored = {metric for row in rows for metric in row.get("signatures") or {}}
+    others = sorted(({*_of_plugins()} | scored) - {*_KNOWN, *mos})
+    return [quality(name) for name in ("wer", "sim", *mos, "f0cv", *others) if name in names]
 
 
 _SAMPLED = "if a network was sampled"

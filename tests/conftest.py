@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from imfbench import plugins
 from imfbench.datasets.demo import corpus
 from imfbench.features.audio import load_audio
 from imfbench.metrics import ScoreItem
@@ -30,3 +31,15 @@ def demo_test_items() -> Callable[[int], list[ScoreItem]]:
         return found
 
     return items
+
+
+@pytest.fixture
+def fresh_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No plug-in is known when the test begins, and those that it loads are gone when it ends."""
+    monkeypatch.setattr(plugins, "_plugins", [])
+    plugins._unread.cache_clear()
+    yield
+    plugins._unread.cache_clear()
+    for plugin in plugins._plugins:
+        for registry, name in plugin.gives:
+            registry.remove(name)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imfbench import registry as registry_module
-from imfbench.registry import METHODS, PLUGINS, Registry, UnknownNameError
+from imfbench.plugins import GROUP
+from imfbench.registry import METHODS, BrokenEntryError, Registry, UnknownNameError
 
 
 def test_decorated_and_lazy_entries() -> None:
@@ -32,7 +32,7 @@ def test_a_lazy_target_is_imported_when_it_is_asked_for() -> None:
     registry: Registry = Registry("thing")
     registry.add("broken", "no_such_module_anywhere:Thing")
     assert "broken" in registry
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(BrokenEntryError, match=r"thing 'broken' \(no_such_module_anywhere:Thing\) cannot be imported"):
         registry.get("broken")
 
 
@@ -74,6 +74,17 @@ def test_a_new_file_in_the_package_is_known_by_existing(tmp_path: Path, monkeypa
         )  # its file is not imported yet
 
 
+def test_a_class_is_found_by_its_name_without_an_import() -> None:
+    from collections import Counter, OrderedDict
+
+    registry: Registry = Registry("thing")
+    registry.add("broken", "no_such_module_anywhere:Thing")
+    registry.add("lazy", "collections:OrderedDict")
+    registry.add("here", Counter)
+    assert [registry.name_of(cls) for cls in (OrderedDict, Counter, dict)] == ["lazy", "here", None]
+
+
+@pytest.mark.usefixtures("fresh_plugins")
 def test_plugins_are_imported_once_when_needed_and_a_broken_one_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,9 +101,8 @@ def test_plugins_are_imported_once_when_needed_and_a_broken_one_is_a_warning(
         "import test_plugin_home as home\nhome.THINGS.add('ours', 'collections:Counter')\n"
     )
     modules = {"broken": "no_such_module_anywhere", "works": "plugin_that_works", "collides": "plugin_that_collides"}
-    points = [metadata.EntryPoint(name, module, PLUGINS) for name, module in modules.items()]
-    monkeypatch.setattr(metadata, "entry_points", lambda *, group: points if group == PLUGINS else [])
-    registry_module._unread_plugins.cache_clear()
+    points = [metadata.EntryPoint(name, module, GROUP) for name, module in modules.items()]
+    monkeypatch.setattr(metadata, "entry_points", lambda *, group: points if group == GROUP else [])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # who asks for what is there hears nothing of plug-ins
@@ -112,6 +122,5 @@ def test_plugins_are_imported_once_when_needed_and_a_broken_one_is_a_warning(
             assert home.THINGS.names() == ["ours", "theirs"]
         assert len(home.imports) == 1
     finally:
-        registry_module._unread_plugins.cache_clear()
         for module in modules.values():
             sys.modules.pop(module, None)

@@ -174,7 +174,7 @@ def available_cores() -> int:
 
 def method_name(method: Method) -> str:
     """The registered name of a method's class."""
-    return next((name for name in METHODS if METHODS.get(name) is type(method)), type(method).__name__)
+    return METHODS.name_of(type(method)) or type(method).__name__
 
 
 def select(utterances: list[Utterance], limit: int | None, prefer_short: bool) -> list[Utterance]:

@@ -12,6 +12,7 @@ from typing import Any
 from imfbench.artefact import locate
 from imfbench.devices import describe
 from imfbench.pipeline.context import Context
+from imfbench.plugins import plugins
 from imfbench.store import file_sha256, read_json, write_json
 from imfbench.weights import KNOWN, installed
 
@@ -42,6 +43,7 @@ def now() -> str:
 def begin(context: Context, stages: tuple[str, ...]) -> None:
     """Write the manifest at the start of a run; earlier starts in the same folder stay on record."""
     present = read_json(context.folder.manifest) or {}
+    earlier = present.get("plugins", [])
     starts = [*present.get("runs", []), {"start": now(), "end": None, "stages": list(stages)}]
     write_json(
         context.folder.manifest,
@@ -59,6 +61,8 @@ def begin(context: Context, stages: tuple[str, ...]) -> None:
             "threads": context.threads,
             "noise_seeds": context.config.noise_seeds,
             "models": models(),
+            # A file that was changed between two starts stands there twice: the run was made with both.
+            "plugins": [*earlier, *(record for plugin in plugins() if (record := plugin.record()) not in earlier)],
             "artefacts": present.get("artefacts", {}),
             "status": "running",
         },

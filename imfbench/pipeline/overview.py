@@ -15,7 +15,9 @@ from imfbench.pipeline.context import Context
 from imfbench.pipeline.plan import Job
 from imfbench.pipeline.synthesise import done
 from imfbench.pipeline.train import settings_of
+from imfbench.plugins import source_of
 from imfbench.progress import clock
+from imfbench.registry import METRICS
 from imfbench.store import RunFolder, read_json
 
 
@@ -64,7 +66,7 @@ def outcome(contexts: Sequence[Context], stages: tuple[str, ...]) -> None:
         if len(contexts) > 1:
             console.print(f"[bold]{context.config.task}[/bold] in {context.folder.path}", highlight=False)
         _one_outcome(console, context, stages)
-    if "report" in stages:
+    if "report" in stages and "leaderboard" in contexts[0].config.reports:
         where = contexts[0].folder.leaderboard
         console.print(f"leaderboard with intervals, signatures and plots: {where}", highlight=False)
     else:
@@ -74,7 +76,9 @@ def outcome(contexts: Sequence[Context], stages: tuple[str, ...]) -> None:
 def _one_outcome(console: Console, context: Context, stages: tuple[str, ...]) -> None:
     if "report" in stages:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for title in ("system", "NFE", "grid", "WER %", "SIM", "MOS", "RTF", "scored", "status"):
+        others = [metric for metric in context.config.metrics if source_of("metric", metric) is not None]
+        columns = [column for metric in others for column in METRICS.get(metric).summary_columns]
+        for title in ("system", "NFE", "grid", "WER %", "SIM", "MOS", *columns, "RTF", "scored", "status"):
             table.add_column(title, overflow="fold")
         for cell in all_cells(context):
             row = read_json(cell.folder.summary) or {}
@@ -86,6 +90,7 @@ def _one_outcome(console: Console, context: Context, stages: tuple[str, ...]) ->
                 _figure(row.get("wer"), 1, 100),
                 _figure(row.get("sim"), 3),
                 _figure(mos, 2),
+                *(_figure(row.get(column), 3) for column in columns),
                 _figure(row.get("rtf_total"), 3),
                 f"{row.get('n_scored')}/{row.get('n_expected')}",
                 str(row.get("status")).partition(":")[0],

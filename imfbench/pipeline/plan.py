@@ -278,8 +278,8 @@ def _jobs(
         add("synthesise", row.label, *needs)
     sampled = [job.name for job in found.values() if job.stage == "synthesise"]
     scored = [add("score", metric, *sampled) for metric in config.metrics]
-    if rows:
-        add("report", "leaderboard", *sampled, *scored)
+    for report in config.reports if rows else ():
+        add("report", report, *sampled, *scored)
     try:
         graphlib.TopologicalSorter({name: job.needs for name, job in found.items()}).prepare()
     except graphlib.CycleError as error:

@@ -16,6 +16,7 @@ from imfbench.config_file import ConfigError
 from imfbench.method import Method
 from imfbench.pipeline.context import Context, NotReadyError, RunError
 from imfbench.pipeline.plan import Artefact, teacher_artefact
+from imfbench.plugins import source_of
 from imfbench.progress import clock, log
 from imfbench.registry import BACKBONES, METHODS
 from imfbench.store import content_hash, file_sha256, read_json, write_json
@@ -178,7 +179,11 @@ def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict
     if method.needs.teacher:
         reference = context.reference(teacher_artefact(config, context.plan.artefacts))
         teacher = file_sha256(locate(reference) / "model.safetensors")
+    # What ships is pinned by the release; a plug-in's file is changed all the time, and then its training is another one.
+    plugins = [source_of("method", system.method), source_of("backbone", system.network.name)]
+    sources = sorted({str(plugin.sha256) for plugin in plugins if plugin is not None})
     return {
+        **({"plugin_sha256": sources} if sources else {}),
         "method": system.method,
         "method_config": method.Config(**system.config).model_dump(mode="json"),
         # A student has its teacher's network.

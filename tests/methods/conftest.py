@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imfbench.data import collate, text_tokens
+from imfbench.contracts.batches import make_batch, make_state
 from imfbench.method import Batch, Condition, State
-
-BANDS = 6
 
 
 class ScaledField(nn.Module):
@@ -55,45 +53,9 @@ class Recorder(nn.Module):
         return found
 
 
-def make_batch(rows: int = 4, frames: int = 9, bands: int = BANDS, seed: int = 0) -> Batch:
-    """Rows with a prompt of 2 frames and up to 3 frames of padding; the last row has no prompt."""
-    g = torch.Generator().manual_seed(seed)
-    x1 = torch.randn(rows, frames, bands, generator=g)
-    at = torch.arange(frames)
-    valid = at < frames - torch.arange(rows)[:, None] % 4
-    prompt = (at < 2).expand(rows, frames).clone()
-    prompt[-1] = False
-    tokens = torch.randint(1, 20, (rows, frames), generator=g) * valid
-    condition = Condition(tokens, x1 * prompt[..., None], prompt, valid, torch.zeros(rows, dtype=torch.bool))
-    return Batch(x1, condition, tuple(f"utterance-{i}" for i in range(rows)))
-
-
-def make_text_batch() -> Batch:
-    """text2mel: three utterances of different lengths with prompts, and one that has none."""
-    rows = []
-    for i, (phones, frames, length) in enumerate(((5, 22, 12), (3, 15, 8), (4, 13, 9), (4, 20, 0))):
-        g = torch.Generator().manual_seed(i)
-        mel = torch.randn(length + frames, BANDS + 1, generator=g)
-        prompt = torch.randint(1, 100, (3 if length else 0,), generator=g)
-        target = torch.randint(1, 100, (phones,), generator=g)
-        rows.append((mel, text_tokens(prompt, target, len(mel)), length))
-    return collate(rows, ("a", "b", "c", "d"))
-
-
-def make_state(batch: Batch, seed: int = 0, progress: float = 0.5) -> State:
-    """The state of a step whose global batch is ``batch``."""
-    generator = torch.Generator().manual_seed(seed)
-    return State(10, progress, generator, float(batch.target.sum()), float(len(batch.x1)))
-
-
 @pytest.fixture
 def batch() -> Batch:
     return make_batch()
-
-
-@pytest.fixture
-def text_batch() -> Batch:
-    return make_text_batch()
 
 
 @pytest.fixture

@@ -1,0 +1,201 @@
+"""The contract of datasets: test sets of utterances, and training batches.
+
+A dataset has one of the two at least. Which it has is told by its methods: ``utterances``, ``condition`` and ``target_mel``
+for test sets, ``batches`` for training.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from imfbench.contracts.clauses import Clause, about, expect, expect_error
+from imfbench.data import Utterance
+from imfbench.features.audio import load_audio
+from imfbench.features.mel import BANDS, HOP, SAMPLE_RATE
+from imfbench.method import Batch, Condition
+from imfbench.registry import DATASETS
+
+FRAMES = 1200
+"""Frames of the training batches that are asked for."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A registered dataset with arguments."""
+
+    name: str
+    options: dict[str, Any]
+
+    def open(self) -> Any:
+        """The dataset as the framework opens it, for token2mel."""
+        cls = DATASETS.get(self.name)
+        task = {"task": "token2mel"} if "task" in inspect.signature(cls).parameters else {}
+        return cls(**{**task, **self.options})
+
+
+def contract(name: str, options: dict[str, Any]) -> list[Clause]:
+    """The clauses of a dataset, as far as it is for testing and for training."""
+    cls = DATASETS.get(name)
+    found = [says_what_it_is]
+    found += TESTING if hasattr(cls, "utterances") else ()
+    found += TRAINING if hasattr(cls, "batches") else ()
+    return about(Corpus(name, options), name, found)
+
+
+def says_what_it_is(part: Corpus) -> None:
+    """It opens, its `revision` is a text that stands for its content, and it is for testing or for training."""
+    dataset = part.open()
+    first, again = getattr(dataset, "revision", None), getattr(part.open(), "revision", None)
+    expect(isinstance(first, str) and bool(first), "`revision`, a text such as eight digits of a sha256", repr(first))
+    expect(first == again, "the same revision when it is opened again", f"{first}, then {again}")
+    expect(
+        hasattr(dataset, "utterances") or hasattr(dataset, "batches"),
+        "utterances(split), condition(utterance) and target_mel(utterance) for testing, batches(…) for training",
+        "neither",
+    )
+
+
+def the_test_set_is_a_list_of_utterances(part: Corpus) -> None:
+    """utterances("test") has utterances of unique ids with text, speaker, length and recordings; a wrong split is named."""
+    dataset = part.open()
+    found = dataset.utterances("test")
+    expect(isinstance(found, list) and bool(found), "a list of utterances in the set 'test'", repr(found)[:80])
+    wrong = [u for u in found if not isinstance(u, Utterance)]
+    expect(not wrong, "imfbench.data.Utterance objects", [type(u).__name__ for u in wrong[:1]])
+    ids = [u.id for u in found]
+    twice = sorted({id for id in ids if ids.count(id) > 1}) if len(set(ids)) < len(ids) else []
+    expect(not twice, "unique ids", f"{twice[0] if twice else ''!r} more than once")
+    for u in found:
+        empty = [name for name in ("id", "text", "language", "speaker", "prompt_id") if not getattr(u, name)]
+        expect(
+            not empty, "an id, text, language, speaker and prompt_id for each", f"no {', '.join(empty)} for {u.id!r}"
+        )
+        expect("/" not in u.id and "\\" not in u.id, "ids that can name a file", repr(u.id))
+        expect(u.seconds > 0, "a length in seconds above 0", f"{u.seconds} for {u.id!r}")
+    for u in found[:2]:
+        for what, path in (("prompt_audio", u.prompt_audio), ("target_audio", u.target_audio)):
+            if path is not None:
+                expect(path.is_file(), f"a file for {what} of {u.id!r}", f"none at {path}")
+                load_audio(path)
+    again = part.open().utterances("test")
+    expect(again == found, "the same utterances in the same order when it is opened again", "others")
+    error = expect_error(
+        lambda: dataset.utterances("no-such-split"), ValueError, "a ValueError for a set that is not there"
+    )
+    expect("no-such-split" in str(error), "an error that names the set", error)
+
+
+def the_condition_is_prompt_then_target_and_never_the_target_mel(part: Corpus) -> None:
+    """A condition is a batch of 1: the prompt's frames with its normalised mel, then the frames to generate, with tokens."""
+    dataset = part.open()
+    for u in dataset.utterances("test")[:2]:
+        c = dataset.condition(u)
+        expect(
+            isinstance(c, Condition),
+            "an imfbench.method.Condition (see imfbench.data.make_condition)",
+            type(c).__name__,
+        )
+        _expect_condition(c, f"for {u.id!r}")
+        rows, frames = c.valid.shape
+        expect(rows == 1, "a batch of 1", f"{rows} rows for {u.id!r}")
+        prompt = int(c.prompt.sum())
+        expect(0 < prompt < frames, "prompt frames and frames to generate", f"{prompt} of {frames} for {u.id!r}")
+        first = bool(c.prompt[0, :prompt].all())
+        expect(first, "the prompt's frames first", f"them elsewhere for {u.id!r}")
+        seconds = (frames - prompt) * HOP / SAMPLE_RATE
+        near = abs(seconds - u.seconds) < 0.1 + 0.5 * u.seconds
+        expect(
+            near, f"frames for the {u.seconds:.2f} s of {u.id!r}, 256 samples at 22.05 kHz each", f"for {seconds:.2f} s"
+        )
+
+
+def the_target_mel_is_the_recordings(part: Corpus) -> None:
+    """target_mel(utterance) is the recording's log-mel (frames, 80), as long as the recording, for its vocoded row."""
+    dataset = part.open()
+    for u in dataset.utterances("test")[:2]:
+        if u.target_audio is None:
+            continue
+        mel = dataset.target_mel(u)
+        good = mel.ndim == 2 and mel.shape[1] == BANDS and mel.dtype == torch.float32 and bool(mel.isfinite().all())
+        expect(good, "finite float32 (frames, 80)", f"{mel.dtype} {tuple(mel.shape)} for {u.id!r}")
+        seconds = len(mel) * HOP / SAMPLE_RATE
+        expect(
+            abs(seconds - u.seconds) < 0.1,
+            f"the {u.seconds:.2f} s that the utterance tells",
+            f"{seconds:.2f} s for {u.id!r}",
+        )
+        low, high = float(mel.min()), float(mel.max())
+        expect(
+            low >= -12 and high <= 6,
+            "a natural-log mel (imfbench.features.mel.log_mel)",
+            f"values {low:.1f} to {high:.1f}",
+        )
+
+
+def batches_depend_on_seed_and_number_alone(part: Corpus) -> None:
+    """Batch k of a seed is always the same, also when the first k are skipped: a killed training goes on as it would have."""
+    first = list(itertools.islice(part.open().batches(FRAMES, 0), 4))
+    again = list(itertools.islice(part.open().batches(FRAMES, 0, 2), 2))
+    for k, (one, other) in enumerate(zip(first[2:], again, strict=True), 2):
+        same = one.ids == other.ids and one.x1.shape == other.x1.shape and torch.equal(one.x1, other.x1)
+        expect(same, f"batch {k} of seed 0 after start_step={2} as without it", "another")
+    others = list(itertools.islice(part.open().batches(FRAMES, 1), 4))
+    differ = any(a.x1.shape != b.x1.shape or not torch.equal(a.x1, b.x1) for a, b in zip(first, others, strict=True))
+    expect(differ, "other batches for another seed", "the same four")
+
+
+def batches_are_whole_and_of_the_size_asked_for(part: Corpus) -> None:
+    """A batch has normalised mels, conditions that hold the prompt alone, and no more frames than asked for."""
+    for k, batch in enumerate(itertools.islice(part.open().batches(FRAMES, 0), 4)):
+        expect(isinstance(batch, Batch), "an imfbench.method.Batch (see imfbench.data.collate)", type(batch).__name__)
+        _expect_condition(batch.condition, f"in batch {k}")
+        x1, c = batch.x1, batch.condition
+        same = x1.shape[:2] == c.valid.shape and x1.dtype == torch.float32 and bool(x1.isfinite().all())
+        expect(same, "finite float32 mels of the condition's frames", f"{x1.dtype} {tuple(x1.shape)} in batch {k}")
+        rows, frames = c.valid.shape
+        small = rows == 1 or rows * frames <= FRAMES
+        expect(small, f"at most {FRAMES} frames, padding included", f"{rows} × {frames} in batch {k}")
+        on_prompt = torch.allclose(c.prompt_mel, x1 * c.prompt[..., None])
+        expect(on_prompt, "prompt_mel that is x1 on the prompt's frames and zero elsewhere", f"another in batch {k}")
+        every = bool(batch.target.any(1).all())
+        expect(every, "frames to learn in every row", f"a row of prompt and padding alone in batch {k}")
+        spoken = x1[batch.target]
+        mean, deviation = float(spoken.mean()), float(spoken.std())
+        usual = abs(mean) < 1.5 and 0.3 < deviation < 2.5
+        expect(
+            usual,
+            "mels that went through imfbench.features.mel.normalise: mean about 0, deviation about 1",
+            f"{mean:.2f}, {deviation:.2f}",
+        )
+
+
+TESTING = (
+    the_test_set_is_a_list_of_utterances,
+    the_condition_is_prompt_then_target_and_never_the_target_mel,
+    the_target_mel_is_the_recordings,
+)
+TRAINING = (batches_depend_on_seed_and_number_alone, batches_are_whole_and_of_the_size_asked_for)
+
+
+def _expect_condition(c: Condition, where: str) -> None:
+    shape = tuple(c.valid.shape)
+    for name, dtype in (("tokens", torch.int64), ("prompt", torch.bool), ("valid", torch.bool)):
+        x = getattr(c, name)
+        expect(
+            x.dtype == dtype and tuple(x.shape) == shape,
+            f"{name} of {dtype}, {shape}",
+            f"{x.dtype}, {tuple(x.shape)} {where}",
+        )
+    mel = c.prompt_mel
+    good = tuple(mel.shape) == (*shape, BANDS) and mel.dtype == torch.float32 and bool(mel.isfinite().all())
+    expect(good, f"a finite prompt_mel of {(*shape, BANDS)}", f"{mel.dtype}, {tuple(mel.shape)} {where}")
+    beyond = bool(mel[~c.prompt].any())
+    expect(not beyond, "prompt_mel zero beyond the prompt: the target's mel is a secret", f"something there {where}")
+    low, high = int(c.tokens.min()), int(c.tokens.max())
+    expect(low >= 0 and high > 0, "tokens from 1 on, 0 for none", f"{low} to {high} {where}")
+    expect(not bool(c.dropped.any()), "no row whose condition is dropped: that is the method's to do", f"some {where}")

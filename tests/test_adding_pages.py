@@ -1,0 +1,100 @@
+"""The pages docs/adding_a_….md, followed: their files and commands, in order, in an empty folder outside the repository."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from imfbench.store import file_sha256, read_json
+
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PAGES = {  # the page, its plug-in, its run, and a system that must have a row there
+    "method": ("my_method.py", "runs/small", "my-method"),
+    "dataset": ("recordings.py", "runs/mine", "teacher"),
+    "metric": ("longest_pause.py", "runs/pauses", "teacher"),
+    "report": ("latex_table.py", "runs/table", "teacher"),
+}
+
+
+def follow(kind: str, folder: Path, without: str = "nothing") -> str:
+    """Do what a page says in ``folder``; what its commands printed. Commands with the words ``without`` are left out."""
+    bin = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", "PYTHONSAFEPATH": "1"}
+    printed = ""
+    for language, name, text in BLOCK.findall((DOCS / f"adding_a_{kind}.md").read_text(encoding="utf-8")):
+        if language == "sh":
+            for command in text.splitlines():
+                if without in command:
+                    continue
+                words = re.sub(r"^pytest\b", f"{sys.executable} -m pytest", command)  # where pytest is no script
+                done = subprocess.run(
+                    words, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=280
+                )
+                printed += done.stdout + done.stderr
+                assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        else:
+            assert name, f"adding_a_{kind}.md: a block of {language} without a file's name"
+            (folder / name).write_text(text, encoding="utf-8")
+    return printed
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    with open(run / "leaderboard" / "leaderboard.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def check_rows(kind: str, folder: Path) -> None:
+    plugin, run, system = PAGES[kind]
+    found = [row for row in rows(folder / run) if row["system"] == system]
+    assert found
+    for row in found:
+        assert row["status"] == "ok"
+        assert -1 < float(row["sim"]) <= 1
+        assert (row["n_expected"], row["n_scored"]) == ("2", "2")
+    assert system in (folder / run / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8")
+    (recorded,) = read_json(folder / run / "manifest.json")["plugins"]
+    assert (recorded["plugin"], recorded["sha256"]) == (plugin, file_sha256(folder / plugin))
+
+
+def test_the_page_on_methods_ends_with_rows_on_a_leaderboard(tmp_path: Path) -> None:
+    """All but the command `imfbench check`, which the slow test below follows as well."""
+    assert " passed" in follow("method", tmp_path, without="imfbench check")
+    check_rows("method", tmp_path)
+    mine = {row["nfe"]: row for row in rows(tmp_path / "runs" / "small") if row["system"] == "my-method"}
+    assert sorted(mine) == ["1", "2"]
+    assert all((row["network_calls"], row["trained_guidance"]) == (nfe, "1.5") for nfe, row in mine.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(PAGES))
+def test_every_page_can_be_followed_to_its_end(kind: str, tmp_path: Path) -> None:
+    assert f"{PAGES[kind][0]}: all is well" in follow(kind, tmp_path)
+    check_rows(kind, tmp_path)
+    run = tmp_path / PAGES[kind][1]
+    if kind == "dataset":
+        assert all(row["dataset"].startswith("recordings/test@") for row in rows(run))
+    elif kind == "metric":
+        assert all(0 <= float(row["longest_pause"]) < 2 for row in rows(run))
+        assert "| longest_pause |" in (run / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8")
+        assert "longest-pause-v1|frame:10ms|resample:soxr-hq|silent:35dB" in rows(run)[0]["signatures"]
+    elif kind == "report":
+        table = (run / "leaderboard" / "table.tex").read_text(encoding="utf-8")
+        assert table.count(r"\\") == 1 + len(rows(run))
+        assert "teacher & 1 & 0." in table
+
+
+@pytest.mark.parametrize("kind", list(PAGES))
+def test_the_pages_are_linked_and_their_experiments_are_yaml(kind: str) -> None:
+    for page in (DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"):
+        assert f"(docs/adding_a_{kind}.md)" in page.read_text(encoding="utf-8")
+    blocks = BLOCK.findall((DOCS / f"adding_a_{kind}.md").read_text(encoding="utf-8"))
+    assert all(yaml.safe_load(text) for language, _, text in blocks if language == "yaml")

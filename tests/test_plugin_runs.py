@@ -1,0 +1,132 @@
+"""Runs with plug-ins: a method, a metric and a report of one's own, a file that changes, and a broken one that nobody uses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from imfbench import plugins
+from imfbench.cli import main
+from imfbench.config import load
+from imfbench.reports.columns import qualities, quality
+from imfbench.store import file_sha256, read_json
+
+pytestmark = pytest.mark.usefixtures("fresh_plugins")
+
+MINE = '''
+from imfbench.methods.teacher import Teacher
+from imfbench.metrics.prosody import PitchVariation
+from imfbench.metrics.signature import Signature
+from imfbench.registry import METHODS, METRICS, REPORTS
+
+@METHODS.register("flow-of-mine")
+class Flow(Teacher):
+    """Another flow matching."""
+
+@METRICS.register("seconds-of-mine")
+class Seconds(PitchVariation):
+    """How long it is."""
+    name = "seconds-of-mine"
+    columns = summary_columns = ("length",)
+    higher_is_better = False
+    signature = model_signature = Signature("seconds-of-mine", 1, unit="s")
+    def open_model(self):
+        return self
+    def observe(self, item):
+        return {"seconds": len(item.audio) / item.sample_rate}
+    def row(self, item, observation):
+        return {"length": observation["seconds"]}
+
+@REPORTS.register("systems-of-mine")
+class Systems:
+    """The systems' names."""
+    def write(self, run):
+        from imfbench.reports.results import read_run
+        file = run / "systems.txt"
+        file.write_text("\\n".join(cell.system for cell in read_run(run).cells))
+        return [file]
+'''
+
+
+def experiment(folder: Path) -> Path:
+    network = {"name": "dit", "config": {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}}
+    values = {
+        "dataset": {"limit": 2, "prefer_short": True},
+        "training": {"steps": 2, "frames_per_batch": 400, "save_every": 1},
+        "systems": [{"method": "flow-of-mine", "network": network, "nfe": [1]}],
+        "metrics": ["seconds-of-mine"],
+        "vocoder": "griffin-lim",
+        "reports": ["leaderboard", "systems-of-mine"],
+        "threads": 1,
+        "score_cache": str(folder / "scores"),
+    }
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run(folder: Path, *files: Path, out: str = "out") -> Result:
+    """A run as a command of its own would do it: with the files as they are now."""
+    for plugin in plugins.plugins():
+        for registry, name in plugin.gives:
+            registry.remove(name)
+    plugins._plugins.clear()
+    options = [option for file in files for option in ("--plugin", str(file))]
+    result = CliRunner().invoke(main, [*options, "run", str(experiment(folder)), "--out", str(folder / out)])
+    assert "Traceback" not in result.output
+    return result
+
+
+def test_a_run_with_parts_of_ones_own_and_one_that_is_broken(tmp_path: Path) -> None:
+    mine, broken = tmp_path / "mine.py", tmp_path / "broken.py"
+    mine.write_text(MINE)
+    broken.write_text("no_such_name\n")
+    result = run(tmp_path, mine, broken)
+    assert result.exit_code == 0, result.output
+    assert f"warning: plug-in {broken} was left out" in result.output
+    with open(tmp_path / "out/leaderboard/leaderboard.csv", encoding="utf-8") as file:
+        rows = {row["system"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["ground-truth", "vocoded-ground-truth", "flow-of-mine"]
+    own = rows["flow-of-mine"]
+    assert (own["method"], own["status"], own["length_n"]) == ("flow-of-mine", "ok", "2")
+    assert float(own["length_low"]) <= float(own["length"]) <= float(own["length_high"])
+    table = (tmp_path / "out/leaderboard/leaderboard.md").read_text(encoding="utf-8")
+    assert "| System | NFE | Network calls | length | RTF |" in table
+    (ranking,) = json.loads((tmp_path / "out/leaderboard/leaderboard.json").read_text())["groups"][0]["rankings"]
+    assert (ranking["column"], ranking["best"]) == ("length", [own["key"]])
+    assert (tmp_path / "out/systems.txt").read_text().split() == list(rows)
+    first, second = read_json(tmp_path / "out/manifest.json")["plugins"]
+    assert (first["plugin"], first["sha256"], first["error"]) == (str(mine), file_sha256(mine), None)
+    assert first["gives"] == ["method flow-of-mine", "metric seconds-of-mine", "report systems-of-mine"]
+    assert second["error"].startswith("line 1: NameError")
+
+    # The same command again changes nothing; another file is another method, and its training is not taken for the old one's.
+    weights = (tmp_path / "out/artefacts/flow-of-mine/model.safetensors").read_bytes()
+    assert run(tmp_path, mine).exit_code == 0
+    assert (tmp_path / "out/artefacts/flow-of-mine/model.safetensors").read_bytes() == weights
+    assert len(read_json(tmp_path / "out/manifest.json")["plugins"]) == 2
+    mine.write_text(MINE + "\n# changed\n")
+    result = run(tmp_path, mine)
+    assert result.exit_code == 2
+    assert "holds a training with other settings (plugin_sha256 " in result.output
+    assert "give the system another name, this run another folder" in result.output
+
+    # Without the plug-in its names are unknown, and its figures are shown without a direction.
+    result = run(tmp_path)
+    assert result.exit_code == 2
+    for kind, name in (("method", "flow-of-mine"), ("metric", "seconds-of-mine"), ("report", "systems-of-mine")):
+        assert f"unknown {kind} '{name}'" in result.output
+    row = {"length": 1.0, "length_low": 0.9, "signatures": {"length": "length-v1"}}
+    assert [(q.name, q.better) for q in qualities([row])] == [("length", "")]
+    assert quality("length").signature == "length"
+
+
+def test_reports_are_no_part_of_what_decides_figures() -> None:
+    usual, none = load("quickstart"), load("quickstart", ("reports=[]",))
+    assert usual.reports == ["leaderboard"]
+    assert usual.hash == none.hash
