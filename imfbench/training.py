@@ -22,10 +22,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from imfbench.artefact import build_network, save_artefact
-from imfbench.devices import Precision, autocast, describe, dtype_name, synchronize
+from imfbench.artefact import ArtefactError, build_network, save_artefact
+from imfbench.devices import Precision, autocast, describe, dtype_name, out_of_memory, synchronize
 from imfbench.method import Batch, Method, State
 from imfbench.registry import METHODS
+from imfbench.store import atomic, read_json, write_text
 from imfbench.training_log import DivergenceMonitor, TrainingLog
 
 CHECKPOINT = "checkpoint.pt"
@@ -173,40 +174,50 @@ class Training:
             config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
         )  # fmt: skip
         self.wrapped, self.prepared = self.accelerator.prepare(_Step(method, device, config.precision), self.optimizer)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.updating = 0, 0.0, False
         self.monitor = DivergenceMonitor()
         self.data = data
 
     def restore(self) -> bool:
-        """Read the checkpoint if there is one."""
+        """Read the checkpoint if there is one.
+
+        Raises:
+            ArtefactError: It cannot be read, or is another network's.
+        """
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return False
-        saved = torch.load(path, map_location=self.device, weights_only=True)
-        self.method.network.load_state_dict(saved["network"])
-        self.ema.load_state_dict(saved["ema"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.seconds = saved["step"], saved["seconds"]
-        self.monitor.restore(saved["monitor"])
+        try:
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+            self.method.network.load_state_dict(saved["network"])
+            self.ema.load_state_dict(saved["ema"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.seconds = saved["step"], saved["seconds"]
+            self.monitor.restore(saved["monitor"])
+        except Exception as error:  # torch raises many kinds; what is wrong is the file in any case
+            if out_of_memory(error):
+                raise
+            raise ArtefactError(
+                f"{path} cannot be read ({type(error).__name__}: {str(error).partition('. ')[0][:200]}): remove it, and the "
+                "training begins anew with the same command"
+            ) from None
         return True
 
     def save(self) -> None:
-        """Write the checkpoint under a temporary name, then rename it."""
+        """Write the checkpoint whole or not at all."""
         if not self.accelerator.is_main_process:
             return
-        temporary = self.folder / f".{CHECKPOINT}.part"
-        torch.save(
-            {
-                "network": self.method.network.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-                "monitor": self.monitor.state(),
-            },
-            temporary,
-        )
-        temporary.replace(self.folder / CHECKPOINT)
+        state = {
+            "network": self.method.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "monitor": self.monitor.state(),
+        }
+        # By Python's own file: given a path, torch does not say that the disk is full.
+        with atomic(self.folder / CHECKPOINT) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
 
     def micro_batches(self) -> Iterator[list[Batch]]:
         """The batches of each coming step, one list a step; every process takes its own."""
@@ -248,9 +259,13 @@ class Training:
         parameters = [p for p in self.method.network.parameters() if p.requires_grad]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
         if math.isfinite(loss) and math.isfinite(norm):
+            self.updating = (
+                True  # from here to the end the weights, their averages and the optimiser do not belong together
+            )
             self.prepared.step()
             self.step += 1
             _ema_update(self.ema, self.method.network, min(self.config.ema, (1 + self.step) / (10 + self.step)))
+            self.updating = False
         self.prepared.zero_grad(set_to_none=True)
         return {"step": self.step, "loss": loss, "grad_norm": norm, "learning_rate": rate, **logs}
 
@@ -327,10 +342,9 @@ def train(
     """
     if config.steps is None:
         raise ValueError("train() needs config.steps; see budget_to_steps")
-    folder.mkdir(parents=True, exist_ok=True)
     status_path = folder / STATUS
     if status_path.is_file():
-        found = TrainResult(**json.loads(status_path.read_text(encoding="utf-8")))
+        found = TrainResult(**read_json(status_path))
         if found.status == "diverged" or found.steps >= config.steps:
             if found.status == "ok":
                 from imfbench.artefact import load_artefact
@@ -347,7 +361,12 @@ def train(
     while training.step < config.steps and not reason and (stop_at is None or training.step < stop_at):
         micro = next(batches)
         start = time.perf_counter()
-        figures = training.advance(micro, config.steps)
+        try:
+            figures = training.advance(micro, config.steps)
+        except (MemoryError, RuntimeError) as error:
+            if out_of_memory(error) and not training.updating:
+                training.save()
+            raise
         synchronize(device)
         training.seconds += time.perf_counter() - start
         reason = training.monitor.update(figures["loss"], figures["grad_norm"], figures.get("weight", 1.0))
@@ -376,7 +395,5 @@ def train(
             save_artefact(
                 folder, method_name, method, (card or {}) | {"training": asdict(result), "config": config.model_dump()}
             )
-        temporary = status_path.with_suffix(".part")
-        temporary.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(status_path)
+        write_text(status_path, json.dumps(asdict(result), indent=1) + "\n")
     return result
