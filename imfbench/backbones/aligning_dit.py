@@ -7,6 +7,8 @@ place are looked up, and the late blocks give the mel's velocity. Nothing but ph
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,6 +76,8 @@ class AligningDiT(nn.Module):
     """``u(z, t, r, condition)`` of mel and alignment band, (batch, frames, bands + 1)."""
 
     Config = AligningDiTConfig
+    longest: ClassVar[int] = 4096
+    """As in :class:`~imfbench.backbones.dit.DiT`."""
 
     def __init__(self, config: AligningDiTConfig | None = None) -> None:
         super().__init__()
