@@ -104,27 +104,27 @@ def _run(
     reporting = Reporting()
     reporting.set_up_logging()
     signal.signal(signal.SIGTERM, _interrupt)
-    with user_errors():
-        from imfbench.config import limited, load
+    folder = out
+    try:
+        with user_errors():
+            from imfbench.config import limited, load
 
-        experiment = load(config, settings)
-        if limit is not None:
-            experiment = limited(experiment, limit)
-        from imfbench import experiment as engine
-        from imfbench.pipeline.overview import describe, outcome
+            experiment = load(config, settings)
+            if limit is not None:
+                experiment = limited(experiment, limit)
+            from imfbench import experiment as engine
+            from imfbench.pipeline.overview import describe, outcome
 
-        stages = tuple(name for name in engine.STAGES if stage in (None, name))
-        folder = out or engine.default_folder(experiment)
-        if dry_run:
-            describe(experiment, folder, stages)
-            return
-        try:
+            stages = tuple(name for name in engine.STAGES if stage in (None, name))
+            folder = out or engine.default_folder(experiment)
+            if dry_run:
+                describe(experiment, folder, stages)
+                return
             contexts = engine.run_all(experiment, folder, stages, reporting)
-        except KeyboardInterrupt:
-            click.echo(
-                f"\nstopped; what is done is kept in {folder}. Go on with the same command:\n  {_command()}", err=True
-            )
-            sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        kept = "nothing was begun" if folder is None else f"what is done is kept in {folder}"
+        click.echo(f"\nstopped; {kept}. Go on with the same command:\n  {_command()}", err=True)
+        sys.exit(INTERRUPTED)
     outcome(contexts, stages)
     if any(context.failures for context in contexts):
         sys.exit(1)
@@ -180,19 +180,12 @@ class user_errors:
         if error is None or isinstance(error, click.ClickException):
             return
         # The names of the other errors are looked up only now: importing them takes seconds.
-        from imfbench.artefact import ArtefactError
         from imfbench.flow.grids import GridError
         from imfbench.flow.solvers import SolverError
-        from imfbench.pipeline.context import NotReadyError, RunError
+        from imfbench.pipeline.context import STOPPING, NotReadyError
         from imfbench.registry import UnknownNameError
-        from imfbench.store import StoreError
-        from imfbench.weights import DamagedModelError, MissingModelError
 
-        told = (
-            ArtefactError, DamagedModelError, GridError, MissingModelError, NotReadyError, RunError, SolverError,
-            StoreError, UnknownNameError,
-        )  # fmt: skip
-        if isinstance(error, told):
+        if isinstance(error, (*STOPPING, GridError, NotReadyError, SolverError, UnknownNameError)):
             raise UserError(str(error)) from None
 
 
