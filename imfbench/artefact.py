@@ -6,18 +6,21 @@ refused with words instead of a trace.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from imfbench.method import Method
 from imfbench.registry import BACKBONES, METHODS, nearest
-from imfbench.store import file_sha256
+from imfbench.store import file_sha256, write_bytes, write_text
+from imfbench.weights import misfits
 
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = "embedded:"
@@ -49,7 +52,6 @@ def save_artefact(folder: Path, method_name: str, method: Method, card: dict[str
     Raises:
         ArtefactError: The network's class is not registered.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     network = method.network
     backbone = BACKBONES.name_of(type(network))
     if backbone is None:
@@ -67,15 +69,11 @@ def save_artefact(folder: Path, method_name: str, method: Method, card: dict[str
         "method": method_name,
         "method_config": method.config.model_dump(mode="json"),
     }
-    temporary = folder / f".{WEIGHTS}.part"
     # One entry of sorted JSON: safetensors writes several in no fixed order, and equal networks must have equal hashes.
-    save_file(state, temporary, {METADATA: json.dumps(metadata, sort_keys=True)})
-    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    digest = file_sha256(temporary)
-    temporary.replace(folder / WEIGHTS)
-    temporary = folder / f".{CARD}.part"
-    temporary.write_text(json.dumps(card | {"sha256": digest}, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / CARD)
+    data = save(state, {METADATA: json.dumps(metadata, sort_keys=True)})
+    digest = hashlib.sha256(data).hexdigest()
+    write_bytes(folder / WEIGHTS, data)
+    write_text(folder / CARD, json.dumps(card | {"sha256": digest}, indent=1) + "\n")
     return digest
 
 
@@ -88,9 +86,31 @@ def locate(reference: str | Path) -> Path:
     text = str(reference)
     folder = ASSETS / text.removeprefix(EMBEDDED) if text.startswith(EMBEDDED) else Path(text)
     if not (folder / WEIGHTS).is_file():
+        pickled = sorted(path.name for kind in ("*.pt", "*.pth", "*.ckpt", "*.bin") for path in folder.glob(kind))
         hint = nearest(text, embedded())
+        if pickled:
+            hint = f"{pickled[0]} lies there, but pickled checkpoints are not read, since reading one can run code"
         raise ArtefactError(f"no artefact {text!r} ({folder / WEIGHTS} is missing); {hint}")
     return folder
+
+
+def read_card(reference: str | Path) -> dict[str, Any]:
+    """The card of an artefact.
+
+    Raises:
+        ArtefactError: There is no artefact, or its card cannot be read.
+    """
+    path = locate(reference) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(
+            f"{path}, the card of {WEIGHTS}, cannot be read ({error}): fetch the artefact again, or remove its folder and "
+            "train it again"
+        ) from None
+    if not isinstance(card, dict):
+        raise ArtefactError(f"{path} holds no card: fetch the artefact again, or remove its folder and train it again")
+    return card
 
 
 def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> tuple[Method, dict[str, Any]]:
@@ -99,37 +119,44 @@ def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> 
     Raises:
         ArtefactError: Missing, damaged, or its weights do not fit the network that its metadata describe.
     """
-    folder = locate(reference)
-    path = folder / WEIGHTS
-    try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{folder / CARD}, the card of {path.name}, cannot be read: {error}") from None
+    path, card = locate(reference) / WEIGHTS, read_card(reference)
     found = file_sha256(path)
     if found != card.get("sha256"):
         raise ArtefactError(
             f"{path} has sha256 {found[:12]}…, but its card says {str(card.get('sha256'))[:12]}…: the file was changed or "
-            "cut short; fetch or train it again"
+            "cut short; fetch it again, or remove its folder and train it again"
         )
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ArtefactError(f"{path} is not a safetensors file ({error}); pickled checkpoints are not read") from None
+        raise ArtefactError(
+            f"{path} is not a safetensors file ({error}); pickled checkpoints are not read, since reading one can run "
+            "code: give an artefact that imfbench wrote"
+        ) from None
     if metadata.get("format") != FORMAT:
         raise ArtefactError(
             f"{path} was not written by imfbench, or by another version of it: its metadata lack {FORMAT!r}"
         )
-    network = build_network(metadata["backbone"], metadata["backbone_config"])
+    try:
+        network = build_network(metadata["backbone"], metadata["backbone_config"])
+        cls = METHODS.get(metadata["method"])
+        config = cls.Config(**metadata["method_config"])
+    except ValidationError as error:
+        raise ArtefactError(
+            f"{path} describes a network or method that this version of imfbench does not know: "
+            f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}; use the version that wrote it, or train it again"
+        ) from None
     if metadata["second_time"]:
         network.attach_second_time()  # type: ignore[operator]
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ArtefactError(f"{path} does not fit the network its metadata describe: {error}") from None
-    cls = METHODS.get(metadata["method"])
-    method: Method = cls(cls.Config(**metadata["method_config"]), network.eval().to(device))
+    if told := misfits(network.state_dict(), state):
+        raise ArtefactError(
+            f"{path} does not fit the network its metadata describe: {told}. Fetch it again, or remove its folder and train "
+            "it again"
+        )
+    network.load_state_dict(state)
+    method: Method = cls(config, network.eval().to(device))
     return method, card
 
 

@@ -187,27 +187,27 @@ def _run(
     reporting = Reporting()
     reporting.set_up_logging()
     signal.signal(signal.SIGTERM, _interrupt)
-    with user_errors():
-        from imfbench.config import limited, load
+    folder = out
+    try:
+        with user_errors():
+            from imfbench.config import limited, load
 
-        experiment = load(_needed(config), settings)
-        if limit is not None:
-            experiment = limited(experiment, limit)
-        from imfbench import experiment as engine
-        from imfbench.pipeline.overview import describe, outcome
+            experiment = load(_needed(config), settings)
+            if limit is not None:
+                experiment = limited(experiment, limit)
+            from imfbench import experiment as engine
+            from imfbench.pipeline.overview import describe, outcome
 
-        stages = tuple(name for name in engine.STAGES if stage in (None, name))
-        folder = out or engine.default_folder(experiment)
-        if dry_run:
-            describe(experiment, folder, stages)
-            return
-        try:
+            stages = tuple(name for name in engine.STAGES if stage in (None, name))
+            folder = out or engine.default_folder(experiment)
+            if dry_run:
+                describe(experiment, folder, stages)
+                return
             contexts = engine.run_all(experiment, folder, stages, reporting)
-        except KeyboardInterrupt:
-            click.echo(
-                f"\nstopped; what is done is kept in {folder}. Go on with the same command:\n  {_command()}", err=True
-            )
-            sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        kept = "nothing was begun" if folder is None else f"what is done is kept in {folder}"
+        click.echo(f"\nstopped; {kept}. Go on with the same command:\n  {_command()}", err=True)
+        sys.exit(INTERRUPTED)
     outcome(contexts, stages)
     if any(context.failures for context in contexts):
         sys.exit(1)
@@ -335,22 +335,17 @@ class user_errors:
         if error is None or isinstance(error, click.ClickException):
             return
         # The names of the other errors are looked up only now: importing them takes seconds.
-        from imfbench.artefact import ArtefactError
         from imfbench.features.phones import MissingPhonemizerError, TextError
         from imfbench.flow.grids import GridError
         from imfbench.flow.solvers import SolverError
         from imfbench.new_method import NewMethodError
-        from imfbench.pipeline.context import NotReadyError, RunError
+        from imfbench.pipeline.context import STOPPING, NotReadyError
         from imfbench.registry import BrokenEntryError, UnknownNameError
         from imfbench.speak import SpeakError
-        from imfbench.store import StoreError
-        from imfbench.weights import DamagedModelError, MissingModelError
 
-        told = (
-            ArtefactError, BrokenEntryError, DamagedModelError, GridError, MissingModelError, MissingPhonemizerError,
-            NewMethodError, NotReadyError, RunError, SolverError, SpeakError, StoreError, TextError, UnknownNameError,
-        )  # fmt: skip
-        if isinstance(error, told):
+        of_commands = (MissingPhonemizerError, NewMethodError, SpeakError, TextError)
+        of_experiments = (BrokenEntryError, GridError, NotReadyError, SolverError, UnknownNameError)
+        if isinstance(error, (*STOPPING, *of_commands, *of_experiments)):
             raise UserError(str(error)) from None
 
 

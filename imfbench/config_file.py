@@ -93,7 +93,15 @@ def read(config: str) -> Source:
     """
     path = find(config)
     name = str(path) if Path(config) == path else path.name
-    loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        told = (
+            error.strerror
+            if isinstance(error, OSError)
+            else f"it is not text in UTF-8: {error.reason}; save it in that encoding"
+        )
+        raise ConfigError(f"{name} cannot be read ({told})") from None
     try:
         node = loader.get_single_node()
         source = Source(name, {})

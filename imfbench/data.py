@@ -14,6 +14,10 @@ from imfbench.features.alignment import BOUNDARY, alignment_band
 from imfbench.method import Batch, Condition
 
 
+class DatasetError(ValueError):
+    """A dataset that cannot be used as it is; the message names the file, the row or line, and the remedy."""
+
+
 @dataclass(frozen=True)
 class Utterance:
     """A row of a test set: a text to say in a prompt's voice. ``seconds`` is the target's true length."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 from pathlib import Path
@@ -44,6 +45,21 @@ def peak_memory_allocated(device: torch.device) -> int:
     if device.type != "cuda":
         raise ValueError(f"{device} keeps no count of allocated bytes")
     return int(torch.cuda.max_memory_allocated(device))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's and numpy's, torch's on any device, ONNX Runtime's, CTranslate2's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("out of memory", "can't allocate memory", "failed to allocate memory", "alloc_failed", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+
+
+def free_memory() -> None:
+    """Give back what Python and the accelerator's allocator keep for later, after memory ran out."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def _cpu_flags() -> set[str]:

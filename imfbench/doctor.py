@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imfbench.cache import cache_folder
+from imfbench.cache import CacheError, cache_folder
 
 OLDEST_PYTHON = (3, 10)
 COMFORTABLE_DISK = 3_000_000_000
@@ -97,7 +97,10 @@ def _devices() -> Iterator[Finding]:
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
-    told = f"{free / 1e9:.1f} GB free in the working directory, cache in {cache_folder()}"
+    try:
+        told = f"{free / 1e9:.1f} GB free in the working directory, cache in {cache_folder()}"
+    except CacheError as error:
+        return Finding("bad", "disk", str(error))
     return Finding("ok" if free > COMFORTABLE_DISK else "note", "disk", told)
 
 

@@ -6,17 +6,18 @@ that fails leaves its reason in the rows that depend on it, and the others go on
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
 
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig
-from imfbench.config_file import ConfigError
+from imfbench.disk import FULL_DISK, unwritable, write_fault
 from imfbench.executors import Executor
 from imfbench.executors.local import LocalExecutor
 from imfbench.pipeline import manifest
 from imfbench.pipeline.cells import all_cells
-from imfbench.pipeline.context import Context, RunError
+from imfbench.pipeline.context import STOPPING, Context, RunError, told
 from imfbench.pipeline.plan import STAGES, Job, Stage
 from imfbench.pipeline.score import score
 from imfbench.pipeline.search import search_grid
@@ -25,8 +26,7 @@ from imfbench.pipeline.synthesise import synthesise
 from imfbench.pipeline.train import settings_of, train_artefact
 from imfbench.progress import Reporting, clock, log
 from imfbench.registry import REPORTS
-from imfbench.store import RunFolder, StoreError
-from imfbench.weights import DamagedModelError, MissingModelError
+from imfbench.store import RunFolder
 
 SMALLEST_DISK = 500_000_000
 
@@ -51,23 +51,24 @@ def run(
         The run's context; ``failures`` is empty if all jobs ended well.
 
     Raises:
-        ConfigError, RunError, StoreError, MissingModelError: Things for the user to mend, found before the work begins.
+        ConfigError, RunError and others of ``STOPPING``: Things for the user to mend; most are found before the work begins.
     """
     folder = RunFolder(out or default_folder(config))
     with folder.lock():
         context = Context(config, folder, reporting or Reporting())
         prepare(context, stages)
         manifest.begin(context, stages)
-        status = "interrupted"
         try:
             (executor or LocalExecutor()).run(
                 [job for job in context.plan.of_stage(*stages) if job.stage != "prepare"],
                 lambda job: perform(context, job),
                 lambda job, error: _failed(context, job, error),
             )
-            status = "failed" if context.failures else "ok"
-        finally:
-            manifest.end(context, status)
+        except BaseException:
+            with contextlib.suppress(*STOPPING):  # on a full disk: the reason for stopping is told, not its consequence
+                manifest.end(context, "interrupted")
+            raise
+        manifest.end(context, "failed" if context.failures else "ok")
     return context
 
 
@@ -108,14 +109,25 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
     context.folder.path.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(context.folder.path).free
     if free < SMALLEST_DISK:
-        raise RunError(f"only {free / 1e6:.0f} MB are free at {context.folder.path}: make room, or use --out elsewhere")
+        raise RunError(
+            f"only {free / 1e6:.0f} MB are free at {context.folder.path}, a run needs {SMALLEST_DISK / 1e6:.0f}: make room, or "
+            "use --out elsewhere"
+        )
     for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
         context.utterances(selection)
     for artefact in context.plan.artefacts.values():
         if artefact.ready is None:
             settings_of(context.config, artefact)
         else:
-            context.card(artefact.name)
+            card = context.card(artefact.name)
+            if {"train", "search", "synthesise"} & {*stages}:
+                context.load(artefact.name)  # which verifies it: better now than after hours of training
+            if (card.get("task") or context.config.task) != context.config.task:
+                raise RunError(
+                    f"artefact {artefact.ready!r} was trained for the task {card['task']}, but this experiment's is "
+                    f"{context.config.task}: name another artefact, or set task: {card['task']}"
+                )
+    context.forget("artefact")
     searched = {name for search in context.plan.searches.values() for name in search.search.score} - {TEACHER_DISTANCE}
     for name in {*(context.config.metrics if "score" in stages else ()), *(searched if "search" in stages else ())}:
         if not str(context.metric(name).signature):  # it holds the model's sha256: the files are found and verified
@@ -159,8 +171,10 @@ def report(context: Context, name: str) -> None:
 
 def _failed(context: Context, job: Job, error: Exception) -> None:
     """Keep the reason; what the user can mend at once stops the run instead."""
-    if isinstance(error, ConfigError | RunError | StoreError | MissingModelError | DamagedModelError):
+    if isinstance(error, STOPPING):
         raise error
-    context.failures[job.name] = f"{type(error).__name__}: {error}"
+    if full := write_fault(error, FULL_DISK):
+        raise unwritable(Path(full.filename or context.folder.path), full) from error
+    context.failures[job.name] = told(error)
     log.error("%s failed, the run goes on: %s", job.name, context.failures[job.name])
     log.debug("where %s failed", job.name, exc_info=error)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imfbench.devices import Precision, autocast
-from imfbench.features.mel import BANDS, denormalise
+from imfbench.features.mel import BANDS, HOP, SAMPLE_RATE, denormalise
 from imfbench.flow.counting import Counts, count_network, declared_counts
 from imfbench.flow.solvers import SOLVERS, check_solver
 from imfbench.method import Condition, Method
@@ -24,6 +24,32 @@ def initial_noise(utterance_id: str, noise_seed: int, shape: tuple[int, ...]) ->
 def sampling_guidance(method: Method) -> float:
     """w of a method's sampling; 0 for methods whose guidance is baked in."""
     return float(getattr(method, "sampling_guidance", 0.0))
+
+
+class LengthError(ValueError):
+    """An utterance that is longer than the network takes; the message says how long its prompt may be."""
+
+
+def check_length(condition: Condition, longest: int | None) -> None:
+    """Refuse an utterance that is longer than a network takes.
+
+    Args:
+        condition: A batch of 1.
+        longest: The network's ``longest``: frames of prompt and target together; None takes all.
+
+    Raises:
+        LengthError: It is longer.
+    """
+    prompt, frames = int(condition.prompt.sum()), int(condition.valid.sum())
+    if longest is None or frames <= longest:
+        return
+    second = SAMPLE_RATE / HOP
+    left = longest - (frames - prompt)
+    remedy = f"cut the prompt to {left / second:.1f} s" if left > 0 else "split the text"
+    raise LengthError(
+        f"the prompt of {prompt / second:.1f} s and the {(frames - prompt) / second:.1f} s to generate are {frames} mel frames, "
+        f"but the network takes {longest} ({longest / second:.1f} s): {remedy}"
+    )
 
 
 @torch.no_grad()
@@ -49,9 +75,11 @@ def synthesize_mel(
     Raises:
         CountMismatchError: The network was not run as often as grid, solver and guidance declare.
         SolverError: The solver does not fit the method.
+        LengthError: Prompt and target are longer together than the network takes.
         FloatingPointError: The mel holds values that are not finite.
     """
     check_solver(solver, method.kind)
+    check_length(condition, getattr(method.network, "longest", None))
     device = torch.device(device)
     z = initial_noise(utterance_id, noise_seed, condition.prompt_mel.shape).to(device)
     condition = condition.to(device)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +24,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from imfbench.cache import cache_folder
+from imfbench.disk import StoreError, unwritable, write_fault
 
-
-class StoreError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says what to do."""
+log = logging.getLogger("imfbench")
+_LEFT_BY_A_KILL = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?|\..+\.part")
 
 
 # --- content hashes ---------------------------------------------------------------------------------------------------
@@ -83,20 +85,30 @@ def file_sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` with the same ending; renamed to ``path`` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path beside ``path`` with the same ending; renamed to ``path`` when the block ends well.
+
+    Raises:
+        StoreError: The disk is full, the folder cannot be written, and the like; ``path`` is as it was before.
+    """
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         # mkstemp makes files for their owner alone; results are for everyone whom the user's umask allows.
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
+    except Exception as error:
+        if fault := write_fault(error):
+            raise unwritable(path, fault) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -105,14 +117,29 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all; NaN and infinities become null, as JSON has no words for them."""
     write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """What ``write_json`` wrote, or None where there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """What ``write_json`` wrote, or None where there is no file.
+
+    Raises:
+        StoreError: The file holds something else.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise StoreError(
+            f"{path} is damaged ({error}): remove it, and the same command makes it again from what lies beside it"
+        ) from None
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -146,25 +173,43 @@ class Journal:
         self.path = path
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """The rows by id, in the order of their first writing; a torn last line is ignored."""
+        """The rows by id, in the order of their first writing; a torn last line is ignored.
+
+        Raises:
+            StoreError: A line is no row.
+        """
         found: dict[str, dict[str, Any]] = {}
         if self.path.exists():
-            for line in self._whole().decode().split("\n")[:-1]:
-                row = json.loads(line)
-                found[row["id"]] = row
+            for number, line in enumerate(self._whole().split(b"\n")[:-1], 1):
+                try:
+                    row = json.loads(line)
+                    found[row["id"]] = row
+                except (ValueError, TypeError, KeyError):
+                    raise StoreError(
+                        f"{self.path}, line {number} is damaged: remove that line, and the same command makes its utterance "
+                        "again"
+                    ) from None
         return found
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row and have it on the disk before going on."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            whole = self._whole()
-            if len(whole) != self.path.stat().st_size:
-                os.truncate(self.path, len(whole))
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a row and have it on the disk before going on.
+
+        Raises:
+            StoreError: The disk is full, and the like; the rows before are whole.
+        """
+        line = json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                whole = self._whole()
+                if len(whole) != self.path.stat().st_size:
+                    os.truncate(self.path, len(whole))
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def _whole(self) -> bytes:
         data = self.path.read_bytes()
@@ -186,6 +231,7 @@ class ScoreCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_folder() / "scores"
+        self._told = False
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The entry, or None; a file that cannot be read counts as absent."""
@@ -196,10 +242,17 @@ class ScoreCache:
         return found if isinstance(found, dict) else None
 
     def put(self, key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep an entry; returns it as ``get`` will, so that a fresh and a cached one lead to the same figures."""
+        """Keep an entry; returns it as ``get`` will, so that a fresh and a cached one lead to the same figures.
+
+        A cache that cannot be written costs time later, nothing else: it is told once.
+        """
         text = json.dumps(_listed(entry), ensure_ascii=False)
-        with atomic(self._path(key)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        try:
+            write_text(self._path(key), text)
+        except StoreError as error:
+            if not self._told:
+                log.warning("scores are not cached: %s", error)
+            self._told = True
         found: dict[str, Any] = json.loads(text)
         return found
 
@@ -268,12 +321,12 @@ class RunFolder:
         """Hold the folder: two runs in one folder would write over each other.
 
         Raises:
-            StoreError: Another process holds it.
+            StoreError: Another process holds it, or it cannot be made or written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         owner = self.path / ".owner"
         lock = FileLock(self.path / ".lock")
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             who = owner.read_text().strip() if owner.exists() else "another process"
@@ -281,12 +334,28 @@ class RunFolder:
                 f"the run folder {self.path} is in use by {who}: wait until it ends, or give this run another folder "
                 "with --out"
             ) from None
+        except OSError as error:
+            raise unwritable(self.path, error) from None
         try:
             write_text(owner, f"process {os.getpid()}\n")
+            self._sweep()
             yield
         finally:
-            owner.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                owner.unlink(missing_ok=True)
             lock.release()
+
+    def _sweep(self) -> None:
+        """Remove temporary files that a killed process left: whoever holds the lock is the only one who writes here."""
+        below = (
+            path for part in ("artefacts", "cells", "grids", "leaderboard") for path in (self.path / part).rglob(".*")
+        )
+        for path in [
+            *self.path.glob(".*"),
+            *below,
+        ]:  # not the folders of further experiments, which have locks of their own
+            if path.is_file() and _LEFT_BY_A_KILL.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 class CellFolder:

@@ -19,48 +19,19 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from imfbench.artefact import build_network, save_artefact
-from imfbench.devices import Precision, autocast, describe, dtype_name, synchronize
+from imfbench.artefact import ArtefactError, build_network, save_artefact
+from imfbench.devices import Precision, autocast, describe, dtype_name, out_of_memory, synchronize
 from imfbench.method import Batch, Method, State
 from imfbench.registry import METHODS
+from imfbench.store import atomic, read_json, write_text
+from imfbench.train_settings import TrainConfig, learning_rate
 from imfbench.training_log import DivergenceMonitor, TrainingLog
 
 CHECKPOINT = "checkpoint.pt"
 STATUS = "status.json"
 LOG = "log.csv"
-
-
-class TrainConfig(BaseModel):
-    """How to train; the same for every method."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int | None = Field(None, ge=1)
-    """Optimiser steps. Give ``steps`` or ``minutes``; minutes are turned into steps once, by timing ten."""
-    minutes: float | None = Field(None, gt=0)
-    frames_per_batch: int = Field(2000, ge=1)
-    """Mel frames of a batch, prompts and padding included."""
-    accumulate: int = Field(1, ge=1)
-    """Micro-batches of one optimiser step."""
-    learning_rate: float = Field(3e-4, gt=0)
-    schedule: Literal["constant", "linear", "trapezoid"] = "linear"
-    """After the warm-up: constant; linear to 0; or constant and then linear to 0 over the last ``decay``."""
-    decay: float = Field(0.25, gt=0, le=1)
-    """Share of the steps in which "trapezoid" goes down."""
-    warmup: int = Field(50, ge=0)
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient."""
-    ema: float = Field(0.99, ge=0, lt=1)
-    """Decay of the weights' moving average, which is what is sampled; it starts lower: (1 + n)/(10 + n)."""
-    precision: Precision = "auto"
-    seed: int = 0
-    save_every: int = Field(200, ge=1)
-    log_every: int = Field(10, ge=1)
 
 
 @dataclass
@@ -137,17 +108,6 @@ def build_method(
     return method
 
 
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Learning rate of a step (0-based)."""
-    rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
-    left = (steps - step) / steps
-    if config.schedule == "linear":
-        return rate * left
-    if config.schedule == "trapezoid":
-        return rate * min(1.0, left / config.decay)
-    return rate
-
-
 def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
     """The random source of one step."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1_009 + process)
@@ -184,40 +144,50 @@ class Training:
             config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
         )  # fmt: skip
         self.wrapped, self.prepared = self.accelerator.prepare(_Step(method, device, config.precision), self.optimizer)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.updating = 0, 0.0, False
         self.monitor = DivergenceMonitor()
         self.data = data
 
     def restore(self) -> bool:
-        """Read the checkpoint if there is one."""
+        """Read the checkpoint if there is one.
+
+        Raises:
+            ArtefactError: It cannot be read, or is another network's.
+        """
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return False
-        saved = torch.load(path, map_location=self.device, weights_only=True)
-        self.method.network.load_state_dict(saved["network"])
-        self.ema.load_state_dict(saved["ema"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.seconds = saved["step"], saved["seconds"]
-        self.monitor.restore(saved["monitor"])
+        try:
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+            self.method.network.load_state_dict(saved["network"])
+            self.ema.load_state_dict(saved["ema"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.seconds = saved["step"], saved["seconds"]
+            self.monitor.restore(saved["monitor"])
+        except Exception as error:  # torch raises many kinds; what is wrong is the file in any case
+            if out_of_memory(error):
+                raise
+            raise ArtefactError(
+                f"{path} cannot be read ({type(error).__name__}: {str(error).partition('. ')[0][:200]}): remove it, and the "
+                "training begins anew with the same command"
+            ) from None
         return True
 
     def save(self) -> None:
-        """Write the checkpoint under a temporary name, then rename it."""
+        """Write the checkpoint whole or not at all."""
         if not self.accelerator.is_main_process:
             return
-        temporary = self.folder / f".{CHECKPOINT}.part"
-        torch.save(
-            {
-                "network": self.method.network.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-                "monitor": self.monitor.state(),
-            },
-            temporary,
-        )
-        temporary.replace(self.folder / CHECKPOINT)
+        state = {
+            "network": self.method.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "monitor": self.monitor.state(),
+        }
+        # By Python's own file: given a path, torch does not say that the disk is full.
+        with atomic(self.folder / CHECKPOINT) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
 
     def micro_batches(self) -> Iterator[list[Batch]]:
         """The batches of each coming step, one list a step; every process takes its own."""
@@ -259,9 +229,13 @@ class Training:
         parameters = [p for p in self.method.network.parameters() if p.requires_grad]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
         if math.isfinite(loss) and math.isfinite(norm):
+            self.updating = (
+                True  # from here to the end the weights, their averages and the optimiser do not belong together
+            )
             self.prepared.step()
             self.step += 1
             _ema_update(self.ema, self.method.network, min(self.config.ema, (1 + self.step) / (10 + self.step)))
+            self.updating = False
         self.prepared.zero_grad(set_to_none=True)
         return {"step": self.step, "loss": loss, "grad_norm": norm, "learning_rate": rate, **logs}
 
@@ -338,10 +312,9 @@ def train(
     """
     if config.steps is None:
         raise ValueError("train() needs config.steps; see budget_to_steps")
-    folder.mkdir(parents=True, exist_ok=True)
     status_path = folder / STATUS
     if status_path.is_file():
-        found = TrainResult(**json.loads(status_path.read_text(encoding="utf-8")))
+        found = TrainResult(**read_json(status_path))
         if found.status == "diverged" or found.steps >= config.steps:
             if found.status == "ok":
                 from imfbench.artefact import load_artefact
@@ -358,7 +331,12 @@ def train(
     while training.step < config.steps and not reason and (stop_at is None or training.step < stop_at):
         micro = next(batches)
         start = time.perf_counter()
-        figures = training.advance(micro, config.steps)
+        try:
+            figures = training.advance(micro, config.steps)
+        except (MemoryError, RuntimeError) as error:
+            if out_of_memory(error) and not training.updating:
+                training.save()
+            raise
         synchronize(device)
         training.seconds += time.perf_counter() - start
         reason = training.monitor.update(figures["loss"], figures["grad_norm"], figures.get("weight", 1.0))
@@ -387,7 +365,5 @@ def train(
             save_artefact(
                 folder, method_name, method, (card or {}) | {"training": asdict(result), "config": config.model_dump()}
             )
-        temporary = status_path.with_suffix(".part")
-        temporary.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(status_path)
+        write_text(status_path, json.dumps(asdict(result), indent=1) + "\n")
     return result

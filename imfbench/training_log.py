@@ -11,6 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from imfbench.disk import unwritable
+from imfbench.store import atomic
+
 DIVERGENCE_FACTOR = 100.0
 DIVERGENCE_STEPS = 20
 
@@ -58,25 +61,31 @@ class TrainingLog:
         kept: list[dict[str, str]] = []
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
-                kept = [row for row in csv.DictReader(file) if row.get("step") and int(float(row["step"])) <= step]
+                whole = (row for row in csv.DictReader(file) if None not in row.values())  # a full disk tears a row
+                kept = [row for row in whole if row.get("step") and int(float(row["step"])) <= step]
         self._columns = list(kept[0]) if kept else []
-        temporary = path.with_suffix(".part")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             if kept:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(kept)
-        temporary.replace(path)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; the first one names the columns."""
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            if not self._columns:
-                self._columns = ["step", *(k for k in row if k != "step")]
-                csv.DictWriter(file, self._columns).writeheader()
-            csv.DictWriter(file, self._columns, extrasaction="ignore", restval="").writerow(
-                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-            )
+        """Append a row; the first one names the columns.
+
+        Raises:
+            StoreError: The disk is full, and the like.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                if not self._columns:
+                    self._columns = ["step", *(k for k in row if k != "step")]
+                    csv.DictWriter(file, self._columns).writeheader()
+                csv.DictWriter(file, self._columns, extrasaction="ignore", restval="").writerow(
+                    {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+                )
+        except OSError as error:
+            raise unwritable(self._path, error) from error
 
 
 def thin(log: pd.DataFrame, rows: int = 400) -> pd.DataFrame:

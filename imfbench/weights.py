@@ -17,9 +17,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imfbench.cache import cache_folder
 from imfbench.registry import nearest
@@ -262,6 +263,51 @@ def installed(name: str) -> bool:
     )
 
 
+def load_tensors(path: Path, key: str | None = None) -> Any:
+    """The tensors of a PyTorch checkpoint, or those under ``key``; nothing else is unpickled.
+
+    Raises:
+        DamagedModelError: The file is cut short, holds other objects than tensors, or has no such key.
+    """
+    import torch
+
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        return held if key is None else held[key]
+    except Exception as error:  # torch raises many kinds; what is wrong is the file in any case
+        told = (
+            f"it holds no {key!r}" if isinstance(error, KeyError) else str(error).partition("\n")[0].partition(". ")[0]
+        )
+        raise DamagedModelError(
+            f"{path} is no checkpoint of tensors that can be read ({type(error).__name__}: {told}); files that would run code "
+            "when they are read (pickles of anything but tensors) are refused. Give another file, or leave the path out"
+        ) from None
+
+
+def fill(network: Any, state: dict[str, Any], path: Path) -> None:
+    """Load ``state``, read from ``path``, into a network of torch.
+
+    Raises:
+        DamagedModelError: It is of another network; the message says in which tensors they differ.
+    """
+    if told := misfits(network.state_dict(), state):
+        raise DamagedModelError(
+            f"{path} holds the weights of another network: {told}. Give the file that belongs to it"
+        )
+    network.load_state_dict(state)
+
+
+def misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """In which tensors ``found`` differs from what a network expects, in words; empty if they fit."""
+    told = [f"it lacks {name}" for name in expected if name not in found]
+    told += [f"{name}, which the network has not" for name in found if name not in expected]
+    for name in expected:
+        if name in found and found[name].shape != expected[name].shape:
+            told.append(f"{name} has shape {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}")
+    more = f" and {len(told) - 2} more such" if len(told) > 2 else ""
+    return "; ".join(told[:2]) + more
+
+
 def _package_folder(module: str) -> Path | None:
     # The spec of a top-level package is found by looking for its folder; nothing of it is executed.
     try:
@@ -297,34 +343,38 @@ def _joined(name: str, whole: dict[ModelFile, list[Path]]) -> Path:
     """The cached folder that holds the model's files, its parts joined; made once, by an atomic rename."""
     try:
         target = cache_folder() / "models" / f"{name}-{next(iter(whole)).sha256[:8]}"
-        target.parent.mkdir(exist_ok=True)
-        scratch = None if target.is_dir() else Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+        if not target.is_dir():
+            _join(name, whole, target)
     except OSError as error:
         raise MissingModelError(
             f"the parts of the model {name!r} cannot be joined: {error}. "
-            "Set the environment variable IMFBENCH_CACHE to a folder that can be written"
+            "Set the environment variable IMFBENCH_CACHE to a folder that can be written and has room"
         ) from error
-    if scratch is not None:
-        try:
-            for file, parts in whole.items():
-                with (scratch / file.name).open("wb") as out:
-                    for part in parts:
-                        for block in _blocks(part):
-                            out.write(block)
-            for file in whole:
-                _verify(name, file, scratch / file.name)
-            try:
-                scratch.rename(target)
-            except OSError:
-                if not target.is_dir():  # not the case of another process having been first
-                    raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     for file in whole:
         if not (target / file.name).is_file():
             raise DamagedModelError(f"{target} lacks {file.name}: remove that folder, it will be made again")
         _verify(name, file, target / file.name)
     return target
+
+
+def _join(name: str, whole: dict[ModelFile, list[Path]], target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    try:
+        for file, parts in whole.items():
+            with (scratch / file.name).open("wb") as out:
+                for part in parts:
+                    for block in _blocks(part):
+                        out.write(block)
+        for file in whole:
+            _verify(name, file, scratch / file.name)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not target.is_dir():  # not the case of another process having been first
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -134,12 +134,21 @@ def _quality_figure(cell: Cell, shown: Quality, ranking: Ranking | None, notes: 
 
 def _scored(cell: Cell, notes: Footnotes) -> str:
     scored, expected = int(cell.row["n_scored"]), int(cell.row["n_expected"])
-    if scored == expected:
-        return str(scored)
-    if not cell.ok:
-        return f"{scored}/{expected}"
-    reason = f"{expected - scored} not scored: {_listed(_failures(cell)) or 'see utterances.parquet'}"
-    return f"{scored}/{expected}{notes.mark(reason)}"
+    reasons = []
+    if cell.ok and scored != expected:
+        reasons.append(f"{expected - scored} not scored: {_listed(_failures(cell)) or 'see utterances.parquet'}")
+    if cell.ok and (noted := _noted(cell)):
+        reasons.append(f"{len(noted)} with a note: {_listed(noted)}")
+    number = str(scored) if scored == expected else f"{scored}/{expected}"
+    return f"{number}{notes.mark('. '.join(reasons))}" if reasons else number
+
+
+def _noted(cell: Cell) -> list[str]:
+    """Utterances whose recordings or output are silent, clipped and the like, with what the run noted of them."""
+    if cell.utterances is None or "notes" not in cell.utterances:
+        return []
+    rows = cell.utterances[["id", "notes"]].dropna().to_dict("records")
+    return [f"{row['id']}: {row['notes']}" for row in rows]
 
 
 def _failures(cell: Cell) -> list[str]:

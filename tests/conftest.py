@@ -1,15 +1,35 @@
-"""Fixtures for all tests: utterances of the embedded test set as the scorers see them."""
+"""Fixtures for all tests: utterances of the embedded test set as the scorers see them, and runs that take a second."""
 
 from __future__ import annotations
 
+import gc
+import json
+import shutil
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+import yaml
+from click.testing import CliRunner, Result
 
 from imfbench import plugins
+from imfbench.artefact import save_artefact
+from imfbench.cli import main
 from imfbench.datasets.demo import corpus
 from imfbench.features.audio import load_audio
+from imfbench.features.griffin_lim import GriffinLim
 from imfbench.metrics import ScoreItem
+from imfbench.progress import log
+from imfbench.reports.leaderboard import Leaderboard
+from imfbench.store import read_json
+from imfbench.training import build_method
+
+SHAPE = {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}
+gc.freeze()  # measuring memory and leaving a scorer collect garbage: what is imported by now is none
+TIMED = ("seconds", "rtf", "start", "end")  # what no two runs share
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +63,110 @@ def fresh_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for plugin in plugins._plugins:
         for registry, name in plugin.gives:
             registry.remove(name)
+
+
+class TinyRun:
+    """Whole runs of a network of dim 32 with Griffin-Lim and one scorer, by the command line.
+
+    Attributes:
+        folder: Where configuration, corpus and runs lie.
+        out: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "out"
+
+    def config(self, file: str = "tiny.yaml", **changes: Any) -> Path:
+        """An experiment whose network is ready; ``systems`` and others can be changed."""
+        values = {
+            "name": "tiny",
+            "dataset": {"limit": 2, "prefer_short": True},
+            "dev": {"limit": 1},
+            "training": {"steps": 4, "frames_per_batch": 400, "save_every": 1, "log_every": 1},
+            "systems": [{"method": "teacher", "name": "own", "artefact": str(self.artefact()), "nfe": [1]}],
+            "metrics": ["sim"],
+            "vocoder": "griffin-lim",
+            "threads": 1,
+            "device": "cpu",
+            "score_cache": str(self.folder / "scores"),
+            **changes,
+        }
+        path = self.folder / file
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        return path
+
+    @property
+    def trained(self) -> list[dict[str, Any]]:
+        """``systems`` with a network that is trained in the run."""
+        return [{"method": "teacher", "name": "own", "network": {"name": "dit", "config": SHAPE}, "nfe": [1]}]
+
+    def artefact(self) -> Path:
+        """A ready network."""
+        path = self.folder / "ready"
+        if not path.is_dir():
+            method = build_method("teacher", backbone_config=SHAPE)
+            save_artefact(path, "teacher", method, {"name": "ready", "task": "token2mel", "training": {"steps": 1}})
+        return path
+
+    def corpus(self, rows: int = 3) -> Path:
+        """A copy of the embedded corpus with a test list of a few rows, all of it to be damaged."""
+        root = self.folder / "corpus"
+        for name in ("train", "dev"):
+            (root / name).mkdir(parents=True)
+            for path in (corpus.DATA / name).iterdir():
+                (root / name / path.name).symlink_to(path)
+        for name in ("SHA256SUMS", "phones.txt", "test/alignments.jsonl"):
+            (root / name).parent.mkdir(exist_ok=True)
+            shutil.copy(corpus.DATA / name, root / name)
+        lines = (corpus.DATA / "test" / "meta.lst").read_text().splitlines()[:rows]
+        (root / "test" / "meta.lst").write_text("\n".join(lines) + "\n")
+        for name in {field for line in lines for field in line.split("|")[2::2]}:
+            (root / "test" / name).parent.mkdir(exist_ok=True)
+            shutil.copy(corpus.DATA / "test" / name, root / "test" / name)
+        return root
+
+    def invoke(self, path: Path, *settings: str, command: str = "run", out: Path | None = None) -> Result:
+        """``imfbench run`` in this process."""
+        changed = [word for setting in settings for word in ("--set", setting)]
+        return CliRunner().invoke(main, [command, str(path), "--out", str(out or self.out), *changed])
+
+    def refused(self, path: Path, *settings: str, out: Path | None = None) -> str:
+        """What a run says that must end with exit code 2 and one message, not with a trace."""
+        result = self.invoke(path, *settings, out=out)
+        assert result.exit_code == 2, result.output
+        message = result.output[result.output.rindex("imfbench: ") :]
+        assert "Traceback" not in result.output
+        return message.strip()
+
+    def tables(self, out: Path | None = None) -> dict[str, pd.DataFrame]:
+        """Label of each row of the leaderboard → its utterances, by id."""
+        return {
+            str(read_json(path.parent / "cell.json")["row"]): pd.read_parquet(path).set_index("id")
+            for path in sorted((out or self.out).glob("cells/*/utterances.parquet"))
+        }
+
+    def leaderboard(self, out: Path | None = None) -> list[dict[str, Any]]:
+        """The rows of leaderboard.json without what is timed."""
+        rows = json.loads(((out or self.out) / "leaderboard" / "leaderboard.json").read_text())["rows"]
+        return [{key: row[key] for key in row if not any(word in key for word in TIMED)} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def tiny_in() -> Iterator[Callable[[Path], TinyRun]]:
+    """``tiny_in(folder)``: tiny runs in a folder that tests share. What runs change in this process is put back."""
+    handlers, propagate, level = log.handlers[:], log.propagate, log.level
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        # Most of a tiny run's time, and tested elsewhere: pictures, and phases that sound better.
+        patch.setattr(Leaderboard, "_draw", lambda *_: ([], {}))
+        patch.setattr(GriffinLim.__init__, "__defaults__", (2,))
+        yield TinyRun
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tiny_in: Callable[[Path], TinyRun]) -> TinyRun:
+    """Tiny runs in a folder of the test's own."""
+    return tiny_in(tmp_path)

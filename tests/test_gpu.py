@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imfbench.data import Example, training_batches
-from imfbench.devices import autocast, dtype_name, resolve_device
+from imfbench.devices import autocast, dtype_name, free_memory, out_of_memory, resolve_device
 from imfbench.flow.grids import make_grid
 from imfbench.method import Batch
 from imfbench.metrics.memory import peak_memory
@@ -90,3 +90,11 @@ def test_memory_and_time_react_to_work(device: torch.device) -> None:
         seconds.append(min(time_passes(run, 3, 5, device)))
     assert peaks[1] > 2 * peaks[0]
     assert all(s > 0 for s in seconds)
+
+
+def test_memory_that_runs_out_on_the_accelerator_is_understood(device: torch.device) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 46, device=device)
+    assert out_of_memory(caught.value)
+    free_memory()
+    assert torch.zeros(1, device=device).item() == 0

@@ -83,9 +83,9 @@ def main() -> None:
     sets: dict[str, list[tuple[str, str, Path]]] = {}
     spoken: dict[str, pd.DataFrame] = {}
     for split in ("test", "dev", "hard"):
-        rows = corpus.utterances(split)
-        sets[split] = [(u.id, u.text, u.target_audio) for u in rows if u.target_audio]
-        spoken[split] = pd.DataFrame([{"speaker": u.speaker, "seconds": u.seconds, "text": u.text} for u in rows])
+        listed = corpus.utterances(split)
+        sets[split] = [(u.id, u.text, u.target_audio) for u in listed if u.target_audio]
+        spoken[split] = pd.DataFrame([{"speaker": u.speaker, "seconds": u.seconds, "text": u.text} for u in listed])
     training = list(corpus._alignments("train").values())
     audio = DATA / "train" / "audio"
     sets["train"] = [(r["id"], r["text"], audio / f"{r['id']}.opus") for r in training[:: arguments.every]]

@@ -12,19 +12,23 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from imfbench.cache import cache_folder
-from imfbench.data import Example, Utterance, make_condition, make_text_condition, training_batches
+from imfbench.data import DatasetError, Example, Utterance, make_condition, make_text_condition, training_batches
+from imfbench.datasets.seed_tts_list import read_list
 from imfbench.features import mel
 from imfbench.features.alignment import phone_ends
 from imfbench.features.audio import load_audio, resample
 from imfbench.features.units import tokens_of_frames, units
 from imfbench.method import Batch, Condition
-from imfbench.store import file_sha256
+from imfbench.registry import nearest
+from imfbench.store import file_sha256, write_bytes
 
 DATA = Path(__file__).parent / "data"
 FEATURES_REVISION = 1  # raise it when the same audio would get other features
+COPY = "copy the corpus again, `imfbench doctor` compares every file with its sha256"
 LISTS = {"test": ("test", "meta.lst"), "hard": ("test", "hardcase.lst"), "dev": ("dev", "meta.lst")}
 
 
@@ -44,6 +48,8 @@ class DemoCorpus:
     name = "demo"
     language = "en"
     licence = "Apache-2.0 (audio by Kokoro-82M), sentences CC0-1.0"
+    sample_rate: ClassVar[int] = 24_000
+    """Of its recordings; one of another rate is noted."""
     expected: ClassVar[dict[str, int]] = {"test": 172, "dev": 46, "hard": 34}
 
     def __init__(
@@ -63,12 +69,14 @@ class DemoCorpus:
     @cached_property
     def revision(self) -> str:
         """First eight digits of the sha256 of SHA256SUMS, which covers every file; with ``extra``, its digest as well."""
+        self._require("SHA256SUMS")
         own = file_sha256(self.root / "SHA256SUMS")[:8]
         return own if self.extra is None else f"{own}+{self._digest(self._extra_rows())}"
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
         """Phones → tokens; 0 is padding."""
+        self._require("phones.txt")
         phones = (self.root / "phones.txt").read_text(encoding="utf-8").split("\n")[:-1]
         return {phone: i + 1 for i, phone in enumerate(phones)}
 
@@ -88,34 +96,45 @@ class DemoCorpus:
         """The rows of a Seed-TTS list: "test", "dev" or "hard".
 
         Raises:
-            ValueError: No such split, or a row that has not five fields.
+            DatasetError: No such split, or a list or an alignment that cannot be used.
         """
         if split not in LISTS:
-            raise ValueError(f"dataset 'demo' has no split {split!r}; it has {', '.join(LISTS)}")
-        folder, name = self.root / LISTS[split][0], LISTS[split][1]
-        alignments = self._alignments(LISTS[split][0])
+            raise DatasetError(f"dataset 'demo' has no split {split!r}: {nearest(split, list(LISTS))}")
+        folder, name = LISTS[split]
+        self._require(f"{folder}/{name}")
+        path = self.root / folder / name
         rows = []
-        for number, line in enumerate((folder / name).read_text(encoding="utf-8").splitlines(), 1):
-            fields = line.split("|")
-            if len(fields) != 5:
-                expected = "5 (utt|prompt_text|prompt_wav|text|gt_wav)"
-                raise ValueError(f"{folder / name}, line {number}: {len(fields)} fields instead of {expected}")
-            utt, prompt_text, prompt, text, target = fields
-            truth = alignments[utt]
+        for row in read_list(path, fields=(5,)):
+            where = f"{path}, line {row.line}"
+            truth = self._truth(folder, row.id, where)
+            self._truth(folder, row.prompt_audio.stem, where)
             rows.append(
                 Utterance(
-                    id=utt,
-                    text=text,
+                    id=row.id,
+                    text=row.text,
                     language=self.language,
                     speaker=truth["speaker"],
-                    prompt_id=Path(prompt).stem,
-                    prompt_text=prompt_text,
-                    prompt_audio=folder / prompt,
-                    target_audio=folder / target,
+                    prompt_id=row.prompt_audio.stem,
+                    prompt_text=row.prompt_text,
+                    prompt_audio=row.prompt_audio,
+                    target_audio=row.target_audio,
                     seconds=truth["seconds"],
                 )
             )
         return rows
+
+    def _truth(self, folder: str, name: str, where: str) -> dict[str, Any]:
+        found = self._alignments(folder).get(name)
+        if found is None:
+            lines = self.root / folder / "alignments.jsonl"
+            raise DatasetError(f"{where}: {lines} holds no phones of {name!r}; add its row there, or remove this one")
+        return found
+
+    def _require(self, name: str) -> None:
+        if not (self.root / name).is_file():
+            raise DatasetError(
+                f"{self.root} is no folder of the demo corpus, it holds no {name}: correct the option `root`, or leave it out"
+            )
 
     def condition(self, utterance: Utterance) -> Condition:
         """What the network may know of an utterance: its units or phones, and the prompt's, and the prompt's mel."""
@@ -174,6 +193,10 @@ class DemoCorpus:
 
         assert self.extra is not None
         rows = [row for row in read_journals(self.extra).values() if row["split"] == "more"]
+        if not rows:
+            raise DatasetError(
+                f"{self.extra} holds no further training speech: correct the option `extra`, or leave it out"
+            )
         audio = self.extra / "more-audio"
         return [(row | {"speaker": speaker_of(row)}, audio / f"{row['id']}.flac") for row in rows]
 
@@ -183,8 +206,16 @@ class DemoCorpus:
 
     def _alignments(self, folder: str) -> dict[str, dict[str, Any]]:
         if folder not in self._read:
-            lines = (self.root / folder / "alignments.jsonl").read_text(encoding="utf-8").splitlines()
-            self._read[folder] = {row["id"]: row for row in map(json.loads, lines)}
+            self._require(f"{folder}/alignments.jsonl")
+            path = self.root / folder / "alignments.jsonl"
+            found: dict[str, dict[str, Any]] = {}
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                try:
+                    row = json.loads(line)
+                    found[row["id"]] = row
+                except (ValueError, TypeError, KeyError):
+                    raise DatasetError(f"{path}, line {number} is no JSON object with an id: {COPY}") from None
+            self._read[folder] = found
         return self._read[folder]
 
     @cached_property
@@ -194,7 +225,10 @@ class DemoCorpus:
     def _phones(self, row: dict[str, Any]) -> torch.Tensor:
         unknown = set(row["phones"]) - set(self.vocabulary)
         if unknown:
-            raise ValueError(f"{row['id']} has phones that the corpus' phones.txt lacks: {sorted(unknown)}")
+            raise DatasetError(
+                f"{row['id']} has phones that the networks cannot say, {self.root / 'phones.txt'} lacks them: "
+                f"{' '.join(sorted(unknown))}; mend its row of alignments.jsonl, or take it out of the list"
+            )
         return torch.tensor([self.vocabulary[phone] for phone in row["phones"]])
 
     def _units(self, row: dict[str, Any]) -> torch.Tensor:
@@ -210,6 +244,9 @@ class DemoCorpus:
 
     def _digest(self, rows: list[tuple[dict[str, Any], Path]]) -> str:
         """Of all that decides features: the rows, their files' sizes, the vocabulary, the mel and this code's revision."""
+        missing = [path for _, path in rows if not path.is_file()]
+        if missing:
+            raise DatasetError(f"no audio file {missing[0]}, a training utterance ({len(missing)} are missing): {COPY}")
         described = [
             [row["id"], row["speaker"], row["phones"], row["frames"], path.stat().st_size] for row, path in rows
         ]
@@ -219,24 +256,33 @@ class DemoCorpus:
 
     def _features(self, rows: list[tuple[dict[str, Any], Path]], speed: float, key: str) -> list[Example]:
         path = cache_folder() / "features" / f"{key}-{speed:g}-{self._digest(rows)}.safetensors"
-        if path.is_file():
-            stored = load_file(path)
+        stored = _stored(path)
+        if stored is not None:
             lengths = stored["lengths"].tolist()
             mels, tokens = stored["mels"].split(lengths), stored["tokens"].split(lengths)
             return [
                 Example(row["id"], row["speaker"] if speed == 1 else f"{row['speaker']}@{speed:g}", m.float(), t.long())
                 for (row, _), m, t in zip(rows, mels, tokens, strict=True)
             ]
-        found = [self._example(row, audio, speed) for row, audio in rows]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        save_file(
-            {
-                "mels": torch.cat([e.mel for e in found]).half(),
-                "tokens": torch.cat([e.tokens for e in found]).to(torch.int16),
-                "lengths": torch.tensor([len(e.mel) for e in found]),
-            },
-            temporary,
-        )
-        temporary.replace(path)
+        found = [self._training_example(row, audio, speed) for row, audio in rows]
+        features = {
+            "mels": torch.cat([e.mel for e in found]).half(),
+            "tokens": torch.cat([e.tokens for e in found]).to(torch.int16),
+            "lengths": torch.tensor([len(e.mel) for e in found]),
+        }
+        write_bytes(path, save(features))
         return self._features(rows, speed, key)  # as stored, so that a first and a second run train on the same numbers
+
+    def _training_example(self, row: dict[str, Any], path: Path, speed: float) -> Example:
+        try:
+            return self._example(row, path, speed)
+        except ValueError as error:
+            raise DatasetError(f"training utterance {row['id']!r}: {error}") from None
+
+
+def _stored(path: Path) -> dict[str, torch.Tensor] | None:
+    """Features that were kept, or None: what cannot be read is made again."""
+    try:
+        return load_file(path) if path.is_file() else None
+    except (OSError, SafetensorError):
+        return None

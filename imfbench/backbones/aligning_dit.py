@@ -9,6 +9,7 @@ goes in.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -169,6 +170,8 @@ class AligningDiT(nn.Module):
     """``u(z, t, r, condition)`` of mel and alignment band, (batch, frames, bands + 1)."""
 
     Config = AligningDiTConfig
+    longest: ClassVar[int] = 4096
+    """As in :class:`~imfbench.backbones.dit.DiT`."""
 
     def __init__(self, config: AligningDiTConfig | None = None) -> None:
         super().__init__()

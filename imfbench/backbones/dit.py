@@ -9,6 +9,7 @@ vector beside the time embedding.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -155,6 +156,9 @@ class DiT(nn.Module):
     """
 
     Config = DiTConfig
+    longest: ClassVar[int] = 4096
+    """Mel frames of prompt and target together (47 s) beyond which nothing is sampled: attention takes memory and time by the
+    square of the length, and no training comes near it."""
 
     def __init__(self, config: DiTConfig | None = None) -> None:
         super().__init__()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
+
+from imfbench.features.audio_check import REMEDY, AudioError, audio_notes, missing_bytes
 
 RESAMPLER = "soxr-hq"
 
@@ -22,21 +25,34 @@ def load_audio(path: Path, rate: int | None = None) -> tuple[np.ndarray, int]:
         (samples,) in [-1, 1] and the sampling rate.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file cannot be decoded, is empty or holds values that are not finite.
+        AudioError: There is no such file, it cannot be decoded, is cut short or empty, or holds values that are not finite.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no audio file {path}")
-    try:
-        audio, found = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} cannot be decoded: {error}") from None
+    audio, found = _read(path)
     samples = audio.mean(axis=1)
-    if len(samples) == 0:
-        raise ValueError(f"{path} holds no samples")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{path} holds values that are not finite")
     return (resample(samples, found, rate), rate) if rate else (samples, found)
+
+
+def notes_of_file(path: Path, expected: int | None = None) -> list[str]:
+    """What is worth a note of a recording (see ``audio_notes``); raises as ``load_audio`` does."""
+    return audio_notes(*_read(path), expected)
+
+
+def _read(path: Path) -> tuple[np.ndarray, int]:
+    if not path.is_file():
+        raise AudioError(f"no audio file {path}: {REMEDY}")
+    try:
+        missing = missing_bytes(path)
+        audio, found = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        told = "it is an empty file" if path.stat().st_size == 0 else str(error).rpartition(": ")[2].rstrip(".")
+        raise AudioError(f"{path} cannot be decoded ({told}): {REMEDY}") from None
+    if missing:
+        raise AudioError(f"{path} is cut short, its last {missing} bytes are missing: {REMEDY}")
+    if len(audio) == 0:
+        raise AudioError(f"{path} holds no samples: {REMEDY}")
+    if not np.isfinite(audio).all():
+        raise AudioError(f"{path} holds values that are not finite: {REMEDY}")
+    return audio, found
 
 
 def resample(audio: np.ndarray, source: float, target: float) -> np.ndarray:
@@ -48,9 +64,15 @@ def resample(audio: np.ndarray, source: float, target: float) -> np.ndarray:
 
 
 def save_audio(path: Path, audio: np.ndarray, rate: int) -> None:
-    """Write 16-bit PCM (wav or FLAC, by the name's ending) under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    """Write 16-bit PCM (wav or FLAC, by the name's ending) whole or not at all.
+
+    Raises:
+        StoreError: The file cannot be written, for instance to a full disk.
+    """
+    from imfbench.store import write_bytes  # brings pandas, which scorers that only read audio need not wait for
+
     kind = {".wav": "WAV", ".flac": "FLAC"}[path.suffix]
-    soundfile.write(temporary, np.clip(audio, -1, 1), rate, subtype="PCM_16", format=kind)
-    temporary.replace(path)
+    # libsndfile would write to a full disk without a word of why it stopped: it encodes, Python writes.
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.clip(audio, -1, 1), rate, subtype="PCM_16", format=kind)
+    write_bytes(path, encoded.getvalue())

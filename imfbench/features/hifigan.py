@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from imfbench.features.mel import BANDS, SAMPLE_RATE
-from imfbench.weights import find
+from imfbench.weights import fill, find, load_tensors
 
 UPSAMPLING = [(8, 16), (8, 16), (2, 4), (2, 4)]  # (rate, kernel)
 KERNELS = (3, 7, 11)
@@ -86,7 +86,8 @@ class HiFiGAN:
     def load(self, device: torch.device | str = "cpu") -> HiFiGAN:
         """Read the weights (verified) onto ``device`` and fold their weight norm."""
         generator = Generator()
-        state = torch.load(find("hifigan", self._path), map_location="cpu", weights_only=True)["generator"]
+        path = find("hifigan", self._path)
+        state = load_tensors(path, "generator")
         # The checkpoint has the names of torch's old weight norm.
         renamed = {
             key.replace("weight_g", "parametrizations.weight.original0").replace(
@@ -94,7 +95,7 @@ class HiFiGAN:
             ): value
             for key, value in state.items()
         }
-        generator.load_state_dict(renamed)
+        fill(generator, renamed, path)
         for module in generator.modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 nn.utils.parametrize.remove_parametrizations(module, "weight")

@@ -32,8 +32,16 @@ def _window() -> Tensor:
 
 
 def log_mel(audio: Tensor) -> Tensor:
-    """Logarithmic mel of ``audio`` (samples,) at 22.05 kHz: (frames, bands). Frame k is centred at sample 256·k + 128."""
+    """Logarithmic mel of ``audio`` (samples,) at 22.05 kHz: (frames, bands). Frame k is centred at sample 256·k + 128.
+
+    Raises:
+        ValueError: The audio is shorter than a window's margin.
+    """
     margin = (WINDOW - HOP) // 2
+    if len(audio) <= margin:
+        raise ValueError(
+            f"audio of {1000 * len(audio) / SAMPLE_RATE:.1f} ms is too short for a mel: give a longer recording"
+        )
     padded = torch.nn.functional.pad(audio[None, None], (margin, margin), mode="reflect")[0]
     spectrum = torch.stft(padded, WINDOW, HOP, WINDOW, _window(), center=False, return_complex=True)
     magnitude = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-9)[0]

@@ -78,7 +78,7 @@ class DistillMOS(PredictedMOS):
         from distillmos import ConvTransformerSQAModel
 
         network = ConvTransformerSQAModel(load_weights=False)
-        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["model"])
+        weights.fill(network, weights.load_tensors(file, "model"), file)
         return network.eval().to(self.device)
 
 

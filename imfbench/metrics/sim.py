@@ -92,10 +92,11 @@ class Resemblyzer(Embedder):
         """Load the weights into ``GE2E``; nothing is unpickled but tensors."""
         import torchaudio
 
-        state = torch.load(self._file(), map_location="cpu", weights_only=True)["model_state"]
+        state = weights.load_tensors(self._file(), "model_state")
         self.network = GE2E()
         # The file also holds the two scalars of the training loss.
-        self.network.load_state_dict({key: state[key] for key in self.network.state_dict()})
+        state = {key: state[key] for key in self.network.state_dict() if key in state}
+        weights.fill(self.network, state, self._file())
         self.network.eval().to(self.device)
         self.mel = torchaudio.transforms.MelSpectrogram(
             SAMPLE_RATE, n_fft=400, hop_length=160, n_mels=40, norm="slaney", mel_scale="slaney", pad_mode="constant"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,22 +12,36 @@ from typing import Any
 import torch
 import yaml
 
-from imfbench.artefact import CARD, load_artefact, locate
+from imfbench.artefact import ArtefactError, load_artefact, read_card
+from imfbench.cache import CacheError
 from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.config_file import ConfigError
-from imfbench.data import Utterance
-from imfbench.devices import dtype_name, resolve_device
+from imfbench.data import DatasetError, Utterance
+from imfbench.devices import dtype_name, out_of_memory, resolve_device
 from imfbench.method import Method
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan
 from imfbench.progress import Reporting
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
 from imfbench.sampling import sampling_guidance
-from imfbench.store import RunFolder, ScoreCache, content_hash, read_json, write_text
+from imfbench.store import RunFolder, ScoreCache, StoreError, content_hash, read_json, write_text
+from imfbench.weights import DamagedModelError, MissingModelError
 
 
 class RunError(RuntimeError):
     """Something that the user can mend; the message says how."""
+
+
+STOPPING: tuple[type[Exception], ...] = (
+    ArtefactError, CacheError, ConfigError, DamagedModelError, DatasetError, MissingModelError, RunError, StoreError,
+)  # fmt: skip
+"""What the user can mend at once: it stops a run, as everything that comes later would stumble over it too."""
+
+
+LESS_MEMORY = (
+    "memory ran out: a shorter prompt, a smaller network, --set precision=bf16, fewer --threads or --device cpu need less; "
+    "repeat the command to try it again"
+)
 
 
 class NotReadyError(RuntimeError):
@@ -111,8 +124,7 @@ class Context:
         artefact = self.plan.artefacts[name]
         if artefact.ready is None:
             self.check_trained(name)
-        found: dict[str, Any] = json.loads((locate(self.reference(artefact)) / CARD).read_text(encoding="utf-8"))
-        return found
+        return read_card(self.reference(artefact))
 
     def forget(self, what: str) -> None:
         """Let go of what is kept under this name ("artefact", "vocoder"), so that it takes no memory."""
@@ -165,6 +177,16 @@ class Context:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+
+def told(error: BaseException) -> str:
+    """An error as a row or a table says it: in one line, and with what to lower where memory ran out."""
+    return f"{one_line(error, 300)}; {LESS_MEMORY}" if out_of_memory(error) else one_line(error)
+
+
+def one_line(error: BaseException, longest: int = 1000) -> str:
+    """Kind and message of an error without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:longest]
 
 
 def available_cores() -> int:

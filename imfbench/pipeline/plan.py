@@ -40,7 +40,13 @@ def grid_for(spec: GridSpec, nfe: int, solver: str) -> Tensor:
         path = Path(spec)
         if not path.is_file():
             raise ConfigError(f"no grid file {spec}; searched grids lie under runs/NAME/grids/")
-        return make_grid(json.loads(path.read_text(encoding="utf-8"))["values"], nfe // each)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))["values"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{spec} is no file of a searched grid ({type(error).__name__}: {error}); they lie under runs/NAME/grids/"
+            ) from None
+        return make_grid(values, nfe // each)
     return make_grid(spec, nfe // each)
 
 

@@ -11,15 +11,21 @@ from typing import Any
 import pandas as pd
 
 from imfbench.data import Utterance
+from imfbench.devices import free_memory, out_of_memory
 from imfbench.features.audio import load_audio
 from imfbench.metrics.base import Metric, ScoreError, ScoreItem
 from imfbench.pipeline.cells import Cell, all_cells
-from imfbench.pipeline.context import Context
+from imfbench.pipeline.context import STOPPING, Context, told
 from imfbench.pipeline.summary import summarise
 from imfbench.progress import log
-from imfbench.store import file_sha256, write_parquet
+from imfbench.store import StoreError, file_sha256, write_parquet
+from imfbench.weights import DamagedModelError, MissingModelError
 
 Observe = Callable[[ScoreItem], dict[str, Any]]
+
+
+class LoadError(RuntimeError):
+    """A scorer whose model cannot be loaded: no utterance gets a score from it."""
 
 
 def score(context: Context, name: str) -> None:
@@ -62,7 +68,13 @@ class OnDemand:
         """What the model says of an utterance."""
         with self._lock:
             if not self._opened:
-                self._model.enter_context(self._metric.loaded())
+                try:
+                    self._model.enter_context(self._metric.loaded())
+                except STOPPING:
+                    raise
+                except Exception as error:  # no utterance's fault, and not to be tried again for each of them
+                    name = self._metric.name
+                    raise LoadError(f"the model of metric {name!r} cannot be loaded: {told(error)}") from error
                 self._opened = True
         return self._metric.observe(item)
 
@@ -118,6 +130,7 @@ _COLUMNS = (
     "reference_seconds",
     "status",
     "reason",
+    "notes",
     "audio",
     "audio_sha256",
     "seconds",
@@ -158,8 +171,12 @@ def _scored(
             **signed,
             f"{metric.name}_error": None,
         }
-    except (ScoreError, OSError, ValueError) as error:
-        return {**signed, f"{metric.name}_error": f"{type(error).__name__}: {error}"}
+    except (LoadError, StoreError, DamagedModelError, MissingModelError):
+        raise
+    except Exception as error:  # whatever a scorer stumbles over is the reason of this row, and the others are scored
+        if out_of_memory(error):
+            free_memory()
+        return {**signed, f"{metric.name}_error": told(error)}
 
 
 def score_item(cell: Cell, row: dict[str, Any], utterance: Utterance) -> ScoreItem:

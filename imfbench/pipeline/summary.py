@@ -48,7 +48,7 @@ def summarise(context: Context, cell: Cell) -> None:
         found |= _counts(context, frame)
         _speed(cell, frame, found, missing)
         for metric in _metrics(context):
-            _quality(metric, frame, found, missing)
+            _quality(context, metric, frame, found, missing)
         failed = frame[frame["status"] != "ok"]
         if len(failed) == len(frame):
             found["status"] = f"failed: {failed['reason'].iloc[0]}"
@@ -103,7 +103,9 @@ def _speed(cell: Cell, frame: pd.DataFrame, found: dict[str, Any], missing: dict
         )
 
 
-def _quality(metric: Metric, frame: pd.DataFrame, found: dict[str, Any], missing: dict[str, str]) -> None:
+def _quality(
+    context: Context, metric: Metric, frame: pd.DataFrame, found: dict[str, Any], missing: dict[str, str]
+) -> None:
     """A metric's figures with intervals, or why there are none."""
     column = f"{metric.name}_signature"
     signature = str(metric.signature)
@@ -117,7 +119,8 @@ def _quality(metric: Metric, frame: pd.DataFrame, found: dict[str, Any], missing
         if scored and len(errors) == len(frame):
             missing[name] = f"no utterance could be scored: {errors.iloc[0]}"
         else:
-            missing[name] = "not scored yet: `imfbench score` does it" if not scored else "too few scored utterances"
+            failure = context.failures.get(f"score:{metric.name}", "not scored yet: `imfbench score` does it")
+            missing[name] = "too few scored utterances" if scored else failure
     found |= figures
     if scored:
         found["signatures"][metric.name] = signature

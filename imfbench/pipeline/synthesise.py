@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,19 @@ import torch
 from torch import Tensor
 
 from imfbench.data import Utterance
-from imfbench.features.audio import load_audio, save_audio
+from imfbench.devices import free_memory, out_of_memory
+from imfbench.features.audio import load_audio, notes_of_file, save_audio
+from imfbench.features.audio_check import AudioError, audio_notes
+from imfbench.features.mel import SAMPLE_RATE
 from imfbench.flow.counting import CountMismatchError, Counts
 from imfbench.method import Condition
 from imfbench.metrics.memory import peak_memory
 from imfbench.metrics.speed import time_passes
 from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
-from imfbench.pipeline.context import Context
+from imfbench.pipeline.context import Context, told
 from imfbench.progress import log
 from imfbench.sampling import synthesize_mel
-from imfbench.store import file_sha256, read_json, write_json
+from imfbench.store import StoreError, file_sha256, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def synthesise(context: Context, label: str) -> None:
         with context.reporting.bar(label, len(utterances)) as bar:
             bar.reach(len(utterances) - len(missing))
             for utterance in missing:
-                _journal(cell, utterance, lambda u=utterance: _copy(cell, u))  # type: ignore[misc]
+                _journal(context, cell, utterance, lambda u=utterance: _copy(cell, u))  # type: ignore[misc]
                 bar.advance()
         return
     if row.kind == "vocoded-ground-truth":
@@ -77,7 +81,7 @@ def synthesise(context: Context, label: str) -> None:
 
     maker = Maker(dataset.condition, mel)
     if not _memory_known(cell):
-        _measure_memory(context, cell, utterances[0], maker)
+        _measure_memory(context, cell, utterances, maker)
     _sample(context, cell, utterances, missing, maker)
 
 
@@ -95,25 +99,31 @@ def _sample(context: Context, cell: Cell, utterances: list[Utterance], missing: 
         if not missing:
             return
         vocoder = context.vocoder()
-        _warm_up(context, missing[0], maker, vocoder)
+        _warm_up(context, missing, maker, vocoder)
         for utterance in missing:
-            _journal(cell, utterance, lambda u=utterance: _make(context, cell, u, maker, vocoder))  # type: ignore[misc]
+            make = lambda u=utterance: _make(context, cell, u, maker, vocoder)  # type: ignore[misc]  # noqa: E731
+            _journal(context, cell, utterance, make)
             bar.advance()
 
 
-def _warm_up(context: Context, utterance: Utterance, maker: Maker, vocoder: Any) -> None:
+def _warm_up(context: Context, utterances: list[Utterance], maker: Maker, vocoder: Any) -> None:
     """One utterance without a clock: through the network for every row, through the vocoder once in this process."""
-    try:
-        mel = maker.mel(utterance, maker.prepare(utterance))[0]
-        context.once("vocoder warm-up", lambda: vocoder(mel))
-    except CountMismatchError:
-        raise
-    except Exception as error:  # the same utterance will fail again where it is counted
-        log.debug("warm-up on %s failed: %s", utterance.id, error)
+    for utterance in utterances:
+        try:
+            mel = maker.mel(utterance, maker.prepare(utterance))[0]
+            context.once("vocoder warm-up", lambda mel=mel: vocoder(mel))  # type: ignore[misc]
+            return
+        except CountMismatchError:
+            raise
+        except Exception as error:  # the same utterance will fail again where it is counted
+            log.debug("warm-up on %s failed: %s", utterance.id, error)
 
 
-def _journal(cell: Cell, utterance: Utterance, make: Callable[[], dict[str, Any]]) -> None:
-    """Append the utterance's row, whole or failed. Interruptions and wrong counts are no failures of an utterance."""
+def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[[], dict[str, Any]]) -> None:
+    """Append the utterance's row, whole or failed.
+
+    Interruptions, wrong counts and a run folder that cannot be written are no failures of an utterance.
+    """
     row: dict[str, Any] = {
         "id": utterance.id,
         "text": utterance.text,
@@ -122,14 +132,44 @@ def _journal(cell: Cell, utterance: Utterance, make: Callable[[], dict[str, Any]
         "prompt_id": utterance.prompt_id,
         "reference_seconds": utterance.seconds,
     }
+    no_memory = False
     try:
-        row |= {"status": "ok", "reason": None, **make()}
-    except CountMismatchError:
+        made = make()
+        notes = [*_file_notes(context, cell, utterance), *made.pop("notes", ())]
+        row |= {"status": "ok", "reason": None, "notes": "; ".join(notes) or None, **made}
+    except (CountMismatchError, StoreError):
         raise
     except Exception as error:
-        row |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        no_memory = out_of_memory(error)
+        row |= {"status": "failed", "reason": told(error)}
         log.warning("%s, %s: %s", cell.row.label, utterance.id, row["reason"])
+    if no_memory:  # only now nothing refers to the tensors of the attempt
+        free_memory()
     cell.folder.journal.append(row)
+
+
+def _file_notes(context: Context, cell: Cell, utterance: Utterance) -> list[str]:
+    """What is worth a note of the utterance's recordings; each file is looked at once in a run, and logged once."""
+    dataset = context.dataset(context.test_set(cell.row))
+    expected = getattr(dataset, "sample_rate", SAMPLE_RATE)
+
+    def note(what: str, path: Path) -> str:
+        try:
+            found = notes_of_file(path, expected)
+        except AudioError:  # a recording that this row needs not; where it is needed, it is a reason
+            return ""
+        if found:
+            log.warning("%s of %s: %s (%s)", what, utterance.id, ", ".join(found), path)
+        return f"{what} {', '.join(found)}" if found else ""
+
+    def noted(what: str, path: Path) -> str:
+        found: str = context.once(f"notes:{what}:{path}", lambda: note(what, path))
+        return found
+
+    found = [noted("prompt", utterance.prompt_audio)]
+    if cell.row.kind != "sampled" and utterance.target_audio is not None:
+        found.append(noted("recording", utterance.target_audio))
+    return list(filter(None, found))
 
 
 def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, vocoder: Any) -> dict[str, Any]:
@@ -142,6 +182,7 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
     vocoding = time_passes(lambda: made.append(vocoder(mel)), 0, 1, context.device)[0]
     return {
         **_saved(cell, utterance, made[0], vocoder.sample_rate),
+        "notes": [f"output {note}" for note in audio_notes(made[0], vocoder.sample_rate)],
         "network_seconds": None if counts is None else network,
         "vocoder_seconds": vocoding,
         "counts": None if counts is None else asdict(counts),
@@ -152,7 +193,9 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
 
 def _copy(cell: Cell, utterance: Utterance) -> dict[str, Any]:
     if utterance.target_audio is None:
-        raise FileNotFoundError("the dataset holds no recording of this utterance")
+        raise AudioError(
+            "the dataset holds no recording of this utterance: add one to its list, or leave out the reference"
+        )
     audio, rate = load_audio(utterance.target_audio)
     return _saved(cell, utterance, audio, rate)
 
@@ -173,17 +216,28 @@ def _memory_known(cell: Cell) -> bool:
     return (read_json(cell.folder.identity) or {}).get("peak_memory") is not None
 
 
-def _measure_memory(context: Context, cell: Cell, utterance: Utterance, maker: Maker) -> None:
-    """Peak memory of sampling one utterance: the network's. An accelerator counts all that lies on it, so the rest goes."""
+def _measure_memory(context: Context, cell: Cell, utterances: list[Utterance], maker: Maker) -> None:
+    """Peak memory of sampling one utterance: the network's. An accelerator counts all that lies on it, so the rest goes.
+
+    It is the first utterance that can be sampled at all: one that cannot is told where it is counted.
+    """
     if context.device.type != "cpu":
         context.forget("vocoder")
         context.forget("vocoder warm-up")  # a vocoder that is loaded anew is cold
-    given = maker.prepare(utterance)
-    with torch.no_grad(), peak_memory(context.device) as peak:
-        mel, _ = maker.mel(utterance, given)
-    measured = {
-        "peak_memory": peak.bytes,
-        "peak_memory_kind": peak.kind,
-        "peak_memory_of": f"{utterance.id}, {len(mel)} frames and its prompt",
-    }
-    write_json(cell.folder.identity, {**(read_json(cell.folder.identity) or {}), **measured})
+    for utterance in utterances:
+        try:
+            given = maker.prepare(utterance)
+            with torch.no_grad(), peak_memory(context.device) as peak:
+                mel, _ = maker.mel(utterance, given)
+        except CountMismatchError:
+            raise
+        except Exception as error:
+            log.debug("no memory can be measured on %s: %s", utterance.id, error)
+            continue
+        measured = {
+            "peak_memory": peak.bytes,
+            "peak_memory_kind": peak.kind,
+            "peak_memory_of": f"{utterance.id}, {len(mel)} frames and its prompt",
+        }
+        write_json(cell.folder.identity, {**(read_json(cell.folder.identity) or {}), **measured})
+        return

@@ -13,8 +13,9 @@ from typing import Any
 from imfbench.artefact import load_artefact, locate
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
+from imfbench.devices import out_of_memory
 from imfbench.method import Method
-from imfbench.pipeline.context import Context, NotReadyError, RunError
+from imfbench.pipeline.context import Context, NotReadyError, RunError, one_line
 from imfbench.pipeline.plan import Artefact, teacher_artefact
 from imfbench.plugins import source_of
 from imfbench.progress import clock, log
@@ -28,7 +29,29 @@ _WITHOUT_EFFECT = {"minutes", "save_every", "log_every"}
 
 
 def train_artefact(context: Context, name: str) -> None:
-    """Train one artefact, go on with a training that was killed, or do nothing if it is done."""
+    """Train one artefact, go on with a training that was killed, or do nothing if it is done.
+
+    Raises:
+        RunError: Memory ran out; the message says what to lower.
+        NotReadyError: Its teacher is not there.
+        ConfigError: The folder holds a training with other settings.
+    """
+    try:
+        _train_artefact(context, name)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        settings = settings_of(context.config, context.plan.artefacts[name])
+        raise RunError(
+            f"{name}: memory ran out while training ({one_line(error)}). Lower training.frames_per_batch (now "
+            f"{settings.frames_per_batch}) and raise training.accumulate (now {settings.accumulate}) by as much, which keeps the "
+            "step's size; training.precision=bf16 or a smaller network need less too. With other settings it is another "
+            "training: give the system another name or the run another --out. Where other programs took the memory, the same "
+            "command goes on from the last checkpoint"
+        ) from None
+
+
+def _train_artefact(context: Context, name: str) -> None:
     artefact = context.plan.artefacts[name]
     assert artefact.system is not None
     if METHODS.get(context.config.systems[artefact.system].method).needs.teacher:

@@ -1,0 +1,253 @@
+"""Recordings of every kind of damage, as prompts and as targets: a reason in one row, and the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from imfbench.backbones.aligning_dit import AligningDiT
+from imfbench.backbones.dit import DiT
+from imfbench.data import make_condition
+from imfbench.features.audio import load_audio, notes_of_file
+from imfbench.features.audio_check import AudioError, audio_notes
+from imfbench.sampling import LengthError, check_length
+
+RATE = 24_000
+TONE = (0.2 * np.sin(np.arange(2 * RATE) / 20)).astype(np.float32)
+
+
+def wav(path: Path, audio: np.ndarray = TONE, rate: int = RATE, subtype: str = "PCM_16") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, audio, rate, subtype=subtype)
+    return path
+
+
+def cut(path: Path, kept: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    return path
+
+
+def holed(path: Path) -> Path:
+    """A recording that holds a value which is no number."""
+    return wav(path, np.where(np.arange(len(TONE)) == 999, np.nan, TONE).astype(np.float32), subtype="FLOAT")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "no audio file"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be decoded (it is an empty file)"),
+    "noaudio": (lambda path: path.write_text("no audio"), "cannot be decoded (Format not recognised)"),
+    "cutshort": (lambda path: cut(wav(path), 0.6), "is cut short, its last 38418 bytes are missing"),
+    "zerolength": (lambda path: wav(path, TONE[:0]), "holds no samples"),
+    "nan": (holed, "holds values that are not finite"),
+}
+NOTED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "silent": (lambda path: wav(path, 0 * TONE), "silent"),
+    "clipped": (lambda path: wav(path, np.clip(20 * TONE, -1, 1)), "clipped ("),
+    "slow": (lambda path: wav(path, TONE[::3], RATE // 3), "8000 Hz, resampled"),
+    "stereo": (lambda path: wav(path, np.stack([TONE, TONE], 1)), "2 channels, mixed down"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_recording_that_cannot_be_used_names_itself_and_the_remedy(tmp_path: Path, kind: str) -> None:
+    damage, words = DAMAGE[kind]
+    path = tmp_path / "a.wav"
+    path.parent.mkdir(exist_ok=True)
+    damage(path)
+    with pytest.raises(AudioError) as error:
+        load_audio(path)
+    told = str(error.value)
+    assert words in told
+    assert str(path) in told
+    assert told.endswith("put a whole recording in its place, or take its row out of the list")
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16"), ("WAV", "FLOAT")]
+)
+def test_no_format_is_read_as_a_shorter_recording(tmp_path: Path, kind: str, subtype: str) -> None:
+    """libsndfile itself gives the rest of a wav or Ogg file without a word."""
+    path = tmp_path / "a.audio"
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * RATE).astype(np.float32)
+    soundfile.write(path, noise, RATE, format=kind, subtype=subtype)
+    assert len(load_audio(path)[0]) == 2 * RATE
+    for kept in (0.99, 0.7, 0.3):
+        soundfile.write(path, noise, RATE, format=kind, subtype=subtype)
+        with pytest.raises(AudioError, match=r"is cut short|cannot be decoded"):
+            load_audio(cut(path, kept))
+
+
+def test_a_wav_of_unknown_length_and_one_with_more_behind_are_whole(tmp_path: Path) -> None:
+    path = wav(tmp_path / "a.wav")
+    whole = path.read_bytes()
+    at = whole.index(b"data") + 4
+    path.write_bytes(whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :])  # as ffmpeg writes into a pipe
+    assert len(load_audio(path)[0]) == len(TONE)
+    path.write_bytes(whole + b"LIST\x04\x00\x00\x00abcd")
+    assert len(load_audio(path)[0]) == len(TONE)
+
+
+@pytest.mark.parametrize("kind", NOTED)
+def test_a_recording_that_can_be_used_gets_its_note(tmp_path: Path, kind: str) -> None:
+    make, words = NOTED[kind]
+    make(tmp_path / "a.wav")
+    (note,) = notes_of_file(tmp_path / "a.wav", RATE)
+    assert words in note
+    assert notes_of_file(wav(tmp_path / "b.wav"), RATE) == []
+
+
+def test_one_loud_peak_is_no_clipping() -> None:
+    loud = TONE.copy()
+    loud[1000:1002] = 1.0
+    assert audio_notes(loud, RATE) == []
+    loud[1000:1100] = 1.0
+    assert audio_notes(loud, RATE) == ["clipped (0.2 % of its samples)"]
+    assert audio_notes(np.zeros(0, np.float32), RATE) == ["silent"]
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory, tiny_in) -> tuple[Path, dict[str, pd.DataFrame], str]:  # type: ignore[no-untyped-def]
+    """A run over utterances each of which has another fault, first in its prompt, then in its recording."""
+    tiny = tiny_in(tmp_path_factory.mktemp("damaged"))
+    faults = {**DAMAGE, **NOTED, "unsayable": (None, ""), "short": (lambda path: wav(path, TONE[:200]), "")}
+    root = tiny.corpus(2 * len(faults) + 1)
+    lines = [line.split("|") for line in (root / "test" / "meta.lst").read_text().splitlines()]
+    rows = []
+    for field, half in ((2, lines[: len(faults)]), (4, lines[len(faults) :])):
+        for kind, row in zip(faults, half, strict=False):
+            if make := faults[kind][0]:
+                file = Path(row[field])
+                row[field] = f"{file.parent}-{kind}/{file.stem}.wav"
+                (root / "test" / row[field]).parent.mkdir(exist_ok=True)
+                make(root / "test" / row[field])
+            rows.append([f"{kind}-{field}", *row])
+    unsayable = next(row for row in rows if row[0] == "unsayable-2")[1]
+    alignments = root / "test" / "alignments.jsonl"
+    written = [line.replace('"phones": ["', '"phones": ["ʘ", "') if f'"{unsayable}"' in line else line
+               for line in alignments.read_text().splitlines()]  # fmt: skip
+    assert any("ʘ" in line for line in written)
+    alignments.write_text("\n".join(written) + "\n")
+    whole = [["whole", *lines[-1]]]
+    (root / "test" / "meta.lst").write_text("".join("|".join(row[1:]) + "\n" for row in rows + whole))
+    result = tiny.invoke(tiny.config(dataset={"options": {"root": str(root)}}))
+    assert result.exit_code == 0, result.output
+    names = {row[1]: row[0] for row in rows + whole}
+    return root, {label: frame.rename(index=names) for label, frame in tiny.tables().items()}, result.output
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_prompt_fails_its_own_row_alone(damaged, kind: str) -> None:  # type: ignore[no-untyped-def]
+    root, tables, output = damaged
+    row, words = tables["own 1 NFE uniform"].loc[f"{kind}-2"], DAMAGE[kind][1]
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("AudioError: ")
+    assert words in row["reason"]
+    assert f"{root}/test/prompts-{kind}" in row["reason"]
+    assert words in output
+    # The recording is there; only what compares it with the prompt is not.
+    reference = tables["ground-truth"].loc[f"{kind}-2"]
+    assert reference["status"] == "ok"
+    assert words in reference["sim_error"]
+    assert tables["own 1 NFE uniform"].loc["whole", "sim"] > -1
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_recording_fails_the_references_and_not_the_systems(damaged, kind: str) -> None:  # type: ignore[no-untyped-def]
+    _, tables, _ = damaged
+    for label in ("ground-truth", "vocoded-ground-truth"):
+        row = tables[label].loc[f"{kind}-4"]
+        assert row["status"] == "failed"
+        assert DAMAGE[kind][1] in row["reason"]
+    row = tables["own 1 NFE uniform"].loc[f"{kind}-4"]
+    assert row["status"] == "ok"
+    assert row["sim"] > -1
+
+
+@pytest.mark.parametrize("kind", NOTED)
+def test_silence_clipping_rates_and_channels_are_scored_and_noted(damaged, kind: str) -> None:  # type: ignore[no-untyped-def]
+    _, tables, output = damaged
+    sampled = tables["own 1 NFE uniform"].loc[f"{kind}-2"]
+    assert sampled["status"] == "ok"
+    assert f"prompt {NOTED[kind][1]}" in sampled["notes"]
+    assert "prompt of test-af_sarah-0" in output
+    for label in ("ground-truth", "vocoded-ground-truth"):
+        row = tables[label].loc[f"{kind}-4"]
+        assert row["status"] == "ok", row["reason"]
+        assert f"recording {NOTED[kind][1]}" in row["notes"]
+        assert (row["sim"] > -1) != (kind == "silent"), "silence has no voice to compare, which is the row's reason"
+    if kind == "silent":
+        assert "silent" in sampled["sim_error"]
+    assert pd.isna(tables["ground-truth"].loc["whole", "notes"])
+    # What the untrained network makes is noise at full scale: the output's own note, of every row.
+    assert tables["own 1 NFE uniform"].loc["whole", "notes"].startswith("output clipped")
+
+
+def test_what_no_network_can_say_and_what_is_too_short_are_reasons(damaged) -> None:  # type: ignore[no-untyped-def]
+    root, tables, _ = damaged
+    row = tables["own 1 NFE uniform"].loc["unsayable-2"]
+    assert row["status"] == "failed"
+    assert (
+        f"that the networks cannot say, {root}/phones.txt lacks them: ʘ; mend its row of alignments.jsonl"
+        in row["reason"]
+    )
+    assert tables["ground-truth"].loc["unsayable-2", "status"] == "ok"
+    assert "audio of 8.3 ms is too short for a mel" in tables["own 1 NFE uniform"].loc["short-2", "reason"]
+
+
+def test_the_leaderboard_counts_what_failed_and_shows_the_notes(damaged) -> None:  # type: ignore[no-untyped-def]
+    root, tables, output = damaged
+    text = (root.parent / "out" / "leaderboard" / "leaderboard.md").read_text()
+    expected = len(tables["ground-truth"])
+    assert expected == 25
+    scored = int(tables["ground-truth"]["sim"].notna().sum())
+    assert f"{scored}/{expected}" in text
+    assert "with a note: " in text
+    assert "no audio file" in text
+    assert "Traceback" not in output
+
+
+def test_a_damaged_training_recording_stops_the_run_and_names_itself(tiny) -> None:  # type: ignore[no-untyped-def]
+    root = tiny.corpus()
+    (folder := root / "train" / "audio").unlink()
+    folder.mkdir()
+    told = tiny.refused(
+        tiny.config(systems=tiny.trained, train_data={"options": {"root": str(root)}}, references=[], metrics=["sim"])
+    )
+    assert "no audio file" in told
+    assert "a training utterance (1200 are missing)" in told
+
+
+def test_an_utterance_longer_than_the_network_takes_says_how_much_to_cut() -> None:
+    assert DiT.longest == AligningDiT.longest == 4096
+    long = make_condition(
+        torch.zeros(3000, 80), torch.ones(3000, dtype=torch.int64), torch.ones(2000, dtype=torch.int64)
+    )
+    with pytest.raises(
+        LengthError, match=r"prompt of 34\.8 s and the 23\.2 s .* takes 4096 .*cut the prompt to 24\.3 s"
+    ):
+        check_length(long, 4096)
+    with pytest.raises(LengthError, match="split the text"):
+        check_length(long, 1999)
+    check_length(long, 5000)
+    check_length(long, None)
+
+
+def test_a_prompt_that_is_too_long_fails_its_own_row(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(DiT, "longest", 1000)
+    root = tiny.corpus()
+    path = root / "test" / "prompts" / "prompt-af_sarah-000.flac"
+    audio, rate = soundfile.read(path)
+    soundfile.write(path, np.tile(audio, 4), rate)
+    config = tiny.config(dataset={"options": {"root": str(root)}}, references=[])
+    assert tiny.invoke(config).exit_code == 0
+    (table,) = tiny.tables().values()
+    assert "LengthError: the prompt of " in table.loc["test-af_sarah-000", "reason"]
+    assert "cut the prompt to" in table.loc["test-af_sarah-000", "reason"]
+    assert list(table["status"]) == ["failed", "ok", "ok"]
+    assert table["sim"].notna().sum() == 2

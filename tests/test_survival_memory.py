@@ -1,0 +1,192 @@
+"""What fails in one utterance stays there: memory that runs out, a scorer that raises; and what a training says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from imfbench.devices import out_of_memory
+from imfbench.metrics.base import ScoreItem
+from imfbench.metrics.sim import SpeakerSimilarity
+from imfbench.pipeline import synthesise as synthesise_stage
+from imfbench.training import Training
+
+OWN = "own 1 NFE uniform"
+
+
+def too_much() -> None:
+    """More memory than any machine has: the system's own refusal, as torch tells it on the CPU."""
+    torch.empty(1 << 50)
+
+
+def on_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nSee the documentation")
+
+
+def in_numpy() -> None:
+    np.empty(1 << 60, np.uint8)
+
+
+def in_onnx() -> None:
+    raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer")
+
+
+SHORTAGES = [too_much, on_a_gpu, in_numpy, in_onnx]
+
+
+@pytest.mark.parametrize("shortage", SHORTAGES)
+def test_every_library_is_understood_when_memory_runs_out(shortage: Callable[[], None]) -> None:
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        shortage()
+    assert out_of_memory(caught.value)
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+def test_memory_that_runs_out_in_one_utterance_fails_that_row(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Also where it is the first, which memory is measured on: the others are made, and the same command makes it later."""
+    path = tiny.config(dataset={"limit": 3, "prefer_short": True}, references=[])
+    sample, seen = synthesise_stage.synthesize_mel, []
+
+    def sampled(method: Any, condition: Any, utterance: str, *rest: Any) -> Any:
+        if utterance not in seen:
+            seen.append(utterance)
+        if utterance == seen[0]:
+            too_much()
+        return sample(method, condition, utterance, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthesise_stage, "synthesize_mel", sampled)
+        result = tiny.invoke(path)
+    assert result.exit_code == 0, result.output
+    table = tiny.tables()[OWN]
+    assert sorted(table["status"]) == ["failed", "ok", "ok"]
+    reason = table.loc[seen[0], "reason"]
+    assert "memory ran out: a shorter prompt, a smaller network, --set precision=bf16" in reason
+    assert len(reason.splitlines()) == 1
+    assert reason in " ".join(result.output.split())
+    (row,) = tiny.leaderboard()
+    assert (row["n_expected"], row["n_scored"]) == (3, 2)
+    assert row["peak_memory"] > 0, "it is measured on the first utterance that can be sampled"
+    assert tiny.invoke(path).exit_code == 0
+    assert set(tiny.tables()[OWN]["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_memory_that_runs_out_in_training_says_what_to_lower(tiny, monkeypatch: pytest.MonkeyPatch, step: int) -> None:  # type: ignore[no-untyped-def]
+    """In the rehearsal at once, or after three steps, which are kept though only every hundredth is saved."""
+    training = {"steps": 4, "frames_per_batch": 400, "save_every": 100, "precision": "fp32"}
+    path = tiny.config(systems=tiny.trained, references=[], training=training)
+    gradients = Training.gradients
+
+    def short(self: Training, *arguments: Any) -> Any:
+        if self.step == step and (step == 0 or self.folder.name == "own"):
+            on_a_gpu()
+        return gradients(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "gradients", short)
+        told = tiny.refused(path)
+    assert told.startswith("imfbench: own: memory ran out while training (OutOfMemoryError: CUDA out of memory. Tried")
+    assert "Lower training.frames_per_batch (now 400) and raise training.accumulate (now 1)" in told
+    assert len(told.splitlines()) == 1
+    folder = tiny.out / "artefacts" / "own"
+    assert (folder / "checkpoint.pt").is_file() == (step > 0)
+    if step:
+        assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 3
+        assert tiny.invoke(path, command="train").exit_code == 0
+        assert tiny.invoke(path, command="train", out=tiny.folder / "whole").exit_code == 0
+        name = "artefacts/own/model.safetensors"
+        assert (tiny.out / name).read_bytes() == (tiny.folder / "whole" / name).read_bytes()
+
+
+def test_memory_that_runs_out_within_an_update_saves_nothing_half_done(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    path = tiny.config(systems=tiny.trained, references=[], training={"steps": 4, "frames_per_batch": 400})
+    update = torch.optim.AdamW.step
+
+    def short(self: Any, *arguments: Any, **options: Any) -> Any:
+        update(self, *arguments, **options)
+        if len(calls) == 4:  # two steps of the rehearsal, two of the training
+            on_a_gpu()
+        calls.append(0)
+
+    calls: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", short)
+        assert "memory ran out while training" in tiny.refused(path)
+    assert not (tiny.out / "artefacts" / "own" / "checkpoint.pt").exists()
+
+
+def test_memory_that_runs_out_in_a_search_fails_its_rows_alone(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    own = {"method": "teacher", "name": "own", "artefact": str(tiny.artefact()), "nfe": [1]}
+    own["search"] = {"method": "o3s", "nfe": [2], "score": "sim", "config": {"max_evaluations": 2}}
+    monkeypatch.setattr("imfbench.pipeline.search.synthesize_mel", lambda *_: on_a_gpu())
+    result = tiny.invoke(tiny.config(systems=[own], references=[]))
+    assert result.exit_code == 1
+    status = {row["system"]: row["status"] for row in tiny.leaderboard()}
+    assert status["own"] == "ok"
+    assert status["own+o3s"].startswith("failed: OutOfMemoryError")
+    assert "memory ran out: a shorter prompt" in status["own+o3s"]
+
+
+# --- scorers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("shapes cannot be\nmultiplied"), "RuntimeError: shapes cannot be multiplied"),
+        (IndexError("list index out of range"), "IndexError: list index out of range"),
+        (MemoryError(), "MemoryError; memory ran out: "),
+    ],
+)
+def test_a_scorer_that_raises_on_one_utterance_scores_the_others(  # type: ignore[no-untyped-def]
+    tiny, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    path = tiny.config(dataset={"limit": 3, "prefer_short": True}, references=["ground-truth"], systems=[])
+    observe, seen = SpeakerSimilarity.observe, []
+
+    def observed(self: SpeakerSimilarity, item: ScoreItem) -> dict[str, Any]:
+        seen.append(item.id)
+        if len(seen) == 2:
+            raise error
+        return observe(self, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeakerSimilarity, "observe", observed)
+        result = tiny.invoke(path)
+    assert result.exit_code == 0, result.output
+    (table,) = tiny.tables().values()
+    assert words in table.loc[seen[1], "sim_error"]
+    assert list(table.loc[[seen[0], seen[2]], "sim_error"].isna()) == [True, True]
+    assert list(table["status"]) == ["ok"] * 3
+    (row,) = tiny.leaderboard()
+    assert (row["n_expected"], row["n_scored"]) == (3, 2)
+    assert tiny.invoke(path).exit_code == 0
+    assert len(seen) == 3
+    assert tiny.leaderboard()[0]["n_scored"] == 3, "a failure is not cached: the same command tries it again"
+
+
+def test_a_scorer_whose_model_cannot_be_loaded_fails_once_and_the_others_score(  # type: ignore[no-untyped-def]
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def broken(self: SpeakerSimilarity) -> None:
+        tries.append(0)
+        raise OSError("libcublas.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(SpeakerSimilarity, "open_model", broken)
+    path = tiny.config(references=["ground-truth"], systems=[], metrics=["sim", "f0cv"])
+    result = tiny.invoke(path)
+    assert result.exit_code == 1
+    assert len(tries) == 1, "not once an utterance"
+    (row,) = tiny.leaderboard()
+    assert row["f0cv"] > 0
+    told = "LoadError: the model of metric 'sim' cannot be loaded: OSError: libcublas.so.12: cannot open shared object file"
+    assert row["not_measured"]["sim"] == told
+    assert told in " ".join(result.output.split())
