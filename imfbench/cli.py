@@ -5,16 +5,15 @@ Heavy modules are imported inside the commands, so that ``--help`` and wrong nam
 
 from __future__ import annotations
 
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from imfbench import interruption
 from imfbench.cli_speak import OWN, own_text_options, say
 from imfbench.config_file import ConfigError
 from imfbench.plugins import PluginWarning, load_file
@@ -186,7 +185,7 @@ def _run(
     )
     reporting = Reporting()
     reporting.set_up_logging()
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruption.listen()
     folder = out
     try:
         with user_errors():
@@ -347,10 +346,6 @@ class user_errors:
         of_experiments = (BrokenEntryError, GridError, NotReadyError, SolverError, UnknownNameError)
         if isinstance(error, (*STOPPING, *of_commands, *of_experiments)):
             raise UserError(str(error)) from None
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _command() -> str:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from imfbench import interruption
+
 log = logging.getLogger("imfbench")
 QUIET_SECONDS = 300.0
 """Without a terminal, work that takes hours says so often that it lives; shorter work says one line when it ends."""
@@ -34,9 +36,11 @@ class _TerminalBar:
         self.task = progress.add_task(what, total=total, note="")
 
     def advance(self, steps: float = 1, note: str = "") -> None:
+        interruption.check()
         self.progress.update(self.task, advance=steps, note=note)
 
     def reach(self, done: float, total: float | None = None, note: str = "") -> None:
+        interruption.check()
         self.progress.update(self.task, completed=done, total=total, note=note)
 
 
@@ -49,6 +53,7 @@ class _LogBar:
         self.reach(self.done + steps, note=note)
 
     def reach(self, done: float, total: float | None = None, note: str = "") -> None:
+        interruption.check()
         self.done, self.note = done, note or self.note
         self.total = self.total if total is None else total
         now = time.monotonic()
