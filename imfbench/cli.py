@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imfbench.cli_speak import OWN, own_text_options, say
 from imfbench.config_file import ConfigError
 from imfbench.plugins import PluginWarning, load_file
 
@@ -101,12 +102,18 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--threads", type=click.IntRange(min=1), help="CPU threads; fewer is faster on a busy machine."),
         click.option("--device", help="auto, cpu, or an accelerator by torch's name for it."),
         click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
-        click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder [runs/NAME]."),
+        click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
         click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a setting; may be repeated."),
-        click.argument("config"),
+        click.argument("config", required=False),
     ):
         command = option(command)
     return command
+
+
+def _needed(config: str | None) -> str:
+    if config is None:
+        raise click.UsageError("name an experiment or its YAML file, for instance quickstart")
+    return config
 
 
 @main.command("run")
@@ -135,15 +142,45 @@ def _stage_command(stage: str) -> None:
 
 
 for _stage in COMMANDS:
-    _stage_command(_stage)
+    if _stage != "synthesise":
+        _stage_command(_stage)
+
+
+@main.command("synthesize")
+@own_text_options
+@_options
+def synthesize_command(**options: Any) -> None:
+    """Make the audio of an experiment's rows, or (with --text) say a text of your own in a prompt's voice.
+
+    With several methods or step counts, OUT is a folder, which also gets a small table that compares them.
+
+    
+    Example:
+      imfbench synthesize quickstart
+      imfbench synthesize --text "Good evening." --prompt me.wav --nfe 32 --out evening.wav
+      imfbench synthesize --text "Good evening." --prompt me.wav --method teacher,intmeanflow --nfe 1,2,32 --out said
+    """
+    own = {name: options.pop(name) for name in OWN}
+    text = options.pop("text")
+    if text is None:
+        _run("synthesise", **options)
+        return
+    if options["config"] is not None:
+        raise click.UsageError(
+            f"{options['config']!r} and --text exclude each other: an experiment, or a text of your own"
+        )
+    with user_errors():
+        say(text, out=options["out"], device=options["device"], threads=options["threads"], **own)
 
 
 def _run(
-    stage: str | None, config: str, settings: tuple[str, ...], out: Path | None, limit: int | None,
+    stage: str | None, config: str | None, settings: tuple[str, ...], out: Path | None, limit: int | None,
     device: str | None, threads: int | None, dry_run: bool,
 ) -> None:  # fmt: skip
     from imfbench.progress import Reporting
 
+    if out is not None and out.is_file():
+        raise click.BadParameter(f"{out} is a file; a run needs a folder", param_hint="--out")
     settings += tuple(
         f"{key}={value}" for key, value in (("device", device), ("threads", threads)) if value is not None
     )
@@ -153,7 +190,7 @@ def _run(
     with user_errors():
         from imfbench.config import limited, load
 
-        experiment = load(config, settings)
+        experiment = load(_needed(config), settings)
         if limit is not None:
             experiment = limited(experiment, limit)
         from imfbench import experiment as engine
@@ -299,17 +336,19 @@ class user_errors:
             return
         # The names of the other errors are looked up only now: importing them takes seconds.
         from imfbench.artefact import ArtefactError
+        from imfbench.features.phones import MissingPhonemizerError, TextError
         from imfbench.flow.grids import GridError
         from imfbench.flow.solvers import SolverError
         from imfbench.new_method import NewMethodError
         from imfbench.pipeline.context import NotReadyError, RunError
         from imfbench.registry import BrokenEntryError, UnknownNameError
+        from imfbench.speak import SpeakError
         from imfbench.store import StoreError
         from imfbench.weights import DamagedModelError, MissingModelError
 
         told = (
-            ArtefactError, BrokenEntryError, DamagedModelError, GridError, MissingModelError, NewMethodError,
-            NotReadyError, RunError, SolverError, StoreError, UnknownNameError,
+            ArtefactError, BrokenEntryError, DamagedModelError, GridError, MissingModelError, MissingPhonemizerError,
+            NewMethodError, NotReadyError, RunError, SolverError, SpeakError, StoreError, TextError, UnknownNameError,
         )  # fmt: skip
         if isinstance(error, told):
             raise UserError(str(error)) from None

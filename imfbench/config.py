@@ -119,6 +119,8 @@ class Network(_Strict):
 
     name: str = "dit"
     config: dict[str, Any] = {}
+    start: str | None = None
+    """An artefact whose weights it takes over as far as it can (``embedded:NAME`` or a folder); random ones without it."""
 
 
 class System(_Strict):

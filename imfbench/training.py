@@ -103,12 +103,21 @@ class _Step(nn.Module):
 
 def build_method(
     name: str, config: dict[str, Any] | None = None, teacher: Method | None = None,
-    backbone: str = "dit", backbone_config: dict[str, Any] | None = None, seed: int = 0,
+    backbone: str = "dit", backbone_config: dict[str, Any] | None = None, seed: int = 0, start: nn.Module | None = None,
 ) -> Method:  # fmt: skip
     """A method ready to train: its network starts from the teacher's weights where there is a teacher, else at random.
 
+    Args:
+        name: Of the method.
+        config: Its hyper-parameters.
+        teacher: What a student starts from and learns from.
+        backbone: Network of a method without a teacher.
+        backbone_config: Its shape.
+        seed: Of its random weights.
+        start: A network whose weights it takes over (``start_from`` of the backbone).
+
     Raises:
-        ValueError: The method needs a teacher and none was given.
+        ValueError: The method needs a teacher and none was given, or the backbone cannot start from that network.
     """
     cls = METHODS.get(name)
     if cls.needs.teacher and teacher is None:
@@ -120,6 +129,8 @@ def build_method(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build_network(backbone, backbone_config)
+        if start is not None:
+            network.start_from(start)  # type: ignore[operator]
     if cls.needs.two_times:
         network.attach_second_time()  # type: ignore[operator]
     method: Method = cls(cls.Config(**(config or {})), network, teacher)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -133,6 +134,14 @@ class DemoCorpus:
         else:
             frames = round(len(prompt_mel) / len(prompt["phones"]) * len(target["phones"]))
         return make_text_condition(prompt_mel, self._phones(prompt), self._phones(target), frames)
+
+    def own_condition(
+        self, prompt: np.ndarray, prompt_text: str, text: str, british: bool = False, speed: float = 1.0
+    ) -> Condition:
+        """The condition of text2mel for a text of one's own; see :func:`imfbench.datasets.demo.own_text.own_condition`."""
+        from imfbench.datasets.demo.own_text import own_condition
+
+        return own_condition(self.vocabulary, prompt, prompt_text, text, british, speed)
 
     def target_mel(self, utterance: Utterance) -> torch.Tensor:
         """The ground truth's log-mel (frames, bands): for the vocoded ground truth only, never for a method."""

@@ -10,27 +10,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from imfbench.features.phones import EDGE, Phonemizer, join_marks
 
 SAMPLE_RATE = 24_000
 FRAME_SAMPLES = 600  # 25 ms at 24 kHz
 DURATIONS = "/encoder/Clip_output_0"
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 VOICES_COMMAND = "npm pack kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz"
-
-# espeak-ng's IPA (^ is the tie) to Kokoro's alphabet, applied in this order.
-_COMMON = [
-    ("ʔˌn̩", "tən"), ("ʔn̩", "tən"), ("a^ɪ", "I"), ("a^ʊ", "W"), ("d^ʒ", "ʤ"), ("e^ɪ", "A"), ("t^ʃ", "ʧ"), ("ɔ^ɪ", "Y"),
-    ("ə^l", "ᵊl"), ("ɚ", "əɹ"), ("r", "ɹ"), ("x", "k"), ("ç", "k"), ("ɐ", "ə"), ("ɬ", "l"), ("̃", ""),
-]  # fmt: skip
-_AMERICAN = [("o^ʊ", "O"), ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ː", "")]
-_BRITISH = [("e^ə", "ɛː"), ("iə", "ɪə"), ("ə^ʊ", "Q"), ("o^ʊ", "Q")]
-_LAST = [("^", ""), ("e", "A")]
 
 
 @dataclass(frozen=True)
@@ -40,34 +31,6 @@ class Speech:
     audio: np.ndarray
     phones: list[str]
     frames: list[int]
-
-
-class Phonemizer:
-    """English text to Kokoro's phones by espeak-ng (extra ``g2p``; the library comes from ``espeakng-loader``)."""
-
-    def __init__(self) -> None:
-        import espeakng_loader
-        from phonemizer.backend import EspeakBackend
-        from phonemizer.backend.espeak.wrapper import EspeakWrapper
-
-        EspeakWrapper.set_library(espeakng_loader.get_library_path())
-        EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
-        options: dict[str, Any] = {
-            "preserve_punctuation": True,
-            "with_stress": True,
-            "tie": "^",
-            "words_mismatch": "ignore",
-        }
-        self._backends = {
-            british: EspeakBackend("en-gb" if british else "en-us", **options) for british in (False, True)
-        }
-
-    def __call__(self, text: str, british: bool) -> str:
-        """Phones of ``text``, punctuation kept, in the British or American way."""
-        ipa = self._backends[british].phonemize([text])[0].strip()
-        for source, target in _COMMON + (_BRITISH if british else _AMERICAN) + _LAST:
-            ipa = ipa.replace(source, target)
-        return re.sub(r"\s+", " ", ipa)
 
 
 def _package_folder(name: str) -> Path:
@@ -131,22 +94,4 @@ class Kokoro:
         audio, frames = audio.reshape(-1), np.round(np.asarray(frames).reshape(-1)).astype(int)
         if frames.sum() * FRAME_SAMPLES != len(audio):
             raise RuntimeError(f"durations ({frames.sum()} frames) disagree with the audio ({len(audio)} samples)")
-        return Speech(audio, *join_marks(["_", *symbols, "_"], frames.tolist()))
-
-
-def join_marks(symbols: list[str], frames: list[int]) -> tuple[list[str], list[int]]:
-    """Stress and length marks are symbols with frames of their own; join them to their phone ("ˈ", "ɑ", "ː" → "ˈɑː")."""
-    phones: list[str] = []
-    counts: list[int] = []
-    mark, carried = "", 0
-    for symbol, count in zip(symbols, frames, strict=True):
-        if symbol in "ˈˌ":
-            mark, carried = symbol, carried + count
-        elif symbol == "ː" and phones:
-            phones[-1] += symbol
-            counts[-1] += count
-        else:
-            phones.append(mark + symbol)
-            counts.append(carried + count)
-            mark, carried = "", 0
-    return phones, counts
+        return Speech(audio, *join_marks([EDGE, *symbols, EDGE], frames.tolist()))

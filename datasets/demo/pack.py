@@ -30,7 +30,8 @@ from imfbench.datasets.demo.build import (
 )
 from imfbench.datasets.demo.corpus import DATA
 from imfbench.datasets.demo.grammar import sentences
-from imfbench.datasets.demo.kokoro import Phonemizer, join_marks, kokoro_symbols
+from imfbench.datasets.demo.kokoro import kokoro_symbols
+from imfbench.features.phones import Phonemizer, join_marks
 from imfbench.store import file_sha256
 
 Row = dict[str, Any]

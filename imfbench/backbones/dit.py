@@ -192,6 +192,16 @@ class DiT(nn.Module):
         """Attach the mixer W = [I, 0]: from now on the network takes (t, r), and at first ignores r."""
         self.time.attach_mixer()
 
+    def start_from(self, other: nn.Module) -> None:
+        """Take over another network's weights.
+
+        Raises:
+            ValueError: It has another shape.
+        """
+        if not isinstance(other, DiT) or other.config != self.config:
+            raise ValueError(f"a DiT of {self.config} cannot start from the weights of {other.__class__.__name__}")
+        self.load_state_dict(other.state_dict())
+
     def forward(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Condition) -> Tensor:
         """The velocity.
 
@@ -204,25 +214,27 @@ class DiT(nn.Module):
         Returns:
             (batch, frames, bands), float32, zero on prompt and padding frames.
         """
+        return self.velocity(z, t, r, condition, self.content(condition.tokens * (~condition.dropped)[:, None]))
+
+    def velocity(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Condition, content: Tensor) -> Tensor:
+        """The velocity for content that is embedded already, (batch, frames, dim / patch); otherwise as ``forward``."""
         batch, frames, bands = z.shape
         patch = self.config.patch
         padding = -frames % patch
-        kept = (~condition.dropped)[:, None]
-        prompt = condition.prompt & kept
+        prompt = condition.prompt & (~condition.dropped)[:, None]
         target = condition.valid & ~condition.prompt
-        tokens = condition.tokens * kept
         mel = condition.prompt_mel * prompt[..., None]
         z = z * target[..., None]
         if padding:
-            z, mel = (F.pad(x, (0, 0, 0, padding)) for x in (z, mel))
-            prompt, tokens, valid = (F.pad(x, (0, padding)) for x in (prompt, tokens, condition.valid))
+            z, mel, content = (F.pad(x, (0, 0, 0, padding)) for x in (z, mel, content))
+            prompt, valid = (F.pad(x, (0, padding)) for x in (prompt, condition.valid))
         else:
             valid = condition.valid
         positions = (frames + padding) // patch
         valid = valid.view(batch, positions, patch).any(-1)
         everywhere = valid[..., None]
 
-        content = self.content(tokens).view(batch, positions, -1)
+        content = content.reshape(batch, positions, -1)
         for block in self.content_blocks:
             content = block(content, everywhere)
         x = self.inlet(

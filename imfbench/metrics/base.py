@@ -138,6 +138,11 @@ class Metric(ABC):
         return content_hash(str(self.model_signature), *self.cache_inputs(item))
 
     @property
+    def workers(self) -> int:
+        """How many threads may call ``observe`` at the same time, once the model is loaded."""
+        return 1
+
+    @property
     def model(self) -> Any:
         """The loaded model.
 

@@ -179,6 +179,11 @@ class WordErrorRate(Metric):
         self.recogniser.load(self.threads)
         return self.recogniser
 
+    @property
+    def workers(self) -> int:
+        """The recogniser's."""
+        return int(getattr(self.recogniser, "workers", 1))
+
     def unload(self) -> None:
         """Free the recogniser."""
         self._found = None

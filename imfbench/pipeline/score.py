@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
@@ -29,10 +31,14 @@ def score(context: Context, name: str) -> None:
     with on_demand(metric) as observe, context.reporting.bar(f"score {name}", total) as bar:
         for cell, utterances in zip(cells, sets, strict=True):
             frame = table(cell, list(utterances.values()))
+            records = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+            def one(row: dict[str, Any], cell: Cell = cell, known: dict[str, Utterance] = utterances) -> dict[str, Any]:
+                return _scored(context, metric, cell, row, known[str(row["id"])], observe)
+
             rows = []
-            for row in frame.to_dict("records"):
-                known = {str(key): value for key, value in row.items()}
-                rows.append(_scored(context, metric, cell, known, utterances[str(row["id"])], observe))
+            for scored in observe.map(one, records):
+                rows.append(scored)
                 bar.advance()
             write_parquet(cell.folder.table, with_columns(frame, metric, rows))
             errors = [reason for row in rows if (reason := row[f"{name}_error"])]
@@ -44,18 +50,41 @@ def score(context: Context, name: str) -> None:
         summarise(context, cell)
 
 
+class OnDemand:
+    """A metric's ``observe``, its model loaded when first called; as many calls side by side as the model allows."""
+
+    def __init__(self, metric: Metric, model: contextlib.ExitStack) -> None:
+        self._metric, self._model = metric, model
+        self._lock = threading.Lock()
+        self._opened = False
+
+    def __call__(self, item: ScoreItem) -> dict[str, Any]:
+        """What the model says of an utterance."""
+        with self._lock:
+            if not self._opened:
+                self._model.enter_context(self._metric.loaded())
+                self._opened = True
+        return self._metric.observe(item)
+
+    def map(
+        self, one: Callable[[dict[str, Any]], dict[str, Any]], rows: list[dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """``one`` of every row, in order. The first runs alone: only then is known how many may."""
+        yield from map(one, rows[:1])
+        with ThreadPoolExecutor(self._metric.workers) as pool:
+            futures = [pool.submit(one, row) for row in rows[1:]]
+            try:
+                for future in futures:
+                    yield future.result()
+            finally:  # Ctrl-C does not wait for what has not begun
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
 @contextlib.contextmanager
-def on_demand(metric: Metric) -> Iterator[Observe]:
-    """The metric's ``observe``, its model loaded when first called and freed at the end."""
+def on_demand(metric: Metric) -> Iterator[OnDemand]:
+    """The metric, to be loaded when it is first asked and freed at the end."""
     with contextlib.ExitStack() as model:
-        opened: list[Metric] = []
-
-        def observe(item: ScoreItem) -> dict[str, Any]:
-            if not opened:
-                opened.append(model.enter_context(metric.loaded()))
-            return metric.observe(item)
-
-        yield observe
+        yield OnDemand(metric, model)
 
 
 def table(cell: Cell, utterances: list[Utterance]) -> pd.DataFrame:

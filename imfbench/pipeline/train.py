@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from imfbench.artefact import locate
+from imfbench.artefact import load_artefact, locate
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.method import Method
@@ -162,9 +162,9 @@ def _method(context: Context, artefact: Artefact, settings: TrainConfig) -> Meth
     if METHODS.get(system.method).needs.teacher:
         teacher = context.load(teacher_artefact(context.config, context.plan.artefacts).name)[0]
         context.forget("artefact")  # training freezes it and keeps it to itself
-    return build_method(
-        system.method, system.config, teacher, system.network.name, system.network.config, settings.seed
-    )
+    network = system.network
+    start = None if teacher or network.start is None else load_artefact(network.start)[0].network
+    return build_method(system.method, system.config, teacher, network.name, network.config, settings.seed, start)
 
 
 def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict[str, Any]:
@@ -174,7 +174,8 @@ def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict
     method = METHODS.get(system.method)
     backbone = BACKBONES.get(system.network.name)
     data = context.dataset(config.train_data)
-    teacher = None
+    network, teacher = system.network, None
+    start = [] if network.start is None else [file_sha256(locate(network.start) / "model.safetensors")]
     if method.needs.teacher:
         reference = context.reference(teacher_artefact(config, context.plan.artefacts))
         teacher = file_sha256(locate(reference) / "model.safetensors")
@@ -188,7 +189,7 @@ def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict
         # A student has its teacher's network.
         "network": None
         if teacher
-        else [system.network.name, backbone.Config(**system.network.config).model_dump(mode="json")],
+        else [network.name, backbone.Config(**network.config).model_dump(mode="json"), *start],
         "teacher_sha256": teacher,
         "training": settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
         "train_data": {"name": config.train_data.name, "revision": data.revision, "options": config.train_data.options},

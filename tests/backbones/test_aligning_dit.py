@@ -6,20 +6,21 @@ import pytest
 import torch
 
 from imfbench.backbones.aligning_dit import AligningDiT, AligningDiTConfig, Layout
+from imfbench.backbones.dit import DiT, DiTConfig
 from imfbench.data import Example, collate, join
-from imfbench.features.alignment import SCALE, phone_ends, positions
+from imfbench.features.alignment import BOUNDARY, SCALE, phone_ends, positions
 from imfbench.flow.derivative import along_path
 from imfbench.flow.guidance import guided_velocity
 from imfbench.method import Batch, Condition
 
-SMALL = AligningDiTConfig(bands=8, dim=32, depth=1, alignment_depth=1, heads=2, content_layers=1)
+SMALL = AligningDiTConfig(bands=8, dim=32, depth=1, alignment_depth=1, heads=2, content_layers=1, text_layers=1)
 
 
 def network(seed: int = 0) -> AligningDiT:
     torch.manual_seed(seed)
     net = AligningDiT(SMALL)
     with torch.no_grad():
-        for layer in (*net.outlets, *net.last_modulations):
+        for layer in (net.aligner.outlet, net.aligner.last_modulation, net.mel.outlet, net.mel.last_modulation):
             layer.weight.normal_(std=0.1)
     return net.eval()
 
@@ -41,12 +42,12 @@ def inputs(b: Batch, seed: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_size_of_the_embedded_network() -> None:
-    assert sum(p.numel() for p in AligningDiT().parameters()) <= 12_000_000
+    assert sum(p.numel() for p in AligningDiT().parameters()) <= 13_500_000
 
 
 def test_layout_puts_frames_where_durations_say() -> None:
     b = batch()
-    layout = Layout(b.condition)
+    layout = Layout(b.condition, 0.25)
     durations = torch.zeros(layout.tokens.shape)
     durations[0, :3], durations[0, 4:8] = torch.tensor([8.0, 4, 8]), torch.tensor([2.0, 9, 3, 6])
     durations[1, :2], durations[1, 3:6] = torch.tensor([5.0, 9]), torch.tensor([3.0, 6, 5])
@@ -67,6 +68,18 @@ def test_padding_changes_nothing() -> None:
     frames = alone.x1.shape[1]
     torch.testing.assert_close(u[1:, :frames], net(z[1:, :frames], t[1:], None, alone.condition), atol=1e-5, rtol=1e-4)
     assert u[1, frames:].abs().max() == 0
+
+
+def test_one_call_is_one_call_also_of_an_odd_number_of_frames() -> None:
+    net, b = network(), batch()
+    z, t = inputs(b)
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    odd = Condition(
+        *(getattr(b.condition, n)[:, :-1] for n in ("tokens", "prompt_mel", "prompt", "valid")), b.condition.dropped
+    )
+    assert net(z[:, :-1], t, None, odd).shape == z[:, :-1].shape
+    assert calls == [1]
 
 
 def test_prompt_frames_of_z_are_hidden_and_get_no_velocity() -> None:
@@ -126,3 +139,29 @@ def test_derivative_along_the_path(second_time: bool) -> None:
         step = 4e-3
         difference = (u(z + step * v, t + step, r) - u(z - step * v, t - step, r)) / (2 * step)
     assert (derivative - difference).abs().max() < 0.05 * difference.abs().max()
+
+
+def test_it_starts_from_a_token2mel_network() -> None:
+    shape = {k: v for k, v in SMALL.model_dump().items() if k in DiTConfig.model_fields}
+    source, net = DiT(DiTConfig(**shape)), AligningDiT(SMALL)
+    net.start_from(source)
+    for key, value in source.state_dict().items():
+        assert torch.equal(net.state_dict()[f"mel.{key}"], value)
+    with pytest.raises(ValueError, match="no weights of DiT fit"):
+        net.start_from(DiT(DiTConfig(**{**shape, "depth": 2})))
+
+
+def test_with_the_true_alignment_it_is_token2mels_network() -> None:
+    """Band and velocity that lead to the true positions, away from phone boundaries: the same mel velocity as from units."""
+    net = AligningDiT(SMALL).eval()
+    prompt, target = example("p", [1, 2, 3], [8, 8, 8], 52, 1), example("t", [4, 5, 6], [8, 8, 8], 52, 2)
+    mel, tokens, length = join(prompt, target, 0, 52)
+    b = collate([(mel, tokens, length)], ("t",))
+    layout = Layout(b.condition, 0.05)
+    at = layout.even + b.x1[..., 8] / SCALE
+    at = torch.where(b.target, at, layout.positions(torch.ones(layout.tokens.shape) * (layout.tokens != BOUNDARY)))
+    content = layout.look_up(net.mel.content(layout.tokens), at)
+    phones = layout.tokens.gather(1, at.long().clamp(max=layout.tokens.shape[1] - 1))
+    inside = ((at % 1) > 0.2) & ((at % 1) < 0.8)
+    torch.testing.assert_close(content[inside], net.mel.content(phones)[inside], atol=1e-3, rtol=1e-3)
+    assert inside.sum() > 50
