@@ -23,6 +23,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 GROUP = "imfbench.plugins"
+LONGEST = 300
+"""Characters of an error's own message; some hold a whole table."""
 
 
 class PluginWarning(RuntimeWarning):
@@ -153,7 +155,12 @@ def source_of(kind: str, name: str) -> Plugin | None:
 
 
 def place_of(error: BaseException, path: Path | None) -> str:
-    """ "line 3: NameError: …": the line of the plug-in's own file, or with its name that of another that is to blame."""
+    """An error with its line, in one paragraph: "line 3: NameError: name 'x' is not defined".
+
+    Args:
+        error: What was raised.
+        path: The plug-in's own file, whose line is told; a line of another file that is to blame comes with its name.
+    """
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         places.append((error.filename, error.lineno))
@@ -162,7 +169,8 @@ def place_of(error: BaseException, path: Path | None) -> str:
     if not isinstance(error, SyntaxError):
         places = [place for place in places if place[0] == str(path)] or places
     places = [place for place in places if "importlib" not in Path(place[0]).parts]
-    what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    what = f"{type(error).__name__}: {message if len(message) < LONGEST else message[:LONGEST] + '…'}"
     if not places:
         return what
     file, line = places[-1]

@@ -37,7 +37,7 @@ def follow(kind: str, folder: Path, without: str = "nothing") -> str:
                     continue
                 words = re.sub(r"^pytest\b", f"{sys.executable} -m pytest", command)  # where pytest is no script
                 done = subprocess.run(
-                    words, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=280
+                    words, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
                 )
                 printed += done.stdout + done.stderr
                 assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -65,6 +65,7 @@ def check_rows(kind: str, folder: Path) -> None:
     assert (recorded["plugin"], recorded["sha256"]) == (plugin, file_sha256(folder / plugin))
 
 
+@pytest.mark.timeout(900)
 def test_the_page_on_methods_ends_with_rows_on_a_leaderboard(tmp_path: Path) -> None:
     """All but the command `imfbench check`, which the slow test below follows as well."""
     assert " passed" in follow("method", tmp_path, without="imfbench check")
@@ -75,6 +76,7 @@ def test_the_page_on_methods_ends_with_rows_on_a_leaderboard(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", list(PAGES))
 def test_every_page_can_be_followed_to_its_end(kind: str, tmp_path: Path) -> None:
     assert f"{PAGES[kind][0]}: all is well" in follow(kind, tmp_path)

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from imfbench.cli import main
-from imfbench.plugins import load_file
 from imfbench.registry import METHODS
 
 pytestmark = pytest.mark.usefixtures("fresh_plugins")
@@ -32,7 +31,8 @@ def test_it_writes_a_method_and_its_test(tmp_path: Path, monkeypatch: pytest.Mon
         "imfbench run quickstart --plugin",
     ):
         assert f"  {command}" in result.output
-    load_file(Path("half_step_3.py"))
+    listed = CliRunner().invoke(main, ["list", "methods", "--plugin", "half_step_3.py"]).output
+    assert "half-step-3              Interval splitting, after SplitMeanFlow (arXiv 2507.16884)." in listed
     cls = METHODS.get("half-step-3")
     assert (cls.__name__, cls.Config.__name__) == ("HalfStep3", "HalfStep3Config")
     for file in tmp_path.glob("*.py"):
