@@ -48,8 +48,10 @@ class _LogBar:
     def __init__(self, what: str, total: float) -> None:
         self.what, self.total, self.done, self.note = what, total, 0.0, ""
         self.started = self.said = time.monotonic()
+        self.known: tuple[float, float] | None = None  # done and when, from which the speed is reckoned
 
     def advance(self, steps: float = 1, note: str = "") -> None:
+        self.known = self.known or (self.done, self.started)
         self.reach(self.done + steps, note=note)
 
     def reach(self, done: float, total: float | None = None, note: str = "") -> None:
@@ -57,8 +59,10 @@ class _LogBar:
         self.done, self.note = done, note or self.note
         self.total = self.total if total is None else total
         now = time.monotonic()
-        if now - self.said > QUIET_SECONDS and 0 < self.done < self.total:
-            left = (now - self.started) / self.done * (self.total - self.done)
+        # What is there at the first word may be an earlier run's, which took none of this one's time.
+        before, since = self.known = self.known or (done, now)
+        if now - self.said > QUIET_SECONDS and before < self.done < self.total:
+            left = (now - since) / (self.done - before) * (self.total - self.done)
             log.info("%s: %g of %g, about %s left%s", self.what, self.done, self.total, clock(left), self._noted())
             self.said = now
 

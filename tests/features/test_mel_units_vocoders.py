@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.features import mel
 from imfbench.features.audio import load_audio, resample, save_audio
 from imfbench.features.griffin_lim import GriffinLim
-from imfbench.features.hifigan import HiFiGAN
+from imfbench.features.hifigan import Generator, HiFiGAN
 from imfbench.features.units import tokens_of_frames, units
 
 
@@ -74,3 +76,34 @@ def test_vocoders_give_back_the_mel_of_real_speech() -> None:
     assert error["hifigan-universal-v1"] < 0.35
     assert error["griffin-lim-32"] < 0.6
     assert bad > 1.5, "the measure must tell speech from noise"
+
+
+def test_hifigan_in_place_is_the_papers_network_and_has_its_gradient() -> None:
+    """Kong et al. 2020: each stage is the mean of its residual blocks. What is changed in place must not be needed again."""
+    torch.manual_seed(0)
+    generator = Generator().eval().requires_grad_(False)
+
+    def plain(mel: Tensor) -> Tensor:
+        x = generator.conv_pre(mel)
+        for i, up in enumerate(generator.ups):
+            x = up(F.leaky_relu(x, 0.1))
+            blocks = []
+            for block in generator.resblocks[3 * i : 3 * i + 3]:
+                y = x
+                for dilated, second in zip(block.convs1, block.convs2, strict=True):
+                    y = y + second(F.leaky_relu(dilated(F.leaky_relu(y, 0.1)), 0.1))
+                blocks.append(y)
+            x = torch.stack(blocks).mean(0)
+        return torch.tanh(generator.conv_post(F.leaky_relu(x)))
+
+    mel = torch.randn(1, 80, 6)
+    first, second = mel.clone().requires_grad_(), mel.clone().requires_grad_()
+    expected, found = plain(first), generator(second)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    weights = torch.randn_like(expected)
+    (expected * weights).sum().backward()
+    (found * weights).sum().backward()
+    assert first.grad is not None
+    assert second.grad is not None
+    assert float(first.grad.abs().max()) > 0
+    torch.testing.assert_close(second.grad, first.grad, rtol=1e-3, atol=float(first.grad.abs().max()) * 1e-4)
