@@ -129,6 +129,10 @@ class Metric(ABC):
         """
         return self.row(item, self.observe(item) if observation is None else observation)
 
+    def unheard(self, item: ScoreItem) -> dict[str, Any] | None:
+        """The row of an utterance of which nothing was said; None where the metric has no figure for silence."""
+        return None
+
     def cache_inputs(self, item: ScoreItem) -> list[Any]:
         """Everything of the item that ``observe`` reads: arrays, numbers, texts."""
         return [item.audio, item.sample_rate]

@@ -225,6 +225,10 @@ class WordErrorRate(Metric):
             "hypothesis": observation["hypothesis"],
         }
 
+    def unheard(self, item: ScoreItem) -> dict[str, Any] | None:
+        """Everything deleted."""
+        return self.row(item, {"hypothesis": ""})
+
     def summarise(self, rows: pd.DataFrame) -> dict[str, float]:
         """``wer`` as the protocol aggregates, ``wer_corpus``, ``wer_mean``, ``wer_above_half``, with intervals."""
         from imfbench.metrics.stats import bootstrap_mean, bootstrap_ratio

@@ -81,7 +81,8 @@ class Context:
     def dataset(self, data: Data) -> Any:
         """The dataset, opened once for each set of options."""
         cls = DATASETS.get(data.name)
-        task = {"task": self.config.task} if "task" in inspect.signature(cls).parameters else {}
+        samples = self.config.task != "speech" and "task" in inspect.signature(cls).parameters
+        task = {"task": self.config.task} if samples else {}
         key = f"dataset:{data.name}:{content_hash(data.options)}"
         return self.once(key, lambda: cls(**{**task, **data.options}))
 

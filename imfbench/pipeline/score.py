@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from imfbench.data import Utterance
@@ -16,6 +17,7 @@ from imfbench.features.audio import load_audio
 from imfbench.metrics.base import Metric, ScoreError, ScoreItem
 from imfbench.pipeline.cells import Cell, all_cells
 from imfbench.pipeline.context import STOPPING, Context, told
+from imfbench.pipeline.recordings import MISSING
 from imfbench.pipeline.summary import summarise
 from imfbench.progress import log
 from imfbench.store import StoreError, file_sha256, write_parquet
@@ -162,6 +164,10 @@ def _scored(
 ) -> dict[str, Any]:
     """The metric's columns of one utterance, or the reason why there are none."""
     signed = {f"{metric.name}_signature": str(metric.signature)}
+    if row["status"] == MISSING:
+        nothing = ScoreItem(utterance.id, np.zeros(0, np.float32), 16_000, utterance.text, utterance.language)
+        with contextlib.suppress(ScoreError):  # a text that normalises to nothing stays without a figure
+            return {**(metric.unheard(nothing) or {}), **signed, f"{metric.name}_error": str(row["reason"])}
     if row["status"] != "ok":
         return {**signed, f"{metric.name}_error": str(row["reason"])}
     try:
