@@ -189,7 +189,7 @@ def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
     Each DIR is a system's folder of audio files, called by utterance: ID.wav or gen_ID.wav, in whatever folders below. Several
     are tested against each other, or against --baseline. Known scores come from the cache.
 
-
+    \b
     Example:
       imfbench score outputs/mine outputs/theirs --dataset demo --metrics wer,sim
       imfbench score outputs/mine --baseline outputs/theirs --dataset demo --margin wer=0.01 --format md

@@ -164,8 +164,9 @@ def _sentences(tests: Sequence[Comparison], group: Group) -> str:
         open_ = [
             f"{quality(t.column).title} (could have seen {_size(t, detectable=True)})" for t in mine if not t.different
         ]
-        alike = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in mine if t.equivalent]
-        within = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in mine if t.not_worse and not t.equivalent]
+        equal = [t for t in mine if t.equivalent and t.family == "recordings"]
+        alike = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in equal]
+        within = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in mine if t.not_worse and t not in equal]
         clauses = [", ".join(shown)] if shown else []
         clauses += [f"no difference shown in {', '.join(open_)}"] if open_ else []
         clauses += [f"equality within the margin is shown for {', '.join(alike)}"] if alike else []
