@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -205,3 +206,34 @@ def test_formats_are_printed(score, systems) -> None:  # type: ignore[no-untyped
     assert json.loads(score(*systems, "--format", "json").stdout)["schema"] == "imfbench-leaderboard-v1"
     assert score(*systems, "--format", "csv").stdout.startswith("task,system,kind,")
     assert score(*systems, "--format", "md").stdout.startswith("# Leaderboard of out")
+
+
+def test_a_known_score_is_found_without_decoding_a_file(  # type: ignore[no-untyped-def]
+    score, systems, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert score(systems[0], metrics="f0cv,sim").exit_code == 0
+    before = summaries(tmp_path / "out")["first"]
+    shutil.rmtree(tmp_path / "out" / "leaderboard")
+    for module in ("score", "recordings"):
+        monkeypatch.setattr(f"imfbench.pipeline.{module}.load_audio", lambda *_: pytest.fail("decoded again"))
+    assert score(systems[0], metrics="f0cv,sim").exit_code == 0
+    after = summaries(tmp_path / "out")["first"]
+    assert (after["f0cv"], after["sim"]) == (before["f0cv"], before["sim"])
+
+
+def test_a_changed_prompt_changes_the_similarity_alone(  # type: ignore[no-untyped-def]
+    score, systems, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert score(systems[0], metrics="f0cv,sim").exit_code == 0
+    before = summaries(tmp_path / "out")["first"]
+    other = DemoCorpus().utterances("dev")[0].prompt_audio
+    honest = DemoCorpus.utterances
+    monkeypatch.setattr(
+        DemoCorpus,
+        "utterances",
+        lambda self, split: [dataclasses.replace(u, prompt_audio=other) for u in honest(self, split)],
+    )
+    assert score(systems[0], metrics="f0cv,sim").exit_code == 0
+    after = summaries(tmp_path / "out")["first"]
+    assert after["f0cv"] == before["f0cv"]
+    assert after["sim"] < before["sim"] - 0.05

@@ -139,6 +139,7 @@ class WordErrorRate(Metric):
         "hypothesis_normalised",
         "hypothesis",
     )
+    reads: ClassVar[tuple[str, ...] | None] = ("audio",)
     summary_columns: ClassVar[tuple[str, ...]] = ("wer", "wer_mean", "wer_above_half")
     higher_is_better: ClassVar[bool | None] = False
 

@@ -91,7 +91,13 @@ class Context:
         return self.config.dataset[row.test_set[0]]
 
     def utterances(self, selection: Selection) -> list[Utterance]:
-        """The selected utterances, in the order of their list."""
+        """The selected utterances, in the order of their list, which is read once."""
+        found: list[Utterance] = self.once(
+            f"utterances:{content_hash(selection.model_dump(mode='json'))}", lambda: self._utterances(selection)
+        )
+        return found
+
+    def _utterances(self, selection: Selection) -> list[Utterance]:
         found = self.dataset(selection).utterances(selection.split)
         if not found:
             raise RunError(f"the set {selection.split!r} of dataset {selection.name!r} is empty")
