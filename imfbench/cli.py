@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imfbench import interruption
+from imfbench.cli_score import recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
 from imfbench.config_file import ConfigError
 from imfbench.plugins import PluginWarning, load_file
 
 if TYPE_CHECKING:
+    from imfbench.config import ExperimentConfig
     from imfbench.doctor import Finding
 
 STAGE_HELP = {
@@ -103,10 +105,13 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
         click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
         click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a setting; may be repeated."),
-        click.argument("config", required=False),
     ):
         command = option(command)
     return command
+
+
+def _config(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.argument("config", required=False)(command)
 
 
 def _needed(config: str | None) -> str:
@@ -116,6 +121,7 @@ def _needed(config: str | None) -> str:
 
 
 @main.command("run")
+@_config
 @_options
 def run_command(**options: Any) -> None:
     """Run an experiment from its beginning, or from where it stopped, to its leaderboard.
@@ -137,16 +143,17 @@ def _stage_command(stage: str) -> None:
 
     name = COMMANDS[stage]
     command.__doc__ = f"{STAGE_HELP[stage]}\n\n\b\nExample:\n  imfbench {name} quickstart"
-    main.command(name)(_options(command))
+    main.command(name)(_config(_options(command)))
 
 
 for _stage in COMMANDS:
-    if _stage != "synthesise":
+    if _stage not in ("synthesise", "score"):
         _stage_command(_stage)
 
 
 @main.command("synthesize")
 @own_text_options
+@_config
 @_options
 def synthesize_command(**options: Any) -> None:
     """Make the audio of an experiment's rows, or (with --text) say a text of your own in a prompt's voice.
@@ -172,9 +179,57 @@ def synthesize_command(**options: Any) -> None:
         say(text, out=options["out"], device=options["device"], threads=options["threads"], **own)
 
 
+@main.command("score")
+@recordings_options
+@click.argument("what", nargs=-1, metavar="[CONFIG | DIR...]")
+@_options
+def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
+    """Score the speech of any system against a test set, or (with CONFIG) the audio of an experiment.
+
+    Each DIR is a system's folder of audio files, called by utterance: ID.wav or gen_ID.wav, in whatever folders below. Several
+    are tested against each other, or against --baseline. Known scores come from the cache.
+
+    \b
+    Example:
+      imfbench score outputs/mine outputs/theirs --dataset demo --metrics wer,sim
+      imfbench score outputs/mine --baseline outputs/theirs --dataset demo --margin wer=0.01 --format md
+      imfbench score quickstart
+    """
+    from imfbench import cli_score
+
+    own = {name: options.pop(name) for name in cli_score.OWN if name != "form"}
+    if own["dataset"] is None:
+        _no_folders(what, own)
+        _run("score", what[0] if what else None, **options)
+        return
+    if not what:
+        raise click.UsageError("name the folders of audio files that are to be scored")
+    folders = tuple(map(Path, what))
+    _run(
+        None,
+        lambda settings: cli_score.experiment_of(folders, own, settings),
+        show=lambda run: cli_score.show(run, form),
+        **options,
+    )
+
+
+def _no_folders(what: tuple[str, ...], own: dict[str, Any]) -> None:
+    """Without --dataset it is an experiment that is to be scored."""
+    folders = [name for name in what if Path(name).is_dir()]
+    if folders or len(what) > 1:
+        raise click.UsageError(
+            f"which utterances are in {' '.join(folders or what)}? Name their test set with --dataset"
+        )
+    defaults = {"split": "test", "metrics": "wer,sim,mos,f0cv"}
+    given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value and value != defaults.get(name)]
+    if given:
+        raise click.UsageError(f"{given[0]} is for folders of recordings, which need --dataset too")
+
+
 def _run(
-    stage: str | None, config: str | None, settings: tuple[str, ...], out: Path | None, limit: int | None,
-    device: str | None, threads: int | None, dry_run: bool,
+    stage: str | None, config: str | Callable[[tuple[str, ...]], ExperimentConfig] | None, settings: tuple[str, ...],
+    out: Path | None, limit: int | None, device: str | None, threads: int | None, dry_run: bool,
+    show: Callable[[Path], None] | None = None,
 ) -> None:  # fmt: skip
     from imfbench.progress import Reporting
 
@@ -191,7 +246,7 @@ def _run(
         with user_errors():
             from imfbench.config import limited, load
 
-            experiment = load(_needed(config), settings)
+            experiment = config(settings) if callable(config) else load(_needed(config), settings)
             if limit is not None:
                 experiment = limited(experiment, limit)
             from imfbench import experiment as engine
@@ -207,7 +262,10 @@ def _run(
         kept = "nothing was begun" if folder is None else f"what is done is kept in {folder}"
         click.echo(f"\nstopped; {kept}. Go on with the same command:\n  {_command()}", err=True)
         sys.exit(INTERRUPTED)
-    outcome(contexts, stages)
+    if show is None:
+        outcome(contexts, stages)
+    else:
+        show(folder)
     if any(context.failures for context in contexts):
         sys.exit(1)
 

@@ -132,7 +132,8 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
     for name in {*(context.config.metrics if "score" in stages else ()), *(searched if "search" in stages else ())}:
         if not str(context.metric(name).signature):  # it holds the model's sha256: the files are found and verified
             raise RunError(f"metric {name!r} has no signature")
-    if "synthesise" in stages:
+    vocoded = any(row.kind in ("sampled", "vocoded-ground-truth") for row in context.plan.rows.values())
+    if "synthesise" in stages and vocoded:
         context.vocoder()
         context.forget("vocoder")  # it would count as memory of the trainings
     context.record(context.config)

@@ -73,6 +73,8 @@ class Metric(ABC):
         columns: The keys of a row.
         summary_columns: The columns that ``summarise`` averages.
         higher_is_better: False for error rates, None where neither direction is better.
+        reads: Which files ``observe`` reads, of "audio" and "prompt", if it and ``row`` read nothing else but the text and
+            language: a known score is then found by the files' sha256, and nothing is decoded. None: by decoded content.
     """
 
     Config: ClassVar[type[MetricConfig]] = MetricConfig
@@ -80,6 +82,7 @@ class Metric(ABC):
     columns: ClassVar[tuple[str, ...]]
     summary_columns: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[bool | None] = True
+    reads: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, config: Any = None, device: str = "cpu", threads: int | None = None) -> None:
         self.config: Any = self.Config() if config is None else config
@@ -128,6 +131,10 @@ class Metric(ABC):
             ScoreError: The utterance cannot be scored; it becomes a failed row and is never cached.
         """
         return self.row(item, self.observe(item) if observation is None else observation)
+
+    def unheard(self, item: ScoreItem) -> dict[str, Any] | None:
+        """The row of an utterance of which nothing was said; None where the metric has no figure for silence."""
+        return None
 
     def cache_inputs(self, item: ScoreItem) -> list[Any]:
         """Everything of the item that ``observe`` reads: arrays, numbers, texts."""

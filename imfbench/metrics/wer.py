@@ -139,6 +139,7 @@ class WordErrorRate(Metric):
         "hypothesis_normalised",
         "hypothesis",
     )
+    reads: ClassVar[tuple[str, ...] | None] = ("audio",)
     summary_columns: ClassVar[tuple[str, ...]] = ("wer", "wer_mean", "wer_above_half")
     higher_is_better: ClassVar[bool | None] = False
 
@@ -224,6 +225,10 @@ class WordErrorRate(Metric):
             "hypothesis_normalised": hypothesis,
             "hypothesis": observation["hypothesis"],
         }
+
+    def unheard(self, item: ScoreItem) -> dict[str, Any] | None:
+        """Everything deleted."""
+        return self.row(item, {"hypothesis": ""})
 
     def summarise(self, rows: pd.DataFrame) -> dict[str, float]:
         """``wer`` as the protocol aggregates, ``wer_corpus``, ``wer_mean``, ``wer_above_half``, with intervals."""

@@ -53,7 +53,7 @@ def cell_of(context: Context, row: Row) -> Cell:
     test_set = context.test_set(row)
     dataset = context.dataset(test_set)
     variant = getattr(dataset, "variant", "")
-    vocoder = None if row.kind == "ground-truth" else context.vocoder_name
+    vocoder = None if row.kind in ("ground-truth", "recordings") else context.vocoder_name
     identity = {
         "task": config.task,
         "artefact_sha256": card["sha256"] if card else None,
@@ -72,6 +72,7 @@ def cell_of(context: Context, row: Row) -> Cell:
     about = {
         "task": config.task,
         "system": row.system,
+        "kind": row.kind,
         "dataset": f"{test_set.name}/{test_set.split}@{dataset.revision}" + (f", {variant}" if variant else ""),
         "vocoder": vocoder,
         "solver": row.solver,

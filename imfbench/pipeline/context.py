@@ -81,7 +81,8 @@ class Context:
     def dataset(self, data: Data) -> Any:
         """The dataset, opened once for each set of options."""
         cls = DATASETS.get(data.name)
-        task = {"task": self.config.task} if "task" in inspect.signature(cls).parameters else {}
+        samples = self.config.task != "speech" and "task" in inspect.signature(cls).parameters
+        task = {"task": self.config.task} if samples else {}
         key = f"dataset:{data.name}:{content_hash(data.options)}"
         return self.once(key, lambda: cls(**{**task, **data.options}))
 
@@ -90,7 +91,13 @@ class Context:
         return self.config.dataset[row.test_set[0]]
 
     def utterances(self, selection: Selection) -> list[Utterance]:
-        """The selected utterances, in the order of their list."""
+        """The selected utterances, in the order of their list, which is read once."""
+        found: list[Utterance] = self.once(
+            f"utterances:{content_hash(selection.model_dump(mode='json'))}", lambda: self._utterances(selection)
+        )
+        return found
+
+    def _utterances(self, selection: Selection) -> list[Utterance]:
         found = self.dataset(selection).utterances(selection.split)
         if not found:
             raise RunError(f"the set {selection.split!r} of dataset {selection.name!r} is empty")

@@ -22,6 +22,7 @@ from imfbench.metrics.memory import peak_memory
 from imfbench.metrics.speed import time_passes
 from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
 from imfbench.pipeline.context import Context, told
+from imfbench.pipeline.recordings import take_recordings
 from imfbench.progress import log
 from imfbench.sampling import synthesize_mel
 from imfbench.store import StoreError, file_sha256, read_json, write_json
@@ -62,6 +63,10 @@ def synthesise(context: Context, label: str) -> None:
             for utterance in missing:
                 _journal(context, cell, utterance, lambda u=utterance: _copy(cell, u))  # type: ignore[misc]
                 bar.advance()
+        return
+    if row.kind == "recordings":
+        write_about(cell, None)
+        take_recordings(context, cell, utterances)
         return
     if row.kind == "vocoded-ground-truth":
         write_about(cell, None)
