@@ -68,7 +68,8 @@ def prepared(prompt: np.ndarray) -> np.ndarray:
     hop = mel.SAMPLE_RATE // 100
     blocks = prompt[: len(prompt) // hop * hop].reshape(-1, hop)
     level = np.sqrt((blocks.astype(np.float64) ** 2).mean(1))
-    loud = np.flatnonzero(level > _QUIET * max(level.max(initial=0.0), 1e-9)) if level.max(initial=0.0) > 1e-4 else []
+    highest = level.max(initial=0.0)
+    loud = np.flatnonzero((level > _QUIET * highest) & (highest > 1e-4))
     seconds = (loud[-1] + 1 - loud[0]) * hop / mel.SAMPLE_RATE if len(loud) else 0.0
     low, high = PROMPT_SECONDS
     if not low <= seconds <= high:
