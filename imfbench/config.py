@@ -28,6 +28,10 @@ def _one_or_more(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _none_or_more(value: Any) -> Any:
+    return [] if value is None else _one_or_more(value)
+
+
 def _grids(value: Any) -> Any:
     """One grid or a list of grids: a list of numbers is one grid."""
     if isinstance(value, list) and not all(isinstance(entry, int | float) for entry in value):
@@ -105,6 +109,8 @@ class Search(_Strict):
 
     method: str = "o3s"
     """A registered search."""
+    name: str | None = None
+    """What tables add to the system's name; the search's name without it. Two searches of a system need two names."""
     nfe: Steps
     """Step counts that get a grid of their own."""
     score: Annotated[dict[str, float], BeforeValidator(_score_weights)] = {TEACHER_DISTANCE: 1.0}
@@ -112,6 +118,11 @@ class Search(_Strict):
     metric by its name, or weights of several, such as {sim: 1, wer: -1}: what is better when lower has a negative weight."""
     config: dict[str, Any] = {}
     """The search's own settings."""
+
+    @property
+    def label(self) -> str:
+        """The name in tables."""
+        return self.name or self.method
 
 
 class Network(_Strict):
@@ -147,7 +158,8 @@ class System(_Strict):
     grid: Grids = ["uniform"]
     """Time grids: names, ``[0, 0.65, 1]``, or the .json file of a searched grid."""
     solver: str = "euler"
-    search: Search | None = None
+    search: Annotated[list[Search], BeforeValidator(_none_or_more)] = []
+    """Searches for time grids, each with rows of its own."""
 
     @property
     def label(self) -> str:

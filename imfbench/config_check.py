@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from imfbench.config import TEACHER_DISTANCE, Data, ExperimentConfig, System, TeacherRows
+from imfbench.config import TEACHER_DISTANCE, Data, ExperimentConfig, Search, System, TeacherRows
 from imfbench.config_file import ConfigError, Key, Problem
 from imfbench.plugins import left_out
 from imfbench.registry import (
@@ -105,13 +105,17 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
         if system.label in ("teacher", "ground-truth", "vocoded-ground-truth") and config.teacher is not None:
             found.append(Problem(("systems", i), f"{system.label!r} is the name of a reference row: give a `name`"))
         labels.setdefault(system.label, i)
-        if system.search is not None:
-            known(METHODS, system.search.method, ("systems", i, "search", "method"))
+        searches = [search.label for search, _ in _searches(system, i)]
+        for search, path in _searches(system, i):
+            known(METHODS, search.method, (*path, "method"))
+            if searches.count(search.label) > 1:
+                message = f"two searches of {system.label!r} are called {search.label!r}: give one a `name`"
+                found.append(Problem(path, message))
             scores = [TEACHER_DISTANCE, *METRICS.names()]
-            for name in system.search.score:
+            for name in search.score:
                 if name not in scores:
                     told = f"unknown score {name!r}: {left_out(name, nearest(name, scores))}"
-                    found.append(Problem(("systems", i, "search", "score"), told))
+                    found.append(Problem((*path, "score"), told))
     return found
 
 
@@ -158,17 +162,21 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
             found.append(
                 Problem((*path, "method"), f"{system.method!r} needs a `teacher`, for instance embedded:token2mel")
             )
-        if system.search is not None:
-            search = METHODS.get(system.search.method)
-            valid(search.Config, system.search.config, (*path, "search", "config"))
-            if search.needs.training:
-                found.append(
-                    Problem((*path, "search", "method"), f"{system.search.method!r} is trained, it searches no grid")
-                )
-            found += _check_score(system.search.score, (*path, "search", "score"))
-            if TEACHER_DISTANCE in system.search.score and config.teacher is None:
-                found.append(Problem((*path, "search", "score"), f"{TEACHER_DISTANCE} needs a `teacher`"))
+        for search, path in _searches(system, i):
+            searching = METHODS.get(search.method)
+            valid(searching.Config, search.config, (*path, "config"))
+            if searching.needs.training:
+                found.append(Problem((*path, "method"), f"{search.method!r} is trained, it searches no grid"))
+            found += _check_score(search.score, (*path, "score"))
+            if TEACHER_DISTANCE in search.score and config.teacher is None:
+                found.append(Problem((*path, "score"), f"{TEACHER_DISTANCE} needs a `teacher`"))
     return found
+
+
+def _searches(system: System, i: int) -> list[tuple[Search, Key]]:
+    """The searches of system ``i``, with where."""
+    at: Key = ("systems", i, "search")
+    return [(search, at if len(system.search) == 1 else (*at, j)) for j, search in enumerate(system.search)]
 
 
 def _data(config: ExperimentConfig) -> list[tuple[Data, Key]]:

@@ -25,12 +25,13 @@ from imfbench.artefact import ArtefactError, build_network, save_artefact
 from imfbench.devices import Precision, autocast, describe, dtype_name, out_of_memory, synchronize
 from imfbench.method import Batch, Method, State
 from imfbench.registry import METHODS
-from imfbench.store import atomic, read_json, write_text
+from imfbench.store import atomic, read_json, write_json, write_text
 from imfbench.train_settings import TrainConfig, learning_rate
 from imfbench.training_log import DivergenceMonitor, TrainingLog
 
 CHECKPOINT = "checkpoint.pt"
 STATUS = "status.json"
+MEMORY = "step_memory.json"
 LOG = "log.csv"
 
 
@@ -322,7 +323,10 @@ def train(
                 loaded, _ = load_artefact(folder, device)
                 method.network = loaded.network
             return found
-    memory, kind = step_memory(method, data, config, device)
+    measured = read_json(folder / MEMORY)
+    if measured is None:  # a training that goes on has its figure already
+        measured = dict(zip(("bytes", "kind"), step_memory(method, data, config, device), strict=True))
+        write_json(folder / MEMORY, measured)
     training = Training(method, data, config, folder, device)
     training.restore()
     batches = training.micro_batches()
@@ -356,7 +360,8 @@ def train(
     status: Literal["ok", "diverged", "unfinished"]
     status = "diverged" if reason else "ok" if training.step >= config.steps else "unfinished"
     result = TrainResult(
-        status, reason, training.step, training.seconds / max(1, training.step), training.seconds, memory, kind, config.seed,
+        status, reason, training.step, training.seconds / max(1, training.step), training.seconds,
+        measured["bytes"], measured["kind"], config.seed,
         sum(p.numel() for p in method.network.parameters()), training.dtype, describe(device),
     )  # fmt: skip
     method.network = training.ema

@@ -119,6 +119,8 @@ def test_an_explicit_grid_is_one_grid(write) -> None:  # type: ignore[no-untyped
         (("name: other", "name: other\n    search: {method: o3s, nfe: 2, score: wer}"), 13, "write {wer: -1}"),
         (("name: other", "name: other\n    search: {method: o3s, nfe: 2, score: {sim: -2}}"), 13, "write {sim: 2}"),
         (("name: other", "name: other\n    search: {method: o3s, nfe: 2, score: f0cv}"), 13, "neither direction"),
+        (("name: other", "name: other\n    search: [{nfe: 2}, {nfe: 3}]"), 13, "two searches of 'other' are called 'o3s'"),
+        (("name: other", "name: other\n    search:\n    - {nfe: 2}\n    - {name: x, nef: 3}"), 15, "did you mean 'nfe'"),
         (("name: other", "name: other\n    train: {sted: 1}"), 13, "did you mean 'seed'"),
     ],
 )  # fmt: skip
@@ -181,8 +183,7 @@ def test_quickstart_has_the_promised_rows_and_an_equal_budget() -> None:
     assert config.teacher is not None
     assert config.teacher.nfe == [32, 3, 2, 1]
     assert {s.label: s.nfe for s in config.systems} == {"meanflow": [1, 2], "intmeanflow": [1, 2, 3]}
-    search = config.systems[1].search
-    assert search is not None
+    (search,) = config.systems[1].search
     assert (search.method, search.nfe, search.score) == ("o3s", [2], {"teacher-distance": 1.0})
     assert search.config["max_evaluations"] <= 25
     assert config.dataset[0].limit is not None

@@ -52,6 +52,25 @@ def test_a_search_is_a_system_of_its_own_and_waits_for_its_artefact() -> None:
     assert "search:intmeanflow+o3s-3" in plan.jobs[f"synthesise:{found[1].label}"].needs
 
 
+def test_several_searches_of_one_system_have_rows_and_grids_of_their_own() -> None:
+    searches = [
+        {"method": "o3s", "nfe": 2},
+        {"method": "o3s", "name": "o3s-sim", "nfe": [2, 3], "score": "sim"},
+    ]
+    plan = plan_of(teacher="embedded:token2mel", systems=[{"method": "intmeanflow", "nfe": [1], "search": searches}])
+    assert {name: search.search.score for name, search in plan.searches.items()} == {
+        "intmeanflow+o3s-2": {"teacher-distance": 1.0},
+        "intmeanflow+o3s-sim-2": {"sim": 1.0},
+        "intmeanflow+o3s-sim-3": {"sim": 1.0},
+    }
+    assert [row.system for row in plan.rows.values() if row.search] == [
+        "intmeanflow+o3s",
+        "intmeanflow+o3s-sim",
+        "intmeanflow+o3s-sim",
+    ]
+    assert len({row.label for row in plan.rows.values()}) == len(plan.rows)
+
+
 def test_jobs_come_after_what_they_need() -> None:
     plan = plan_of(
         teacher="own",

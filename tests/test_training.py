@@ -92,6 +92,16 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path: P
     assert steps == sorted(set(steps)), "no step may be logged twice"
 
 
+def test_the_memory_of_a_step_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = train(teacher(), "teacher", ToneData(), config(), tmp_path, CPU, stop_at=3)
+    assert part.status == "unfinished"
+    assert part.peak_memory
+    (tmp_path / "status.json").unlink()
+    monkeypatch.setattr("imfbench.training.step_memory", lambda *_: pytest.fail("measured again"))
+    whole = train(teacher(), "teacher", ToneData(), config(), tmp_path, CPU)
+    assert (whole.steps, whole.peak_memory, whole.peak_memory_kind) == (30, part.peak_memory, part.peak_memory_kind)
+
+
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     train(teacher(), "teacher", ToneData(), config(steps=5), tmp_path, CPU)
     before = (tmp_path / "model.safetensors").read_bytes()

@@ -197,12 +197,11 @@ def make_plan(config: ExperimentConfig) -> Plan:
             for artefact in own:
                 for row in _sampled(system, system.label, artefact, None, noise_seed):
                     add(row)
-                for nfe in system.search.nfe if system.search else ():
-                    assert system.search is not None
-                    name = f"{artefact}+{system.search.method}-{nfe}"
+                for search, nfe in [(found, nfe) for found in system.search for nfe in found.nfe]:
+                    name = f"{artefact}+{search.label}-{nfe}"
                     grid_for("uniform", nfe, system.solver)
-                    searches[name] = GridSearch(name, artefact, system.solver, nfe, system.search)
-                    label = f"{system.label}+{system.search.method}"
+                    searches[name] = GridSearch(name, artefact, system.solver, nfe, search)
+                    label = f"{system.label}+{search.label}"
                     add(Row(label, "sampled", artefact, None, name, system.solver, nfe, None, noise_seed))
     # One test set after another: a reader wants a whole table early.
     rows = dict(sorted(rows.items(), key=lambda item: item[1].test_set[0]))

@@ -21,7 +21,7 @@ from imfbench.plugins import source_of
 from imfbench.progress import clock, log
 from imfbench.registry import BACKBONES, METHODS
 from imfbench.store import content_hash, file_sha256, read_json, write_json
-from imfbench.training import TrainConfig, budget_to_steps, build_method, train
+from imfbench.training import MEMORY, TrainConfig, budget_to_steps, build_method, train
 
 RECIPE = "recipe.json"
 # They change when something is saved or shown, never what is learnt.
@@ -85,7 +85,8 @@ def _train_artefact(context: Context, name: str) -> None:
         "experiment": context.config.name,
     }
     _announce_features(context)
-    log.info("%s: measuring the memory of a step", name)
+    if not (folder / MEMORY).is_file():
+        log.info("%s: measuring the memory of a step", name)
     with context.reporting.bar(f"train {name}", settings.steps or 1) as bar, interrupted_between_steps() as check:
 
         def progress(done: int, total: int, loss: float) -> None:
