@@ -22,7 +22,7 @@ test-gpu: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p imfbench
+	$(BIN)/mypy
 
 # Packages are installed once per change of the requirement files; the editable install is renewed each time, since in its
 # strict form (which type checkers need) it does not see files that were added later.

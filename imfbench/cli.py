@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from imfbench import interruption
 from imfbench.cli_score import recordings_options
@@ -155,28 +156,45 @@ for _stage in COMMANDS:
 @own_text_options
 @_config
 @_options
-def synthesize_command(**options: Any) -> None:
+@click.pass_context
+def synthesize_command(context: click.Context, **options: Any) -> None:
     """Make the audio of an experiment's rows, or (with --text) say a text of your own in a prompt's voice.
 
     With several methods or step counts, OUT is a folder, which also gets a small table that compares them.
 
-    
+    \b
     Example:
       imfbench synthesize quickstart
       imfbench synthesize --text "Good evening." --prompt me.wav --nfe 32 --out evening.wav
       imfbench synthesize --text "Good evening." --prompt me.wav --method teacher,intmeanflow --nfe 1,2,32 --out said
     """
+    given = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     own = {name: options.pop(name) for name in OWN}
     text = options.pop("text")
     if text is None:
+        if alone := given & {*OWN}:
+            raise click.UsageError(f"{', '.join(map(_option, sorted(alone)))}: only with --text")
         _run("synthesise", **options)
         return
     if options["config"] is not None:
         raise click.UsageError(
             f"{options['config']!r} and --text exclude each other: an experiment, or a text of your own"
         )
-    with user_errors():
-        say(text, out=options["out"], device=options["device"], threads=options["threads"], **own)
+    if alone := given & {"settings", "limit", "dry_run"}:
+        raise click.UsageError(f"{', '.join(map(_option, sorted(alone)))}: only with an experiment, not with --text")
+    interruption.listen()
+    try:
+        with user_errors():
+            say(text, out=options["out"], device=options["device"], threads=options["threads"], **own)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the files that were made are kept. The same command makes all of them:", err=True)
+        click.echo(f"  {_command()}", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _option(name: str) -> str:
+    """How an option of ``synthesize`` is written."""
+    return next(option.opts[0] for option in synthesize_command.params if option.name == name)
 
 
 @main.command("score")

@@ -71,4 +71,8 @@ def say(
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
     console = Console()
     console.print(table)
+    if not prompt_text:
+        console.print(f"the prompt was heard as: {frame.attrs['prompt_text']}", highlight=False)
+    if frame.attrs["prompt_notes"]:
+        console.print(f"the prompt: {'; '.join(frame.attrs['prompt_notes'])}", highlight=False)
     console.print(f"in {target}; a small teacher's English, no product", highlight=False)

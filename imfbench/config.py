@@ -91,6 +91,12 @@ class Selection(Data):
     """Under a limit take each speaker's shortest utterances instead of its first ones."""
 
 
+class Development(Selection):
+    """What searches may look at; never the test set unless it is named."""
+
+    split: str = "dev"
+
+
 class TeacherRows(_Strict):
     """The teacher: what students start from, and rows of the leaderboard at several step counts."""
 
@@ -187,7 +193,7 @@ class ExperimentConfig(_Strict):
     """``speech``: nothing is sampled, ``recordings`` are scored."""
     dataset: Annotated[list[Selection], BeforeValidator(_one_or_more), Field(min_length=1)] = [Selection()]
     """The test set, or several: every row is made once for each."""
-    dev: Selection = Selection(split="dev", limit=8, prefer_short=True)
+    dev: Development = Development(limit=8, prefer_short=True)
     """What searches may look at."""
     train_data: Data = Data()
     """What is trained on; the same for every system."""

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from imfbench.artefact import ArtefactError, embedded, load_artefact
 from imfbench.devices import Precision, resolve_device, synchronize
-from imfbench.features.audio import load_audio, save_audio
+from imfbench.disk import unwritable
+from imfbench.features.audio import load_audio, notes_of_file, save_audio
+from imfbench.features.audio_check import REMEDY
 from imfbench.features.mel import SAMPLE_RATE
+from imfbench.features.phones import PromptError
 from imfbench.flow.grids import make_grid
 from imfbench.metrics import ScoreItem
+from imfbench.metrics.base import Metric
+from imfbench.pipeline.context import told
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS, nearest
 from imfbench.sampling import synthesize_mel
+from imfbench.store import write_text
 
 TASK = "text2mel"
 SCORES = ("wer", "sim", "mos")
@@ -64,9 +72,10 @@ def artefact_of(method: str) -> str:
         return method
     ready = speakers()
     if method not in ready:
+        hint = nearest(method, sorted(ready)) if ready else f"none of {TASK} ships with this version;"
         raise SpeakError(
-            f"no {TASK} network of {method!r} ships: {nearest(method, sorted(ready))} A trained one is named by its folder, "
-            "runs/NAME/text2mel/artefacts/SYSTEM"
+            f"no {TASK} network of {method!r} ships: {hint} train one by `imfbench train teacher_text2mel`, and name it by its "
+            "folder, --method runs/teacher_text2mel/artefacts/SYSTEM"
         )
     return ready[method]
 
@@ -88,59 +97,68 @@ def speak(
 
     Args:
         request: What to say.
-        out: A ``.wav`` file for a single combination, else a folder, which also gets ``comparison.csv``.
+        out: A ``.wav`` file for a single combination, else a folder, which also gets ``comparison.csv``, anew with each file.
         device: Where the networks run.
         precision: Of their matrix products.
         scored: Whether to listen with the scorers.
 
     Returns:
-        A row for every file: method, nfe, network_calls, seconds, rtf_network, and the scores.
+        A row for every file: method, nfe, network_calls, seconds, rtf_network, and the scores, ``not_scored`` saying why one is
+        missing. Its ``attrs`` hold ``prompt_text`` and ``prompt_notes``.
 
     Raises:
-        SpeakError, ArtefactError, ValueError: Text, prompt or method cannot be used; the message says why.
+        SpeakError, TextError, ArtefactError and others: Text, prompt or method cannot be used; the message says why.
     """
-    combinations = [(method, nfe) for method in request.methods for nfe in request.nfe]
-    if out.suffix and out.suffix != ".wav":
-        raise SpeakError(f"--out {out}: give a .wav file or a folder")
-    if out.suffix and len(combinations) > 1:
-        raise SpeakError(f"--out {out}: {len(combinations)} files are asked for; give a folder")
-    references = {method: artefact_of(method) for method in request.methods}
+    names = list(dict.fromkeys(request.methods))
+    single = bool(out.suffix) and not out.is_dir()
+    _check_request(request, names, out, single)
+    references = {name: artefact_of(name) for name in names}
+    prompt, notes = _prompt(request.prompt)
     try:
-        prompt, _ = load_audio(request.prompt, SAMPLE_RATE)
-    except (OSError, ValueError) as error:
-        raise SpeakError(f"the prompt cannot be used: {error}") from None
-    where = resolve_device(device)
-    prompt_text = request.prompt_text or heard(prompt, str(where))
+        where = resolve_device(device)
+    except ValueError as error:
+        raise SpeakError(str(error)) from None
+    scorers = [METRICS.get(name)(device=str(where)) for name in SCORES] if scored else []
+    for metric in scorers:
+        str(metric.signature)  # it holds the model's sha256: the files are found and verified before any work
+
+    @cache
+    def prompt_text() -> str:
+        return request.prompt_text or heard(prompt, str(where))
+
+    loaded = {name: load_artefact(reference, where) for name, reference in references.items()}
+    conditions = {name: _condition(request, card, prompt, prompt_text) for name, (_, card) in loaded.items()}
     vocoder = VOCODERS.get("hifigan")().load(where)
-    rows: list[dict[str, Any]] = []
+    frame = pd.DataFrame()
     items: list[ScoreItem] = []
-    for name, reference in references.items():
-        method, card = load_artefact(reference, where)
-        condition = _condition(request, card, prompt, prompt_text)
+    for name, label in zip(names, _labels(names), strict=True):
+        method = loaded[name][0]
         for nfe in request.nfe:
             grid = make_grid(request.grid if method.kind == "instantaneous" else "uniform", nfe)
-            synthesize_mel(method, condition, "warm-up", make_grid("uniform", 1), "euler", 0, where, precision)
+            warm_up = make_grid("uniform", 1)
+            synthesize_mel(method, conditions[name], "warm-up", warm_up, "euler", 0, where, precision)
             synchronize(where)
             start = time.perf_counter()
-            mel, counts = synthesize_mel(method, condition, "own", grid, "euler", request.seed, where, precision)
+            mel, counts = synthesize_mel(method, conditions[name], "own", grid, "euler", request.seed, where, precision)
             synchronize(where)
             taken = time.perf_counter() - start
             audio = vocoder(mel)
-            path = out if out.suffix else out / f"{Path(name).name.replace(':', '-')}-{nfe}.wav"
+            path = out if single else out / f"{label}-{nfe}.wav"
             save_audio(path, audio, vocoder.sample_rate)
             seconds = len(audio) / vocoder.sample_rate
-            rows.append(
-                {
-                    "file": path.name, "method": name, "nfe": nfe, "network_calls": counts.network_calls,
-                    "seconds": seconds, "rtf_network": taken / seconds,
-                }
-            )  # fmt: skip
+            row = {
+                "file": path.name, "method": name, "nfe": nfe, "network_calls": counts.network_calls,
+                "seconds": seconds, "rtf_network": taken / seconds,
+            }  # fmt: skip
+            frame = pd.concat([frame, pd.DataFrame([row])], ignore_index=True)
             items.append(ScoreItem(path.name, audio, vocoder.sample_rate, request.text, "en", prompt, SAMPLE_RATE))
-    frame = pd.DataFrame(rows)
+            if not single:
+                _write(out, frame, prompt_text(), notes)
     if scored:
-        frame = frame.join(_scores(items, str(where)))
-    if not out.suffix:
-        frame.assign(prompt_text=prompt_text).to_csv(out / "comparison.csv", index=False)
+        frame = frame.join(_scores(items, scorers))
+        if not single:
+            _write(out, frame, prompt_text(), notes)
+    frame.attrs = {"prompt_text": prompt_text(), "prompt_notes": notes}
     return frame
 
 
@@ -154,7 +172,42 @@ def heard(audio: Any, device: str) -> str:
     return found
 
 
-def _condition(request: Request, card: dict[str, Any], prompt: Any, prompt_text: str) -> Any:
+def _check_request(request: Request, names: Sequence[str], out: Path, single: bool) -> None:
+    files = len(names) * len(request.nfe)
+    if not files:
+        raise SpeakError(
+            f"no method is named: give --method, known: {', '.join(sorted(speakers())) or 'a folder of a network of your own'}"
+        )
+    if single and out.suffix != ".wav":
+        raise SpeakError(f"--out {out}: give a .wav file or a folder")
+    if single and files > 1:
+        raise SpeakError(f"--out {out}: {files} files are asked for; give a folder")
+    folder = out.parent if single else out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """What files of each method are called: the last part of its path, or as many as tell the methods apart."""
+    parts = [[part for part in Path(name.replace(":", "-")).parts if part not in ("/", "..")] for name in names]
+    for depth in range(1, max(map(len, parts)) + 1):
+        labels = ["-".join(own[-depth:]) for own in parts]
+        if len({*labels}) == len(labels):
+            return labels
+    return [f"{number}-{own[-1]}" for number, own in enumerate(parts, 1)]
+
+
+def _prompt(path: Path) -> tuple[np.ndarray, list[str]]:
+    try:
+        return load_audio(path, SAMPLE_RATE)[0], notes_of_file(path, SAMPLE_RATE)
+    except (OSError, ValueError) as error:
+        told = str(error).removesuffix(REMEDY) + "give a whole recording, such as wav, FLAC, Ogg or mp3"
+        raise SpeakError(f"the prompt cannot be used: {told}") from None
+
+
+def _condition(request: Request, card: dict[str, Any], prompt: np.ndarray, prompt_text: Callable[[], str]) -> Any:
     if card.get("task") != TASK:
         raise ArtefactError(
             f"this network's task is {card.get('task')}, which takes speech tokens with their timing; a text needs one of {TASK}"
@@ -165,19 +218,39 @@ def _condition(request: Request, card: dict[str, Any], prompt: Any, prompt_text:
         raise SpeakError(
             f"the dataset {name!r}, on which the network was trained, has no way from a text to its phones"
         )
-    return dataset.own_condition(prompt, prompt_text, request.text, request.british, request.speed)
+    try:
+        return dataset.own_condition(prompt, prompt_text, request.text, request.british, request.speed)
+    except PromptError as error:
+        raise SpeakError(f"the prompt {request.prompt} cannot be used: {error}") from None
 
 
-def _scores(items: Sequence[ScoreItem], device: str) -> pd.DataFrame:
+def _write(out: Path, frame: pd.DataFrame, prompt_text: str, notes: Sequence[str]) -> None:
+    told = frame.assign(prompt_text=prompt_text, prompt_notes="; ".join(notes))
+    write_text(out / "comparison.csv", told.to_csv(index=False))
+
+
+def _scores(items: Sequence[ScoreItem], scorers: Sequence[Metric]) -> pd.DataFrame:
+    """The scorers' figures of each item; what one cannot score has the reason, and the others' figures."""
     found: list[dict[str, Any]] = [{} for _ in items]
-    for name in SCORES:
-        metric = METRICS.get(name)(device=device)
-        with metric.loaded():
-            for row, item in zip(found, items, strict=True):
-                scores = metric.score(item)
-                row |= {key: scores[key] for key in metric.summary_columns if key in scores}
-                if name == "wer":
-                    row["heard"] = scores["hypothesis"]
+    reasons: list[list[str]] = [[] for _ in items]
+    for metric in scorers:
+        try:
+            with metric.loaded():
+                for row, why, item in zip(found, reasons, items, strict=True):
+                    try:
+                        scores = metric.score(item)
+                    except Exception as error:
+                        why.append(f"{metric.name}: {told(error)}")
+                        continue
+                    row |= {key: scores[key] for key in metric.summary_columns if key in scores}
+                    if metric.name == "wer":
+                        row["heard"] = scores["hypothesis"]
+        except Exception as error:  # its model cannot be loaded
+            for why in reasons:
+                why.append(f"{metric.name}: {told(error)}")
+    if any(reasons):
+        for row, why in zip(found, reasons, strict=True):
+            row["not_scored"] = "; ".join(why)
     return pd.DataFrame(found)
 
 

@@ -55,6 +55,14 @@ def test_a_short_file_takes_documented_defaults(write) -> None:  # type: ignore[
     assert config.overwrite == "only-missing"
 
 
+def test_searches_look_at_the_development_set_unless_told_otherwise(write) -> None:  # type: ignore[no-untyped-def]
+    """Also where another of its settings is given."""
+    assert load(write(GOOD)).dev.split == "dev"
+    assert load(write(GOOD + "dev: {limit: 2}\n")).dev.split == "dev"
+    assert load(write(GOOD), ("dev.limit=2",)).dev.split == "dev"
+    assert load(write(GOOD + "dev: {split: hard}\n")).dev.split == "hard"
+
+
 def test_the_name_is_the_files_if_none_is_given(write) -> None:  # type: ignore[no-untyped-def]
     assert load(write("dataset: {limit: 1}\n")).name == "mine"
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CLONE = Path(__file__).parent.parent
 
 
@@ -37,6 +39,22 @@ def test_the_import_package_works_outside_the_clone(tmp_path: Path) -> None:
     methods, revision = run(code, tmp_path).split()
     assert int(methods) >= 4
     assert len(revision) == 8
+
+
+def test_types_are_checked_in_every_folder_that_is_part_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the clone, ``mypy -p imfbench`` would look at imfbench/ alone and take the other folders for packages not installed."""
+    if not list(CLONE.glob("build/__editable__*")):
+        pytest.skip("the strict editable install of `make install` is not there")
+    from mypy.main import process_options
+
+    monkeypatch.chdir(CLONE)
+    sources, _ = process_options(["--config-file", "pyproject.toml"])
+    checked = {source.module.removeprefix("imfbench.").split(".")[0] for source in sources}
+    assert checked > {"methods", "datasets", "reports", "flow"}
+    written = [
+        path for folder in ("imfbench", "methods", "datasets", "reports") for path in CLONE.glob(f"{folder}/**/*.py")
+    ]
+    assert len(sources) == len(written)
 
 
 def test_nothing_names_an_accelerator_outside_one_module() -> None:

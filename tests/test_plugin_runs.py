@@ -5,24 +5,46 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from safetensors import safe_open
 
 from imfbench import plugins
+from imfbench.artefact import METADATA, WEIGHTS
 from imfbench.cli import main
 from imfbench.config import load
+from imfbench.listing import REGISTRIES
 from imfbench.reports.columns import qualities, quality
 from imfbench.store import file_sha256, read_json
 
 pytestmark = pytest.mark.usefixtures("fresh_plugins")
 
 MINE = '''
+from imfbench.backbones.dit import DiT
+from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.features.griffin_lim import GriffinLim
 from imfbench.methods.teacher import Teacher
 from imfbench.metrics.prosody import PitchVariation
 from imfbench.metrics.signature import Signature
-from imfbench.registry import METHODS, METRICS, REPORTS
+from imfbench.registry import BACKBONES, DATASETS, METHODS, METRICS, REPORTS, VOCODERS
+
+@BACKBONES.register("network-of-mine")
+class Network(DiT):
+    """Another network."""
+
+@DATASETS.register("corpus-of-mine")
+class Corpus(DemoCorpus):
+    """Another corpus."""
+
+@VOCODERS.register("vocoder-of-mine")
+class Vocoder(GriffinLim):
+    """Another vocoder."""
+    name = "vocoder-of-mine"
+    def __init__(self):
+        super().__init__(2)
 
 @METHODS.register("flow-of-mine")
 class Flow(Teacher):
@@ -54,13 +76,14 @@ class Systems:
 
 
 def experiment(folder: Path) -> Path:
-    network = {"name": "dit", "config": {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}}
+    network = {"name": "network-of-mine", "config": {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}}
     values = {
-        "dataset": {"limit": 2, "prefer_short": True},
+        "dataset": {"name": "corpus-of-mine", "limit": 2, "prefer_short": True},
+        "train_data": {"name": "corpus-of-mine"},
         "training": {"steps": 2, "frames_per_batch": 400, "save_every": 1},
         "systems": [{"method": "flow-of-mine", "network": network, "nfe": [1]}],
         "metrics": ["seconds-of-mine"],
-        "vocoder": "griffin-lim",
+        "vocoder": "vocoder-of-mine",
         "reports": ["leaderboard", "systems-of-mine"],
         "threads": 1,
         "score_cache": str(folder / "scores"),
@@ -68,6 +91,12 @@ def experiment(folder: Path) -> Path:
     path = folder / "own.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+def read_artefact_metadata(folder: Path) -> dict[str, Any]:
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        found: dict[str, Any] = json.loads(file.metadata()[METADATA])
+    return found
 
 
 def run(folder: Path, *files: Path, out: str = "out") -> Result:
@@ -82,7 +111,18 @@ def run(folder: Path, *files: Path, out: str = "out") -> Result:
     return result
 
 
-def test_a_run_with_parts_of_ones_own_and_one_that_is_broken(tmp_path: Path) -> None:
+GIVES = {
+    "backbone": "network-of-mine",
+    "dataset": "corpus-of-mine",
+    "vocoder": "vocoder-of-mine",
+    "method": "flow-of-mine",
+    "metric": "seconds-of-mine",
+    "report": "systems-of-mine",
+}
+
+
+def test_a_run_with_parts_of_ones_own_of_every_kind_and_one_that_is_broken(tmp_path: Path) -> None:
+    assert {*GIVES} == {registry.kind for registry in REGISTRIES.values()}
     mine, broken = tmp_path / "mine.py", tmp_path / "broken.py"
     mine.write_text(MINE)
     broken.write_text("no_such_name\n")
@@ -102,7 +142,10 @@ def test_a_run_with_parts_of_ones_own_and_one_that_is_broken(tmp_path: Path) -> 
     assert (tmp_path / "out/systems.txt").read_text().split() == list(rows)
     first, second = read_json(tmp_path / "out/manifest.json")["plugins"]
     assert (first["plugin"], first["sha256"], first["error"]) == (str(mine), file_sha256(mine), None)
-    assert first["gives"] == ["method flow-of-mine", "metric seconds-of-mine", "report systems-of-mine"]
+    assert first["gives"] == [f"{kind} {name}" for kind, name in GIVES.items()]
+    assert {row["dataset"].partition("/")[0] for row in rows.values()} == {"corpus-of-mine"}
+    assert own["vocoder"] == "vocoder-of-mine"
+    assert read_artefact_metadata(tmp_path / "out/artefacts/flow-of-mine")["backbone"] == "network-of-mine"
     assert second["error"].startswith("line 1: NameError")
 
     # The same command again changes nothing; another file is another method, and its training is not taken for the old one's.
@@ -119,7 +162,7 @@ def test_a_run_with_parts_of_ones_own_and_one_that_is_broken(tmp_path: Path) -> 
     # Without the plug-in its names are unknown, and its figures are shown without a direction.
     result = run(tmp_path)
     assert result.exit_code == 2
-    for kind, name in (("method", "flow-of-mine"), ("metric", "seconds-of-mine"), ("report", "systems-of-mine")):
+    for kind, name in GIVES.items():
         assert f"unknown {kind} '{name}'" in result.output
     row = {"length": 1.0, "length_low": 0.9, "signatures": {"length": "length-v1"}}
     assert [(q.name, q.better) for q in qualities([row])] == [("length", "")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -152,3 +154,20 @@ def test_an_installed_plugin_is_found_with_its_file(tmp_path: Path, monkeypatch:
     finally:
         for point in points:
             sys.modules.pop(point.module, None)
+
+
+def test_plugins_of_installed_packages_come_with_every_command_of_a_fresh_process(tmp_path: Path) -> None:
+    """Two packages as pip leaves them, one of which is broken."""
+    for name, text in (("good", WORKS), ("bad", "\nfails\n")):
+        plugin(tmp_path, text, f"{name}_plugin_of_mine.py")
+        about = tmp_path / f"{name}_of_mine-1.2.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-of-mine\nVersion: 1.2\n")
+        (about / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {name}_plugin_of_mine\n")
+    command = [sys.executable, "-m", "imfbench", "list", "metrics"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "loudness-of-mine         How loud it is." in found.stdout
+    assert "plug-in 'bad' (bad_plugin_of_mine) was left out, its import failed: line 2: NameError" in found.stderr
+    assert "Traceback" not in found.stderr

@@ -17,7 +17,7 @@ from imfbench.datasets.demo.corpus import DATA, DemoCorpus
 from imfbench.datasets.demo.own_text import own_condition, prepared, tokens
 from imfbench.features import mel
 from imfbench.features.audio import load_audio
-from imfbench.features.phones import MissingPhonemizerError, Phonemizer, TextError, join_marks
+from imfbench.features.phones import MissingPhonemizerError, Phonemizer, PromptError, TextError, join_marks
 from imfbench.speak import Request, SpeakError, speak
 from imfbench.training import build_method
 
@@ -43,6 +43,9 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     method = build_method("teacher", {"guidance": 2.0}, backbone="aligning-dit", backbone_config=shape)
     save_artefact(folder, "teacher", method, {"task": "text2mel", "train_data": {"name": "demo"}})
     return folder
+
+
+TONE = (0.1 * np.sin(np.arange(249_165) / 9)).astype(np.float32)  # 11.3 s
 
 
 def request(*methods: str, **changes: object) -> Request:
@@ -73,19 +76,27 @@ def test_a_prompt_is_trimmed_and_as_loud_as_the_corpus(prompt: np.ndarray) -> No
 @pytest.mark.parametrize(
     ("samples", "words"),
     [
-        (np.zeros(66_150, np.float32), "0.0 s of speech"),
-        (0.1 * np.ones(8_000, np.float32), "0.4 s of speech"),
-        (0.1 * np.ones(250_000, np.float32), "11.3 s of speech"),
+        (np.zeros(66_150, np.float32), "it is silent: record it again"),
+        (0.1 * np.ones(66_150, np.float32), "it is silent"),
+        (np.zeros(0, np.float32), "it is silent"),
+        (TONE[:8_000], "it holds 0.4 s of speech, less than 1 s: give a longer one"),
+        (TONE, "it holds 11.3 s of speech, more than 10 s: cut it to a sentence or two"),
     ],
 )
 def test_a_prompt_without_enough_speech_is_refused(samples: np.ndarray, words: str) -> None:
-    with pytest.raises(TextError, match=f"the prompt holds {words}; 1 to 10 s are needed"):
+    with pytest.raises(PromptError, match=words):
         prepared(samples)
+
+
+def test_a_microphones_offset_is_silence(prompt: np.ndarray) -> None:
+    silence = np.zeros(2 * mel.SAMPLE_RATE, np.float32)
+    offset = 0.1 + np.concatenate([silence, prompt, silence])
+    assert abs(len(prepared(offset)) - len(prepared(prompt))) <= 0.05 * mel.SAMPLE_RATE
 
 
 def test_the_length_follows_the_prompts_rate(corpus: DemoCorpus, prompt: np.ndarray) -> None:
     def frames(text: str, speed: float = 1.0) -> int:
-        c = own_condition(corpus.vocabulary, prompt, PROMPT_TEXT, text, speed=speed)
+        c = own_condition(corpus.vocabulary, prompt, lambda: PROMPT_TEXT, text, speed=speed)
         return int((c.valid & ~c.prompt).sum())
 
     spoken = len(mel.log_mel(torch.from_numpy(prepared(prompt))))
@@ -109,6 +120,21 @@ def test_texts_that_cannot_be_said(corpus: DemoCorpus, text: str, words: str) ->
         tokens(Phonemizer(), corpus.vocabulary, text, False)
 
 
+def test_marks_that_the_corpus_lacks_become_those_that_it_has(corpus: DemoCorpus) -> None:
+    def said(text: str) -> list[int]:
+        return tokens(Phonemizer(), corpus.vocabulary, text, False).tolist()
+
+    assert said("He came: she left; it rained…") == said("He came, she left, it rained.")
+    assert said("What?!") == said("What?")
+    assert said("He said “no”.") == said("He said no.")
+
+
+def test_sounds_that_the_voice_lacks_are_not_left_out_in_silence(corpus: DemoCorpus) -> None:
+    fewer = {phone: token for phone, token in corpus.vocabulary.items() if phone != "θ"}
+    with pytest.raises(TextError, match=r"the text holds sounds that this voice cannot make \(θ\): 'Think\.'"):
+        tokens(Phonemizer(), fewer, "Think.", False)
+
+
 def test_numbers_and_accents_are_said(corpus: DemoCorpus) -> None:
     said = tokens(Phonemizer(), corpus.vocabulary, "Café at 42 €!", False)
     assert len(said) > 15
@@ -116,7 +142,7 @@ def test_numbers_and_accents_are_said(corpus: DemoCorpus) -> None:
 
 def test_a_text_that_is_too_long_for_one_piece(corpus: DemoCorpus, prompt: np.ndarray) -> None:
     with pytest.raises(TextError, match="give it sentence by sentence"):
-        own_condition(corpus.vocabulary, prompt, PROMPT_TEXT, 12 * PROMPT_TEXT)
+        own_condition(corpus.vocabulary, prompt, lambda: PROMPT_TEXT, 12 * PROMPT_TEXT)
 
 
 def test_several_step_counts_into_a_folder(artefact: Path, tmp_path: Path) -> None:
@@ -139,8 +165,8 @@ def test_requests_that_cannot_be_met(artefact: Path, tmp_path: Path) -> None:
         speak(request("o3s"), tmp_path / "said")
     with pytest.raises(ArtefactError, match="task is token2mel"):
         speak(request("embedded:token2mel"), tmp_path / "said", "cpu", scored=False)
-    with pytest.raises(SpeakError, match="the prompt cannot be used: no audio file"):
-        speak(request(str(artefact), prompt=tmp_path / "no.wav"), tmp_path / "said")
+    with pytest.raises(SpeakError, match="no method is named: give --method"):
+        speak(request(), tmp_path / "said")
 
 
 def test_a_missing_phonemizer_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +194,10 @@ def test_the_command_says_a_text(artefact: Path, tmp_path: Path) -> None:
         (["--text", "Hello.", "--prompt", "x.wav", "--nfe", "a"], "no list of numbers from 1 to 256"),
         (["--text", "Hello.", "--prompt", "x.wav", "--method", "nobody"], "no text2mel network of 'nobody' ships"),
         (["--text", "Hello.", "--prompt", "x.wav", "--method", "embedded:token2mel"], "no audio file x.wav"),
+        (["--text", "Hello.", "--prompt", "x.wav", "--method", " "], "no method is named"),
+        (["--text", "Hello.", "--prompt", "x.wav", "--limit", "3"], "--limit: only with an experiment"),
+        (["--text", "Hello.", "--prompt", "x.wav", "--set", "a=b", "--dry-run"], "--dry-run, --set: only with an exp"),
+        (["quickstart", "--prompt", "x.wav", "--no-score"], "--prompt, --no-score: only with --text"),
     ],
 )
 def test_commands_that_cannot_be_met_end_with_2(arguments: list[str], words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import torch
 
 from imfbench.backbones.aligning_dit import AligningDiT
 from imfbench.backbones.dit import DiT
+from imfbench.contracts.trial import small_corpus
 from imfbench.data import make_condition
+from imfbench.datasets.demo.corpus import DATA, DemoCorpus
 from imfbench.features.audio import load_audio, notes_of_file
 from imfbench.features.audio_check import AudioError, audio_notes
 from imfbench.sampling import LengthError, check_length
@@ -212,15 +215,52 @@ def test_the_leaderboard_counts_what_failed_and_shows_the_notes(damaged) -> None
     assert "Traceback" not in output
 
 
-def test_a_damaged_training_recording_stops_the_run_and_names_itself(tiny) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_training_recording_stops_the_run_and_names_itself(tiny, kind: str) -> None:  # type: ignore[no-untyped-def]
+    """Before the training; with another recording in its place, the same command ends well."""
+    root = small_corpus(tiny.folder / "speech")
+    file = sorted((root / "train" / "audio").iterdir())[3]
+    whole = file.read_bytes()
+    file.unlink()
+    damage, words = DAMAGE[kind]
+    damage(file.with_suffix(".wav"))
+    if (made := file.with_suffix(".wav")).exists():
+        made.rename(file)
+    config = tiny.config(systems=tiny.trained, train_data={"options": {"root": str(root)}}, references=[])
+    told = tiny.refused(config)
+    assert words in told
+    assert str(file) in told
+    assert ("a training utterance (1 are missing)" if kind == "missing" else f"utterance '{file.stem}'") in told
+    assert not (tiny.out / "artefacts" / "own" / "log.csv").exists()
+    if kind == "cutshort":
+        file.write_bytes(whole)
+        assert tiny.invoke(config).exit_code == 0
+        assert [row["status"] for row in tiny.leaderboard()] == ["ok"]
+
+
+def test_a_damaged_development_prompt_fails_the_searched_rows_and_names_itself(tiny) -> None:  # type: ignore[no-untyped-def]
     root = tiny.corpus()
-    (folder := root / "train" / "audio").unlink()
-    folder.mkdir()
-    told = tiny.refused(
-        tiny.config(systems=tiny.trained, train_data={"options": {"root": str(root)}}, references=[], metrics=["sim"])
+    (prompts := root / "dev" / "prompts").unlink()
+    shutil.copytree(DATA / "dev" / "prompts", prompts)
+    dev = {"limit": 1, "options": {"root": str(root)}}
+    prompt = DemoCorpus(root).utterances("dev")[0].prompt_audio
+    whole = prompt.read_bytes()
+    cut(prompt, 0.5)
+    own = {"method": "teacher", "name": "own", "artefact": str(tiny.artefact()), "nfe": [1]}
+    own["search"] = {"method": "o3s", "nfe": [2], "score": "sim", "config": {"max_evaluations": 2}}
+    path = tiny.config(systems=[own], references=[], dev=dev)
+    result = tiny.invoke(path)
+    assert result.exit_code == 1
+    status = {row["system"]: row["status"] for row in tiny.leaderboard()}
+    assert status["own"] == "ok"
+    told = (
+        f"failed: SearchError: development utterance {DemoCorpus(root).utterances('dev')[0].id}: {prompt} cannot be dec"
     )
-    assert "no audio file" in told
-    assert "a training utterance (1200 are missing)" in told
+    assert status["own+o3s"].startswith(told)
+    assert "put a whole recording in its place" in status["own+o3s"]
+    prompt.write_bytes(whole)
+    assert tiny.invoke(path).exit_code == 0
+    assert {row["status"] for row in tiny.leaderboard()} == {"ok"}
 
 
 def test_an_utterance_longer_than_the_network_takes_says_how_much_to_cut() -> None:
@@ -249,5 +289,6 @@ def test_a_prompt_that_is_too_long_fails_its_own_row(tiny, monkeypatch: pytest.M
     (table,) = tiny.tables().values()
     assert "LengthError: the prompt of " in table.loc["test-af_sarah-000", "reason"]
     assert "cut the prompt to" in table.loc["test-af_sarah-000", "reason"]
+    assert table.loc["test-af_sarah-000", "reason"].endswith(f" ({path})")
     assert list(table["status"]) == ["failed", "ok", "ok"]
     assert table["sim"].notna().sum() == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -155,7 +155,7 @@ class DemoCorpus:
         return make_text_condition(prompt_mel, self._phones(prompt), self._phones(target), frames)
 
     def own_condition(
-        self, prompt: np.ndarray, prompt_text: str, text: str, british: bool = False, speed: float = 1.0
+        self, prompt: np.ndarray, prompt_text: Callable[[], str], text: str, british: bool = False, speed: float = 1.0
     ) -> Condition:
         """The condition of text2mel for a text of one's own; see :func:`imfbench.datasets.demo.own_text.own_condition`."""
         from imfbench.datasets.demo.own_text import own_condition

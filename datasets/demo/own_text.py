@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from imfbench.data import make_text_condition
 from imfbench.features import mel
-from imfbench.features.phones import EDGE, Phonemizer, TextError
+from imfbench.features.phones import EDGE, Phonemizer, PromptError, TextError
 from imfbench.method import Condition
 
 PROMPT_SECONDS = (1.0, 10.0)
@@ -20,12 +21,15 @@ LONGEST = 16.0
 _BEFORE, _AFTER = 0.34, 0.65
 _LOUDNESS = 0.093
 _QUIET = 10 ** (-40 / 20)
+_PACE = (4.0, 40.0)
+"""Phones a second, spaces included, that anyone speaks; the corpus has 9.5 to 23.5."""
+_MARKS = {";": ",", ":": ",", "—": ",", "–": ",", "…": "."}  # the corpus knows ! , . ? alone
 
 
 def own_condition(
     vocabulary: dict[str, int],
     prompt: np.ndarray,
-    prompt_text: str,
+    prompt_text: Callable[[], str],
     text: str,
     british: bool = False,
     speed: float = 1.0,
@@ -35,7 +39,7 @@ def own_condition(
     Args:
         vocabulary: Phones → tokens.
         prompt: The prompt's speech, (samples,), at the mel's sampling rate.
-        prompt_text: What it says.
+        prompt_text: Gives what it says; not asked before all else is known to be right, as a recogniser may have to listen.
         text: What is to be said.
         british: Whether words are said the British way.
         speed: 1.2 is a fifth faster than the prompt.
@@ -44,16 +48,25 @@ def own_condition(
         A batch of 1.
 
     Raises:
-        TextError: No speech in the prompt, nothing to say, or signs that cannot be said.
+        PromptError: Too little or too much speech in the prompt.
+        TextError: Nothing to say, signs that cannot be said, or a prompt's text that is not what the prompt says.
         MissingPhonemizerError: The extra ``g2p`` is not installed.
     """
     speech = prepared(prompt)
     phonemize = Phonemizer()
-    spoken, wanted = (tokens(phonemize, vocabulary, words, british) for words in (prompt_text, text))
+    wanted = tokens(phonemize, vocabulary, text, british)
+    heard = prompt_text()
+    spoken = tokens(phonemize, vocabulary, heard, british, "the prompt's text")
     spectrogram = mel.normalise(mel.log_mel(torch.from_numpy(speech)))
     # Edges are silence of a fixed length; the prompt's rate is that of what is between.
     edges = round((_BEFORE + _AFTER) * mel.SAMPLE_RATE / mel.HOP)
     rate = (len(spectrogram) - edges) / (len(spoken) - 2)
+    seconds = len(speech) / mel.SAMPLE_RATE - _BEFORE - _AFTER
+    if not _PACE[0] <= (len(spoken) - 2) / seconds <= _PACE[1]:
+        raise TextError(
+            f"the prompt's text {heard!r} has {len(spoken) - 2} phones for {seconds:.1f} s of speech, which cannot be what it "
+            "says: give with --prompt-text what the recording says, word for word"
+        )
     frames = edges + round(rate * (len(wanted) - 2) / speed)
     if frames * mel.HOP / mel.SAMPLE_RATE > LONGEST:
         raise TextError(
@@ -64,34 +77,65 @@ def own_condition(
 
 
 def prepared(prompt: np.ndarray) -> np.ndarray:
-    """A prompt like the corpus': its silences trimmed, the corpus' put there instead, and as loud."""
+    """A prompt like the corpus': its silences trimmed, the corpus' put there instead, and as loud.
+
+    Raises:
+        PromptError: Too little or too much speech.
+    """
+    if len(prompt):
+        prompt = prompt - prompt.mean(dtype=np.float64)  # a microphone's offset would be no silence
     hop = mel.SAMPLE_RATE // 100
     blocks = prompt[: len(prompt) // hop * hop].reshape(-1, hop)
-    level = np.sqrt((blocks.astype(np.float64) ** 2).mean(1))
-    loud = np.flatnonzero(level > _QUIET * max(level.max(initial=0.0), 1e-9)) if level.max(initial=0.0) > 1e-4 else []
-    seconds = (loud[-1] + 1 - loud[0]) * hop / mel.SAMPLE_RATE if len(loud) else 0.0
+    level = np.sqrt((blocks**2).mean(1))
+    highest = level.max(initial=0.0)
+    loud = np.flatnonzero((level > _QUIET * highest) & (highest > 1e-4))
+    if not len(loud):
+        raise PromptError("it is silent: record it again, or give another")
+    seconds = (loud[-1] + 1 - loud[0]) * hop / mel.SAMPLE_RATE
     low, high = PROMPT_SECONDS
-    if not low <= seconds <= high:
-        raise TextError(f"the prompt holds {seconds:.1f} s of speech; {low:.0f} to {high:.0f} s are needed")
+    if seconds < low:
+        raise PromptError(f"it holds {seconds:.1f} s of speech, less than {low:.0f} s: give a longer one")
+    if seconds > high:
+        raise PromptError(
+            f"it holds {seconds:.1f} s of speech, more than {high:.0f} s: cut it to a sentence or two, and in a noisy place also "
+            "what comes before and after them"
+        )
     speech = prompt[loud[0] * hop : (loud[-1] + 1) * hop]
-    speech = speech * (_LOUDNESS / np.sqrt(np.mean(speech.astype(np.float64) ** 2)))
+    speech = speech * (_LOUDNESS / np.sqrt(np.mean(speech**2)))
     return np.pad(speech, (round(_BEFORE * mel.SAMPLE_RATE), round(_AFTER * mel.SAMPLE_RATE))).astype(np.float32)
 
 
-def tokens(phonemize: Phonemizer, vocabulary: dict[str, int], text: str, british: bool) -> torch.Tensor:
+def tokens(
+    phonemize: Phonemizer, vocabulary: dict[str, int], text: str, british: bool, what: str = "the text"
+) -> torch.Tensor:
     """The tokens of a text, silence at its edges included, (phones,).
+
+    Args:
+        phonemize: Text → phones.
+        vocabulary: Phones → tokens.
+        text: English.
+        british: Whether words are said the British way.
+        what: Which text it is, in messages.
 
     Raises:
         TextError: Nothing to say, or signs that English has no sound for.
     """
     text = unicodedata.normalize("NFKC", text).strip()
     if not re.search(r"\w", text):
-        raise TextError(f"there is nothing to say in {text!r}")
+        raise TextError(f"there is nothing to say in {what}, {text!r}: give it words")
     foreign = sorted({c for c in text if c.isalpha() and not unicodedata.name(c, "").startswith("LATIN")})
     if foreign:
-        raise TextError(f"the text holds {' '.join(foreign)}, which this English voice cannot say: {text!r}")
-    phones = [p for p in phonemize.phones(text, british) if p in vocabulary]
-    if len(phones) < 3:
-        raise TextError(f"{text!r} has no phones that the voice knows")
-    assert phones[0] == phones[-1] == EDGE
-    return torch.tensor([vocabulary[p] for p in phones])
+        raise TextError(
+            f"{what} holds {' '.join(foreign)}, which this English voice cannot say: {text!r}; write it in Latin letters"
+        )
+    phones = phonemize.phones(re.sub(r"([!,.?])[!,.?]+", r"\1", text), british)
+    unknown = sorted({p for p in phones if p not in vocabulary and any(map(str.isalpha, p))})
+    if unknown:
+        raise TextError(
+            f"{what} holds sounds that this voice cannot make ({' '.join(unknown)}): {text!r}; say it in other words"
+        )
+    known = [p for p in (_MARKS.get(p, p) for p in phones) if p in vocabulary]
+    if len(known) < 3:
+        raise TextError(f"{what}, {text!r}, has no phones that the voice knows: give it words")
+    assert known[0] == known[-1] == EDGE
+    return torch.tensor([vocabulary[p] for p in known])

@@ -19,7 +19,11 @@ _LAST = [("^", ""), ("e", "A")]
 
 
 class TextError(ValueError):
-    """A text or prompt that cannot be spoken or followed; the message says why."""
+    """A text that cannot be said; the message says why and what to do."""
+
+
+class PromptError(ValueError):
+    """A recording in whose voice nothing can be said; the message says why and what to do."""
 
 
 class MissingPhonemizerError(RuntimeError):

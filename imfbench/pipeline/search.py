@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -14,17 +14,18 @@ from torch import Tensor
 from imfbench.config import TEACHER_DISTANCE
 from imfbench.data import Utterance
 from imfbench.features.audio import load_audio
+from imfbench.features.audio_check import AudioError
 from imfbench.flow.grids import uniform
 from imfbench.flow.search import SearchResult
 from imfbench.flow.solvers import evaluations_per_step
 from imfbench.method import Method
-from imfbench.metrics.base import Metric, ScoreItem
+from imfbench.metrics.base import Metric, ScoreError, ScoreItem
 from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.plan import GridSearch, Row, grid_for, teacher_artefact
 from imfbench.pipeline.teacher_distance import TeacherDistance
 from imfbench.progress import Bar, log
 from imfbench.registry import METHODS
-from imfbench.sampling import synthesize_mel
+from imfbench.sampling import LengthError, synthesize_mel
 from imfbench.store import content_hash, read_json, write_json
 
 Mels = dict[str, Tensor]
@@ -87,10 +88,23 @@ def _mels(context: Context, method: Method, utterances: list[Utterance], grid: T
     """Every candidate starts from the same noise: that of the experiment's first noise seed."""
     dataset = context.dataset(context.config.dev)
     seed, precision = context.config.noise_seeds[0], context.config.precision
-    return {
-        u.id: synthesize_mel(method, dataset.condition(u), u.id, grid, solver, seed, context.device, precision)[0]
-        for u in utterances
-    }
+    found: Mels = {}
+    for u in utterances:
+        with _named(u):
+            found[u.id] = synthesize_mel(
+                method, dataset.condition(u), u.id, grid, solver, seed, context.device, precision
+            )[0]
+    return found
+
+
+@contextlib.contextmanager
+def _named(utterance: Utterance) -> Iterator[None]:
+    """What is wrong with one utterance stops a search, so it has to say with which."""
+    try:
+        yield
+    except (AudioError, LengthError, ScoreError) as error:
+        prompt = f" ({utterance.prompt_audio})" if isinstance(error, LengthError) else ""
+        raise SearchError(f"development utterance {utterance.id}: {error}{prompt}") from error
 
 
 def _scores(
@@ -121,14 +135,18 @@ def _teacher_mels(context: Context, utterances: list[Utterance]) -> Mels:
 def _metric_score(context: Context, metric: Metric, utterances: list[Utterance]) -> Callable[[Mels], float]:
     """The metric's figure over the development set, every utterance vocoded."""
     vocoder = context.vocoder()
-    prompts = {u.id: load_audio(u.prompt_audio) for u in utterances}
+    prompts = {}
+    for u in utterances:
+        with _named(u):
+            prompts[u.id] = load_audio(u.prompt_audio)
 
     def score(mels: Mels) -> float:
         rows: list[dict[str, Any]] = []
         for u in utterances:
             audio, (prompt, rate) = vocoder(mels[u.id]), prompts[u.id]
             item = ScoreItem(u.id, audio, vocoder.sample_rate, u.text, u.language, prompt, rate)
-            rows.append({"id": u.id, **metric.score(item)})
+            with _named(u):
+                rows.append({"id": u.id, **metric.score(item)})
         return float(metric.summarise(pd.DataFrame(rows))[metric.summary_columns[0]])
 
     return score

@@ -24,7 +24,7 @@ from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
 from imfbench.pipeline.context import Context, told
 from imfbench.pipeline.recordings import take_recordings
 from imfbench.progress import log
-from imfbench.sampling import synthesize_mel
+from imfbench.sampling import LengthError, synthesize_mel
 from imfbench.store import StoreError, file_sha256, read_json, write_json
 
 
@@ -146,7 +146,8 @@ def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[
         raise
     except Exception as error:
         no_memory = out_of_memory(error)
-        row |= {"status": "failed", "reason": told(error)}
+        prompt = f" ({utterance.prompt_audio})" if isinstance(error, LengthError) else ""
+        row |= {"status": "failed", "reason": told(error) + prompt}
         log.warning("%s, %s: %s", cell.row.label, utterance.id, row["reason"])
     if no_memory:  # only now nothing refers to the tensors of the attempt
         free_memory()

@@ -1,0 +1,265 @@
+"""``imfbench synthesize --text`` with recordings and requests of real life: what is heard and noted, what is refused and how."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner, Result
+
+from imfbench import speak as speak_module
+from imfbench.artefact import save_artefact
+from imfbench.cli import main
+from imfbench.datasets.demo.corpus import DATA
+from imfbench.features.audio import load_audio, resample
+from imfbench.features.griffin_lim import GriffinLim
+from imfbench.metrics.base import ScoreError
+from imfbench.metrics.mos import DistillMOS
+from imfbench.metrics.sim import SpeakerSimilarity
+from imfbench.metrics.wer import WordErrorRate
+from imfbench.speak import _labels
+from imfbench.training import build_method
+
+PROMPT_TEXT = "The morning air was crisp, and the streets were quiet."
+AUDIO, RATE = load_audio(DATA / "test" / "prompts" / "prompt-af_sarah-000.flac")
+PAUSE = np.zeros(3 * RATE, np.float32)
+SHAPE = {"dim": 32, "depth": 1, "alignment_depth": 1, "heads": 2, "content_layers": 1}
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A teacher and a student as trainings leave them; what they say is noise."""
+    teacher = build_method("teacher", {"guidance": 2.0}, backbone="aligning-dit", backbone_config=SHAPE)
+    generator = torch.Generator().manual_seed(0)
+    for weight in teacher.network.parameters():  # one that was never trained has a velocity of 0
+        weight.data += 0.05 * torch.randn(weight.shape, generator=generator)
+    folders = tmp_path_factory.mktemp("a") / "own", tmp_path_factory.mktemp("b") / "own"
+    card = {"task": "text2mel", "train_data": {"name": "demo"}}
+    save_artefact(folders[0], "teacher", teacher, card)
+    save_artefact(folders[1], "intmeanflow", build_method("intmeanflow", teacher=teacher), card)
+    return folders
+
+
+@pytest.fixture
+def quick_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speak_module, "VOCODERS", SimpleNamespace(get=lambda _: lambda: GriffinLim(2)))
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Callable[..., Path]:
+    def _recording(audio: np.ndarray = AUDIO, rate: int = RATE, name: str = "me.wav", subtype: str = "PCM_16") -> Path:
+        soundfile.write(tmp_path / name, audio, rate, subtype=subtype)
+        return tmp_path / name
+
+    return _recording
+
+
+def say(prompt: Path, method: object, out: Path, *more: str, text: str = "Good evening.") -> Result:
+    """``imfbench synthesize --text``, with what it takes to be quick unless ``more`` says otherwise."""
+    arguments = ["synthesize", "--text", text, "--prompt", str(prompt), "--method", str(method), "--out", str(out)]
+    result = CliRunner().invoke(main, [*arguments, "--device", "cpu", *more], env={"COLUMNS": "300"})
+    assert "Traceback" not in result.output
+    return result
+
+
+def refused(result: Result) -> str:
+    """The one paragraph of a request that cannot be met: exit code 2."""
+    assert result.exit_code == 2, (result.output, result.exception)
+    told = result.output.strip()
+    assert told.startswith("imfbench: ")
+    assert len(told.splitlines()) == 1
+    return told
+
+
+@pytest.mark.parametrize("scored", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_a_recording_of_real_life_by_two_methods_and_two_step_counts(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, scored: bool, request: pytest.FixtureRequest
+) -> None:
+    """48 kHz, stereo, an offset, long pauses, and nobody says what it holds: Whisper listens, and scorers compare."""
+    if not scored:
+        request.getfixturevalue("quick_vocoder")
+    long = resample(np.concatenate([PAUSE, 0.3 * AUDIO, PAUSE]), RATE, 48_000) + 0.02
+    prompt = recording(np.stack([long, 0.5 * long], 1), 48_000)
+    result = say(
+        prompt, f"{networks[0]},{networks[1]}", tmp_path / "said", "--nfe", "1,2", *([] if scored else ["--no-score"])
+    )
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "said" / "comparison.csv")
+    assert list(table["method"]) == [str(network) for network in networks for _ in range(2)]
+    assert list(table["nfe"]) == [1, 2, 1, 2]
+    assert list(table["network_calls"]) == [2, 4, 1, 2], "the teacher is guided"
+    assert sorted(table["file"]) == sorted(path.name for path in (tmp_path / "said").glob("*.wav"))
+    assert table["file"].nunique() == 4, "two networks of one name do not overwrite each other's files"
+    sounds = [soundfile.read(tmp_path / "said" / file)[0] for file in table["file"]]
+    assert all(0.5 < len(sound) / 22_050 < 2.5 for sound in sounds)
+    assert not any(np.array_equal(one, other) for one, other in itertools.combinations(sounds, 2))
+    heard = {re.sub(r"\W+", " ", text.lower()).strip() for text in table["prompt_text"]}
+    assert heard == {re.sub(r"\W+", " ", PROMPT_TEXT.lower()).strip()}
+    assert set(table["prompt_notes"]) == {"2 channels, mixed down; 48000 Hz, resampled"}
+    assert "the prompt was heard as: The morning air" in result.output
+    assert "the prompt: 2 channels, mixed down; 48000 Hz, resampled" in result.output
+    assert "a small teacher's English, no product" in result.output
+    assert ("wer" in table) == scored
+    if scored:
+        assert table["wer"].notna().all()
+        assert table["sim"].between(-1, 1).all()
+        assert table["mos_distillmos"].between(1, 5).all()
+
+
+def cut_short(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:20_000])
+    return path
+
+
+PROMPTS: dict[str, tuple[Callable[[Callable[..., Path]], Path], str]] = {
+    "missing": (lambda write: write().with_name("no.wav"), "no audio file {path}: give a whole recording"),
+    "empty": (
+        lambda write: (path := write()).write_bytes(b"") or path,  # type: ignore[func-returns-value]
+        "{path} cannot be decoded (it is an empty file): give a whole recording, such as wav, FLAC, Ogg or mp3",
+    ),
+    "cut short": (lambda write: cut_short(write()), "{path} is cut short, its last "),
+    "no samples": (lambda write: write(AUDIO[:0]), "{path} holds no samples"),
+    "no numbers": (
+        lambda write: write(np.where(np.arange(len(AUDIO)) == 9, np.nan, AUDIO), subtype="FLOAT"),
+        "{path} holds values that are not finite",
+    ),
+    "silent": (lambda write: write(0 * AUDIO), "the prompt {path} cannot be used: it is silent: record it again"),
+    "short": (lambda write: write(AUDIO[RATE : 3 * RATE // 2]), "{path} cannot be used: it holds 0."),
+    "long": (lambda write: write(np.tile(AUDIO, 5)), "s of speech, more than 10 s: cut it to a sentence or two"),
+}
+
+
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_a_prompt_that_cannot_be_used_is_refused_with_its_file_and_the_remedy(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, kind: str
+) -> None:
+    make, words = PROMPTS[kind]
+    path = make(recording)
+    told = refused(say(path, networks[0], tmp_path / "out.wav", "--prompt-text", PROMPT_TEXT))
+    assert words.format(path=path) in told
+    assert str(path) in told
+    assert "its row" not in told, "there is no list here"
+    assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "text", "words"),
+    [
+        ([], "你好", "the text holds 你 好, which this English voice cannot say: '你好'; write it in Latin letters"),
+        ([], "", "there is nothing to say in the text, '': give it words"),
+        (["--prompt-text", "привет"], "Hello.", "the prompt's text holds в е и п р т, which"),
+        (["--prompt-text", "Hi."], "Hello.", "the prompt's text 'Hi.' has 3 phones for"),
+        (["--device", "cudda"], "Hello.", "unknown device 'cudda': use --device auto, cpu or"),
+        (["--grid", "swya", "--prompt-text", PROMPT_TEXT], "Hello.", "unknown time grid 'swya': did you mean 'sway'"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_before_anybody_listens(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, more: list[str], text: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speak_module, "heard", lambda *_: pytest.fail("the recogniser was asked"))
+    told = refused(say(recording(), networks[0], tmp_path / "said", *more, text=text))
+    assert words in told
+    assert list((tmp_path / "said").glob("*")) == []
+
+
+def test_a_prompt_in_which_nothing_is_heard_asks_for_its_text(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WordErrorRate, "observe", lambda *_: {"hypothesis": " "})
+    told = refused(say(recording(), networks[0], tmp_path / "out.wav"))
+    assert "no speech was recognised in the prompt; say what it holds with --prompt-text" in told
+
+
+def test_no_network_for_a_text_ships_yet_and_the_message_says_what_to_do(recording, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    if speak_module.speakers():
+        pytest.skip("one ships")
+    told = refused(say(recording(), "teacher", tmp_path / "out.wav"))
+    assert "no text2mel network of 'teacher' ships: none of text2mel ships with this version; train one by" in told
+    assert "--method runs/" in told
+
+
+def test_a_text_without_the_phonemizer_gets_its_pip_line(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    assert "pip install 'imfbench[g2p]'" in refused(say(recording(), networks[0], tmp_path / "out.wav"))
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speak_module, "load_audio", lambda *_: pytest.fail("work was done"))
+    (tmp_path / "file").write_text("kept")
+    for out in (tmp_path / "file", tmp_path / "file" / "out.wav"):
+        told = refused(say(recording(), networks[0], out))
+        assert f"{tmp_path / 'file'} cannot be written: a file stands where a folder has to be" in told
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.usefixtures("quick_vocoder")
+def test_an_interruption_keeps_what_was_made_and_its_table(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample, done = speak_module.synthesize_mel, []
+
+    def sampled(*arguments: Any) -> Any:
+        done.append(arguments[2])
+        if done.count("own") == 2:
+            raise KeyboardInterrupt
+        return sample(*arguments)
+
+    monkeypatch.setattr(speak_module, "synthesize_mel", sampled)
+    result = say(recording(), networks[0], tmp_path / "said", "--nfe", "1,2,3", "--prompt-text", PROMPT_TEXT)
+    assert result.exit_code == 130
+    assert "stopped; the files that were made are kept. The same command makes all of them:" in result.output
+    assert pd.read_csv(tmp_path / "said" / "comparison.csv")["file"].tolist() == ["own-1.wav"]
+    assert (tmp_path / "said" / "own-1.wav").is_file()
+
+
+@pytest.mark.usefixtures("quick_vocoder")
+def test_a_scorer_that_raises_on_one_file_scores_the_others(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def observe(self: SpeakerSimilarity, item: Any) -> dict[str, Any]:
+        if item.id == "own-1.wav":
+            raise ScoreError("the audio is silent")
+        return listen(self, item)
+
+    def broken(self: DistillMOS) -> None:
+        raise OSError("no such library")
+
+    listen = SpeakerSimilarity.observe
+    monkeypatch.setattr(SpeakerSimilarity, "observe", observe)
+    monkeypatch.setattr(DistillMOS, "open_model", broken)
+    monkeypatch.setattr(speak_module, "SCORES", ("sim", "mos"))
+    result = say(recording(), networks[0], tmp_path / "said", "--nfe", "1,2", "--prompt-text", PROMPT_TEXT)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "said" / "comparison.csv").set_index("file")
+    assert table["sim"].notna().tolist() == [False, True]
+    assert table.loc["own-1.wav", "not_scored"] == "sim: ScoreError: the audio is silent; mos: OSError: no such library"
+    assert table.loc["own-2.wav", "not_scored"] == "mos: OSError: no such library"
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["teacher", "embedded:text2mel-o"], ["teacher", "embedded-text2mel-o"]),
+        (["runs/a/own", "runs/b/own"], ["a-own", "b-own"]),
+        (["/own", "own"], ["1-own", "2-own"]),
+        (["../own", "b/own"], ["own", "b-own"]),
+        (["x-y/own", "x/y-own"], ["own", "y-own"]),
+    ],
+)
+def test_files_of_several_networks_have_names_of_their_own(names: list[str], labels: list[str]) -> None:
+    assert _labels(names) == labels
