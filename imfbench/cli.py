@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from imfbench import interruption
+from imfbench.cli_protocols import protocols
 from imfbench.cli_score import recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
 from imfbench.config_file import ConfigError
@@ -53,8 +54,9 @@ class Commands(click.Group):
         self.params.append(plugin_option())
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, with the option."""
-        cmd.params.append(plugin_option())
+        """Add a command, with the option; those of a group get it too."""
+        for command in (cmd, *(cmd.commands.values() if isinstance(cmd, click.Group) else ())):
+            command.params.append(plugin_option())
         super().add_command(cmd, name)
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
@@ -308,6 +310,9 @@ def list_command(what: str) -> None:
         click.echo(f"{name:<24} {about}".rstrip())
 
 
+main.add_command(protocols)
+
+
 @main.command("doctor")
 def doctor_command() -> None:
     """Check this machine: Python, torch, models, corpus, disk, threads, devices. Exit code 1 if something is wrong.
@@ -413,12 +418,14 @@ class user_errors:
         from imfbench.features.phones import MissingPhonemizerError, TextError
         from imfbench.flow.grids import GridError
         from imfbench.flow.solvers import SolverError
+        from imfbench.metrics.protocols import LanguageError
         from imfbench.new_method import NewMethodError
         from imfbench.pipeline.context import STOPPING, NotReadyError
+        from imfbench.protocol_comparison import TranscriptsError
         from imfbench.registry import BrokenEntryError, UnknownNameError
         from imfbench.speak import SpeakError
 
-        of_commands = (MissingPhonemizerError, NewMethodError, SpeakError, TextError)
+        of_commands = (LanguageError, MissingPhonemizerError, NewMethodError, SpeakError, TextError, TranscriptsError)
         of_experiments = (BrokenEntryError, GridError, NotReadyError, SolverError, UnknownNameError)
         if isinstance(error, (*STOPPING, *of_commands, *of_experiments)):
             raise UserError(str(error)) from None

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from imfbench.features.audio import resample
+from imfbench.features.audio import RESAMPLER
+from imfbench.metrics.resamplers import resampled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -237,8 +238,10 @@ def content_hash(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def clip(audio: np.ndarray, sample_rate: int, target: int, what: str = "audio") -> np.ndarray:
-    """The audio at ``target`` samples a second, float32.
+def clip(
+    audio: np.ndarray, sample_rate: int, target: int, what: str = "audio", resampler: str = RESAMPLER
+) -> np.ndarray:
+    """The audio at ``target`` samples a second, float32, by a resampler of ``resamplers.RESAMPLERS``.
 
     Raises:
         ScoreError: It is not a mono array, is empty, or holds values that are not finite.
@@ -249,7 +252,7 @@ def clip(audio: np.ndarray, sample_rate: int, target: int, what: str = "audio") 
         raise ScoreError(f"the {what} is empty")
     if not np.isfinite(audio).all():
         raise ScoreError(f"the {what} holds values that are not finite")
-    resampled = resample(audio.astype(np.float32, copy=False), sample_rate, target)
-    if resampled.size == 0:
+    found = resampled(audio.astype(np.float32, copy=False), sample_rate, target, resampler)
+    if found.size == 0:
         raise ScoreError(f"the {what} is too short: {audio.size} samples at {sample_rate} Hz")
-    return np.ascontiguousarray(resampled, dtype=np.float32)
+    return np.ascontiguousarray(found, dtype=np.float32)
