@@ -119,7 +119,11 @@ def _rows(path: Path, wrong: Complaints) -> Iterator[tuple[int, dict[str, str]]]
 def _problem(row: dict[str, str]) -> str:
     """What is wrong with a row's fields, in words; empty if nothing is."""
     told = id_problem("id", row["id"]) or path_problem("prompt_audio", row["prompt_audio"])
-    told = told or text_problem("text", row["text"]) or text_problem("prompt_text", row.get("prompt_text", ""), needed=False)
+    told = (
+        told
+        or text_problem("text", row["text"])
+        or text_problem("prompt_text", row.get("prompt_text", ""), needed=False)
+    )
     told = told or text_problem("speaker", row.get("speaker", ""), needed=False)
     if not told and row.get("target_audio"):
         told = path_problem("target_audio", row["target_audio"])

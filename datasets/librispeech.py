@@ -108,7 +108,9 @@ class LibriSpeech(ListedSet):
     def prompt_for(self, target: Recording, prompts: list[Recording]) -> Recording | None:
         """The prompt of an utterance by the rule above; None if there is none."""
         others = [prompt for prompt in prompts if prompt.id != target.id]
-        return min(others, key=lambda p: hashlib.sha256(f"{self.seed}/{target.id}/{p.id}".encode()).digest(), default=None)
+        return min(
+            others, key=lambda p: hashlib.sha256(f"{self.seed}/{target.id}/{p.id}".encode()).digest(), default=None
+        )
 
     def _utterance(self, folder: Path, speaker: str, target: Recording, prompt: Recording) -> Utterance:
         return Utterance(
@@ -154,7 +156,9 @@ def recordings(folder: Path) -> Iterator[Recording]:
     """
     transcripts = sorted(folder.glob("*/*/*.trans.txt"))
     if not transcripts:
-        raise DatasetError(f"{folder} holds no transcripts SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt: unpack the archive again")
+        raise DatasetError(
+            f"{folder} holds no transcripts SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt: unpack the archive again"
+        )
     missing: list[Path] = []
     for path in transcripts:
         wrong = Complaints(path)

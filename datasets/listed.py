@@ -100,7 +100,7 @@ class ListedSet(ABC):
     def lacking(self, split: str) -> str:
         """What the networks of the task would have to be given of this set and cannot be; empty if nothing."""
         instead = (
-            "leave out `teacher` and `systems` (the references need none of it), or score recordings that were made elsewhere"
+            "leave out `teacher` and `systems` (the references need none of it), or score recordings made elsewhere"
         )
         what = f"dataset {self.name!r} has texts and recordings, but"
         if self.task == "token2mel":
@@ -110,7 +110,9 @@ class ListedSet(ABC):
             )
         language = self.card.sets[split].language if split in self.card.sets else ""
         if language == "zh":
-            return f"{what} its set {split!r} is Chinese, and the embedded networks have the phones of English: {instead}"
+            return (
+                f"{what} its set {split!r} is Chinese, and the embedded networks have the phones of English: {instead}"
+            )
         if any(importlib.util.find_spec(module) is None for module in ("phonemizer", "espeakng_loader")):
             return f"{what} its phones come from espeak-ng, which is not installed: pip install 'imfbench[g2p]', or {instead}"
         return ""

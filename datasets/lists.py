@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +83,9 @@ def _decoded(path: Path, number: int, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}, line {number}: not UTF-8 ({error.reason}); save the list in that encoding") from None
+        raise DatasetError(
+            f"{path}, line {number}: not UTF-8 ({error.reason}); save the list in that encoding"
+        ) from None
 
 
 def id_problem(field: str, value: str) -> str:
@@ -133,11 +134,12 @@ def text_problem(field: str, value: str, needed: bool = True) -> str:
 
 
 def _control(field: str, value: str) -> str:
-    # Invisible, part of a word to every normaliser, and read by terminals; a tab is a space to all three of them.
-    for place, sign in enumerate(value, 1):
-        if sign != "\t" and unicodedata.category(sign) == "Cc":
-            return f"{field} {value[:40]!r} holds the control character U+{ord(sign):04X} at place {place}; remove it"
-    return ""
+    # Invisible, part of a word to every normaliser, and read by terminals; a tab is a space to all of them.
+    found = re.search("[\x00-\x08\x0a-\x1f\x7f-\x9f]", value)
+    if found is None:
+        return ""
+    place = found.start() + 1
+    return f"{field} {value[:40]!r} holds the control character U+{ord(found[0]):04X} at place {place}; remove it"
 
 
 def speaker_of(prompt_id: str) -> str:

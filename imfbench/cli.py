@@ -233,8 +233,12 @@ def list_command(what: str) -> None:
 
 
 @main.command("doctor")
-@click.option("--dataset", metavar="NAME[/SET]", help="Look at a dataset instead of the machine (imfbench list datasets).")
-@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Its folder; the argument PATH means the same.")
+@click.option(
+    "--dataset", metavar="NAME[/SET]", help="Look at a dataset instead of the machine (imfbench list datasets)."
+)
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="Its folder; the argument PATH means the same."
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A further option of the dataset.")
 @click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
 def doctor_command(dataset: str | None, data: Path | None, settings: tuple[str, ...], path: Path | None) -> None:

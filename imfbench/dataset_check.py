@@ -154,7 +154,9 @@ def _recordings(
     if low:
         yield Finding("note", subject, f"{low} below {LOWEST_RATE} Hz: scorers miss what is above half the rate")
     if rate is not None and (other := seen.count - seen.rates[rate]):
-        yield Finding("note", subject, f"{other} of another rate than the {rate} Hz of what was published: were they converted?")
+        yield Finding(
+            "note", subject, f"{other} of another rate than the {rate} Hz of what was published: were they converted?"
+        )
     elif len(seen.rates) > 1:
         yield Finding("note", subject, f"{len(seen.rates)} sampling rates; each recording is resampled from its own")
     if seen.channels:
@@ -188,7 +190,10 @@ def _look(seen: _Seen, path: Path, listed: float | None, lengths: tuple[float, f
 
 
 def _texts(subject: str, utterances: list[Utterance]) -> Iterator[Finding]:
+    from imfbench.datasets.lists import language_of
+
     notes = {
+        "are not in the language of the set, by their signs": lambda u: u.language != language_of(u.text),
         "hold what looks like markup, which is scored as text": lambda u: _MARKUP.search(u.text) is not None,
         "hold invisible signs, which change words": lambda u: any(_invisible(sign) for sign in u.text),
         "hold no letter or digit: nothing is left of them to be scored": lambda u: not any(map(str.isalnum, u.text)),

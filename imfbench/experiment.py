@@ -146,7 +146,9 @@ def _check_data(context: Context) -> None:
         RunError: What is lacking, and what to do about it.
     """
     sampled = {row.test_set[0] for row in context.plan.rows.values() if row.kind == "sampled"}
-    asked = [context.config.dataset[i] for i in sorted(sampled)] + ([context.config.dev] if context.plan.searches else [])
+    asked = [context.config.dataset[i] for i in sorted(sampled)] + (
+        [context.config.dev] if context.plan.searches else []
+    )
     for selection in asked:
         dataset = context.dataset(selection)
         if told := dataset.lacking(selection.split) if hasattr(dataset, "lacking") else "":
