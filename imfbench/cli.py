@@ -314,16 +314,40 @@ main.add_command(protocols)
 
 
 @main.command("doctor")
-def doctor_command() -> None:
+@click.option(
+    "--dataset", metavar="NAME[/SET]", help="Look at a dataset instead of the machine (imfbench list datasets)."
+)
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="Its folder; the argument PATH means the same."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A further option of the dataset.")
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
+def doctor_command(dataset: str | None, data: Path | None, settings: tuple[str, ...], path: Path | None) -> None:
     """Check this machine: Python, torch, models, corpus, disk, threads, devices. Exit code 1 if something is wrong.
+
+    With --dataset check a dataset: size, recordings, sampling rates, lengths, texts.
 
     \b
     Example:
       imfbench doctor
+      imfbench doctor --dataset seed-tts-eval data/seedtts_testset
+      imfbench doctor --dataset seed-tts-eval/zh --data data/seedtts_testset
+      imfbench doctor --dataset librispeech-pc data/LibriSpeech --set list_file=pairs.lst
     """
-    from imfbench.doctor import examine
+    if dataset is None:
+        if path or data or settings:
+            raise click.UsageError("name the dataset that is to be looked at: imfbench doctor --dataset NAME PATH")
+        from imfbench.doctor import examine
 
-    sys.exit(1 if _print(examine()) else 0)
+        sys.exit(1 if _print(examine()) else 0)
+    if path and data:
+        raise click.UsageError(f"{path} and --data {data} name a folder each; leave out one")
+    with user_errors():
+        from imfbench.config_file import options_of
+        from imfbench.dataset_check import examine_dataset
+
+        wrong = _print(examine_dataset(dataset, path or data, options_of(settings)))
+    sys.exit(1 if wrong else 0)
 
 
 @main.command("check")

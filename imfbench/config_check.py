@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import Any
 
@@ -22,6 +21,7 @@ from imfbench.registry import (
     UnknownNameError,
     nearest,
 )
+from imfbench.sets import options_problem
 
 ROWS = ("teacher", "ground-truth", "vocoded-ground-truth")
 
@@ -146,15 +146,9 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
             found.extend(problems(error, path, values, model))
 
     for data, path in _data(config):
-        known = list(inspect.signature(DATASETS.get(data.name)).parameters)
-        for name in data.options:
-            if name not in known:
-                found.append(
-                    Problem(
-                        (*path, "options", name),
-                        f"dataset {data.name!r} has no option {name!r}: {nearest(name, known)}",
-                    )
-                )
+        wrong, told = options_problem(data.name, data.options)
+        if told:
+            found.append(Problem((*path, "options", *([wrong] if wrong in data.options else [])), told))
     valid(TrainConfig, config.training, ("training",))
     for name, options in config.metrics.items():
         valid(METRICS.get(name).Config, options, ("metrics", name))

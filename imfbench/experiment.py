@@ -115,6 +115,7 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
         )
     for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
         context.utterances(selection)
+    _check_data(context)
     for artefact in context.plan.artefacts.values():
         if artefact.ready is None:
             settings_of(context.config, artefact)
@@ -137,6 +138,25 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
         context.vocoder()
         context.forget("vocoder")  # it would count as memory of the trainings
     context.record(context.config)
+
+
+def _check_data(context: Context) -> None:
+    """Refuse sets of which networks cannot be told what they are to say, and training data without batches.
+
+    Raises:
+        RunError: What is lacking, and what to do about it.
+    """
+    sampled = {row.test_set[0] for row in context.plan.rows.values() if row.kind == "sampled"}
+    asked = [context.config.dataset[i] for i in sorted(sampled)] + (
+        [context.config.dev] if context.plan.searches else []
+    )
+    for selection in asked:
+        dataset = context.dataset(selection)
+        if told := dataset.lacking(selection.split) if hasattr(dataset, "lacking") else "":
+            raise RunError(told)
+    trained = any(artefact.ready is None for artefact in context.plan.artefacts.values())
+    if trained and not hasattr(context.dataset(context.config.train_data), "batches"):
+        raise RunError(f"dataset {context.config.train_data.name!r} is for testing alone: name another as `train_data`")
 
 
 def perform(context: Context, job: Job) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imfbench.data import Utterance
+from imfbench.data import NO_RECORDING, Utterance, length_of
 from imfbench.devices import free_memory, out_of_memory
 from imfbench.features.audio import load_audio, notes_of_file, save_audio
 from imfbench.features.audio_check import AudioError, audio_notes
@@ -135,7 +135,7 @@ def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[
         "language": utterance.language,
         "speaker": utterance.speaker,
         "prompt_id": utterance.prompt_id,
-        "reference_seconds": utterance.seconds,
+        "reference_seconds": length_of(utterance),
     }
     no_memory = False
     try:
@@ -199,9 +199,7 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
 
 def _copy(cell: Cell, utterance: Utterance) -> dict[str, Any]:
     if utterance.target_audio is None:
-        raise AudioError(
-            "the dataset holds no recording of this utterance: add one to its list, or leave out the reference"
-        )
+        raise AudioError(NO_RECORDING)
     audio, rate = load_audio(utterance.target_audio)
     return _saved(cell, utterance, audio, rate)
 
