@@ -128,8 +128,8 @@ class ListedSet(ABC):
             raise DatasetError(self.lacking(""))
         prompt, _ = load_audio(utterance.prompt_audio, mel.SAMPLE_RATE)
         # LibriSpeech's capitals would be spelt out letter by letter.
-        texts = [text.lower() if text.isupper() else text for text in (utterance.prompt_text, utterance.text)]
-        return self._embedded.own_condition(prompt, *texts)
+        spoken, wanted = (text.lower() if text.isupper() else text for text in (utterance.prompt_text, utterance.text))
+        return self._embedded.own_condition(prompt, spoken, wanted)
 
     @cached_property
     def _embedded(self) -> DemoCorpus:
