@@ -47,7 +47,7 @@ def show_command(name: str) -> None:
     Example:
       imfbench protocols show seed-tts-eval
     """
-    from imfbench.cli import user_errors
+    from imfbench.cli_base import user_errors
     from imfbench.metrics.protocols import facts, protocol_of
 
     with user_errors():
@@ -72,7 +72,7 @@ def compare_command(place: Path, names: tuple[str, ...], language: str | None, f
       imfbench protocols compare runs/quickstart
       imfbench protocols compare theirs --language zh --format csv
     """
-    from imfbench.cli import user_errors
+    from imfbench.cli_base import user_errors
 
     with user_errors():
         from imfbench.protocol_comparison import compare_protocols, read_transcripts, side_by_side

@@ -238,5 +238,6 @@ def test_the_check_keeps_nothing_of_the_recordings() -> None:
         return ((Path(f"/nowhere/{u.id}.wav"), u.seconds) for u in many.utterances())
 
     peak(10)
-    assert peak(20_000) < peak(2_000) + 20_000
+    # The least of two: the first may count the interpreter's own table of path names, which grows once.
+    assert min(peak(20_000), peak(20_000)) < peak(2_000) + 20_000
     assert [f.level for f in examine_set(TestSet("many", "test", Many(3)), None)] == ["ok", "bad", "bad", "note"]
