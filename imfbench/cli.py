@@ -6,7 +6,6 @@ Heavy modules are imported inside the commands, so that ``--help`` and wrong nam
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,13 @@ import click
 from click.core import ParameterSource
 
 from imfbench import interruption
+from imfbench.cli_base import Commands, UserError, user_errors
+from imfbench.cli_protocols import protocols
+from imfbench.cli_score import recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
-from imfbench.config_file import ConfigError
-from imfbench.plugins import PluginWarning, load_file
 
 if TYPE_CHECKING:
+    from imfbench.config import ExperimentConfig
     from imfbench.doctor import Finding
 
 STAGE_HELP = {
@@ -31,57 +32,6 @@ STAGE_HELP = {
 }
 COMMANDS = {"train": "train", "search": "search", "synthesise": "synthesize", "score": "score", "report": "report"}
 INTERRUPTED = 130
-
-
-class UserError(click.ClickException):
-    """A mistake that the user can mend: one paragraph, exit code 2."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        """Print the message; no usage, no trace."""
-        click.echo(f"imfbench: {self.format_message()}", file=file or sys.stderr)
-
-
-class Commands(click.Group):
-    """Commands that all take ``--plugin``, before their names or after, and whose warnings of plug-ins are one paragraph."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.params.append(plugin_option())
-
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, with the option."""
-        cmd.params.append(plugin_option())
-        super().add_command(cmd, name)
-
-    def main(self, *arguments: Any, **settings: Any) -> Any:
-        """Run the command line."""
-        with warnings.catch_warnings():
-            usual = warnings.showwarning
-
-            def show(message: Any, category: type[Warning], *where: Any, **how: Any) -> None:
-                if issubclass(category, PluginWarning):
-                    click.echo(f"imfbench: warning: {message}", err=True)
-                else:
-                    usual(message, category, *where, **how)
-
-            warnings.showwarning = show
-            return super().main(*arguments, **settings)
-
-
-def plugin_option() -> click.Option:
-    """``--plugin FILE.py``: the file is imported before the command begins."""
-
-    def load(_context: click.Context, _option: click.Parameter, files: tuple[Path, ...]) -> None:
-        for file in files:
-            load_file(file)
-
-    return click.Option(
-        ["--plugin"], multiple=True, expose_value=False, callback=load, metavar="FILE.py",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="A file with methods, datasets, metrics … of your own; may be repeated.",
-    )  # fmt: skip
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -104,10 +54,13 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
         click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
         click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a setting; may be repeated."),
-        click.argument("config", required=False),
     ):
         command = option(command)
     return command
+
+
+def _config(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.argument("config", required=False)(command)
 
 
 def _needed(config: str | None) -> str:
@@ -117,6 +70,7 @@ def _needed(config: str | None) -> str:
 
 
 @main.command("run")
+@_config
 @_options
 def run_command(**options: Any) -> None:
     """Run an experiment from its beginning, or from where it stopped, to its leaderboard.
@@ -138,16 +92,17 @@ def _stage_command(stage: str) -> None:
 
     name = COMMANDS[stage]
     command.__doc__ = f"{STAGE_HELP[stage]}\n\n\b\nExample:\n  imfbench {name} quickstart"
-    main.command(name)(_options(command))
+    main.command(name)(_config(_options(command)))
 
 
 for _stage in COMMANDS:
-    if _stage != "synthesise":
+    if _stage not in ("synthesise", "score"):
         _stage_command(_stage)
 
 
 @main.command("synthesize")
 @own_text_options
+@_config
 @_options
 @click.pass_context
 def synthesize_command(context: click.Context, **options: Any) -> None:
@@ -190,9 +145,57 @@ def _option(name: str) -> str:
     return next(option.opts[0] for option in synthesize_command.params if option.name == name)
 
 
+@main.command("score")
+@recordings_options
+@click.argument("what", nargs=-1, metavar="[CONFIG | DIR...]")
+@_options
+def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
+    """Score the speech of any system against a test set, or (with CONFIG) the audio of an experiment.
+
+    Each DIR is a system's folder of audio files, called by utterance: ID.wav or gen_ID.wav, in whatever folders below. Several
+    are tested against each other, or against --baseline. Known scores come from the cache.
+
+    \b
+    Example:
+      imfbench score outputs/mine outputs/theirs --dataset demo --metrics wer,sim
+      imfbench score outputs/mine --baseline outputs/theirs --dataset demo --margin wer=0.01 --format md
+      imfbench score quickstart
+    """
+    from imfbench import cli_score
+
+    own = {name: options.pop(name) for name in cli_score.OWN if name != "form"}
+    if own["dataset"] is None:
+        _no_folders(what, own)
+        _run("score", what[0] if what else None, **options)
+        return
+    if not what:
+        raise click.UsageError("name the folders of audio files that are to be scored")
+    folders = tuple(map(Path, what))
+    _run(
+        None,
+        lambda settings: cli_score.experiment_of(folders, own, settings),
+        show=lambda run: cli_score.show(run, form),
+        **options,
+    )
+
+
+def _no_folders(what: tuple[str, ...], own: dict[str, Any]) -> None:
+    """Without --dataset it is an experiment that is to be scored."""
+    folders = [name for name in what if Path(name).is_dir()]
+    if folders or len(what) > 1:
+        raise click.UsageError(
+            f"which utterances are in {' '.join(folders or what)}? Name their test set with --dataset"
+        )
+    defaults = {"split": "test", "metrics": "wer,sim,mos,f0cv"}
+    given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value and value != defaults.get(name)]
+    if given:
+        raise click.UsageError(f"{given[0]} is for folders of recordings, which need --dataset too")
+
+
 def _run(
-    stage: str | None, config: str | None, settings: tuple[str, ...], out: Path | None, limit: int | None,
-    device: str | None, threads: int | None, dry_run: bool,
+    stage: str | None, config: str | Callable[[tuple[str, ...]], ExperimentConfig] | None, settings: tuple[str, ...],
+    out: Path | None, limit: int | None, device: str | None, threads: int | None, dry_run: bool,
+    show: Callable[[Path], None] | None = None,
 ) -> None:  # fmt: skip
     from imfbench.progress import Reporting
 
@@ -209,7 +212,7 @@ def _run(
         with user_errors():
             from imfbench.config import limited, load
 
-            experiment = load(_needed(config), settings)
+            experiment = config(settings) if callable(config) else load(_needed(config), settings)
             if limit is not None:
                 experiment = limited(experiment, limit)
             from imfbench import experiment as engine
@@ -225,7 +228,10 @@ def _run(
         kept = "nothing was begun" if folder is None else f"what is done is kept in {folder}"
         click.echo(f"\nstopped; {kept}. Go on with the same command:\n  {_command()}", err=True)
         sys.exit(INTERRUPTED)
-    outcome(contexts, stages)
+    if show is None:
+        outcome(contexts, stages)
+    else:
+        show(folder)
     if any(context.failures for context in contexts):
         sys.exit(1)
 
@@ -250,17 +256,44 @@ def list_command(what: str) -> None:
         click.echo(f"{name:<24} {about}".rstrip())
 
 
+main.add_command(protocols)
+
+
 @main.command("doctor")
-def doctor_command() -> None:
+@click.option(
+    "--dataset", metavar="NAME[/SET]", help="Look at a dataset instead of the machine (imfbench list datasets)."
+)
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="Its folder; the argument PATH means the same."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A further option of the dataset.")
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
+def doctor_command(dataset: str | None, data: Path | None, settings: tuple[str, ...], path: Path | None) -> None:
     """Check this machine: Python, torch, models, corpus, disk, threads, devices. Exit code 1 if something is wrong.
+
+    With --dataset check a dataset: size, recordings, sampling rates, lengths, texts.
 
     \b
     Example:
       imfbench doctor
+      imfbench doctor --dataset seed-tts-eval data/seedtts_testset
+      imfbench doctor --dataset seed-tts-eval/zh --data data/seedtts_testset
+      imfbench doctor --dataset librispeech-pc data/LibriSpeech --set list_file=pairs.lst
     """
-    from imfbench.doctor import examine
+    if dataset is None:
+        if path or data or settings:
+            raise click.UsageError("name the dataset that is to be looked at: imfbench doctor --dataset NAME PATH")
+        from imfbench.doctor import examine
 
-    sys.exit(1 if _print(examine()) else 0)
+        sys.exit(1 if _print(examine()) else 0)
+    if path and data:
+        raise click.UsageError(f"{path} and --data {data} name a folder each; leave out one")
+    with user_errors():
+        from imfbench.config_file import options_of
+        from imfbench.dataset_check import examine_dataset
+
+        wrong = _print(examine_dataset(dataset, path or data, options_of(settings)))
+    sys.exit(1 if wrong else 0)
 
 
 @main.command("check")
@@ -338,32 +371,6 @@ def _quiet() -> None:
     Reporting().set_up_logging()
     log.setLevel(logging.CRITICAL)
     torch.set_num_threads(available_cores())
-
-
-class user_errors:
-    """Context that turns the library's errors for users into exit code 2 and one paragraph."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ConfigError):
-            raise UserError(str(error)) from None
-        if error is None or isinstance(error, click.ClickException):
-            return
-        # The names of the other errors are looked up only now: importing them takes seconds.
-        from imfbench.features.phones import MissingPhonemizerError, TextError
-        from imfbench.flow.grids import GridError
-        from imfbench.flow.solvers import SolverError
-        from imfbench.new_method import NewMethodError
-        from imfbench.pipeline.context import STOPPING, NotReadyError
-        from imfbench.registry import BrokenEntryError, UnknownNameError
-        from imfbench.speak import SpeakError
-
-        of_commands = (MissingPhonemizerError, NewMethodError, SpeakError, TextError)
-        of_experiments = (BrokenEntryError, GridError, NotReadyError, SolverError, UnknownNameError)
-        if isinstance(error, (*STOPPING, *of_commands, *of_experiments)):
-            raise UserError(str(error)) from None
 
 
 def _command() -> str:

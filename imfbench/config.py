@@ -173,12 +173,24 @@ class System(_Strict):
         return self.name or self.method
 
 
+class Recordings(_Strict):
+    """Speech that another program made: a folder of audio files, one for each utterance of the test set."""
+
+    name: str
+    """What tables call it."""
+    folder: str
+    """Where the files lie, in whatever folders below; a file belongs to the utterance whose id its name holds."""
+    missing: Literal["refuse", "deleted"] = "refuse"
+    """An utterance without a readable file ends the command, or counts as a text of which nothing was said."""
+
+
 class ExperimentConfig(_Strict):
     """An experiment."""
 
     name: str
     """Names the run folder: ``runs/<name>``."""
-    task: Literal["token2mel", "text2mel"] = "token2mel"
+    task: Literal["token2mel", "text2mel", "speech"] = "token2mel"
+    """``speech``: nothing is sampled, ``recordings`` are scored."""
     dataset: Annotated[list[Selection], BeforeValidator(_one_or_more), Field(min_length=1)] = [Selection()]
     """The test set, or several: every row is made once for each."""
     dev: Development = Development(limit=8, prefer_short=True)
@@ -190,6 +202,12 @@ class ExperimentConfig(_Strict):
     training: dict[str, Any] = {}
     """Training settings of all systems (``imfbench.training.TrainConfig``): the same data and time for each."""
     systems: list[System] = []
+    recordings: list[Recordings] = []
+    """Systems of which there is only their speech; on the same tables as the others."""
+    baseline: str | None = None
+    """One of the recordings: the others are tested against it. Without it each is tested against each."""
+    margins: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Accepted losses of the tests of non-inferiority and equivalence, by figure, where they differ from the convention."""
     metrics: Annotated[dict[str, dict[str, Any]], BeforeValidator(_named_options)] = {
         "wer": {},
         "sim": {},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import Any
 
@@ -22,6 +21,9 @@ from imfbench.registry import (
     UnknownNameError,
     nearest,
 )
+from imfbench.sets import options_problem
+
+ROWS = ("teacher", "ground-truth", "vocoded-ground-truth")
 
 
 def problems(error: ValidationError, base: Key, values: Any, model: type[BaseModel]) -> list[Problem]:
@@ -92,6 +94,18 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
         if name not in SOLVERS:
             found.append(Problem(path, f"unknown solver {name!r}: {nearest(name, list(SOLVERS))}"))
     labels: dict[str, int] = {}
+    for i, recordings in enumerate(config.recordings):
+        at: Key = ("recordings", i, "name")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", recordings.name):
+            found.append(Problem(at, f"{recordings.name!r} is a system's name: use letters, digits and . _ + -"))
+        if recordings.name in (*[r.name for r in config.recordings[:i]], *(s.label for s in config.systems), *ROWS):
+            found.append(Problem(at, f"{recordings.name!r} is the name of another row: give another `name`"))
+    if config.baseline is not None and config.baseline not in [r.name for r in config.recordings]:
+        names = [r.name for r in config.recordings]
+        message = f"unknown baseline {config.baseline!r}: {nearest(config.baseline, names)}"
+        found.append(Problem(("baseline",), message if names else "a baseline needs `recordings`"))
+    if config.task == "speech" and (config.systems or config.teacher is not None):
+        found.append(Problem(("task",), "the task speech samples nothing: leave out `systems` and `teacher`"))
     for i, system in enumerate(config.systems):
         known(METHODS, system.method, ("systems", i, "method"))
         known(BACKBONES, system.network.name, ("systems", i, "network", "name"))
@@ -102,7 +116,7 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
         if system.label in labels:
             message = f"systems {labels[system.label]} and {i} are both called {system.label!r}: give one a `name`"
             found.append(Problem(("systems", i), message))
-        if system.label in ("teacher", "ground-truth", "vocoded-ground-truth") and config.teacher is not None:
+        if system.label in ROWS and config.teacher is not None:
             found.append(Problem(("systems", i), f"{system.label!r} is the name of a reference row: give a `name`"))
         labels.setdefault(system.label, i)
         searches = [search.label for search, _ in _searches(system, i)]
@@ -132,15 +146,9 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
             found.extend(problems(error, path, values, model))
 
     for data, path in _data(config):
-        known = list(inspect.signature(DATASETS.get(data.name)).parameters)
-        for name in data.options:
-            if name not in known:
-                found.append(
-                    Problem(
-                        (*path, "options", name),
-                        f"dataset {data.name!r} has no option {name!r}: {nearest(name, known)}",
-                    )
-                )
+        wrong, told = options_problem(data.name, data.options)
+        if told:
+            found.append(Problem((*path, "options", *([wrong] if wrong in data.options else [])), told))
     valid(TrainConfig, config.training, ("training",))
     for name, options in config.metrics.items():
         valid(METRICS.get(name).Config, options, ("metrics", name))

@@ -139,6 +139,17 @@ def _construct(loader: yaml.SafeLoader, node: yaml.Node, path: Key, source: Sour
     return loader.construct_object(node)
 
 
+def options_of(settings: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE`` settings as options of one part, the values read as YAML.
+
+    Raises:
+        ConfigError: No ``=``, or a value that is not YAML.
+    """
+    source = Source("--set", {}, {}, {})
+    override(source, settings)
+    return source.values
+
+
 def override(source: Source, settings: tuple[str, ...]) -> None:
     """Apply ``a.b=c`` settings in place. Entries of a list are named by their index, systems also by their name.
 

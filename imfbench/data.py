@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import soundfile
 import torch
 from torch import Tensor
 
@@ -18,9 +20,25 @@ class DatasetError(ValueError):
     """A dataset that cannot be used as it is; the message names the file, the row or line, and the remedy."""
 
 
-@dataclass(frozen=True)
+NO_RECORDING = "the dataset holds no recording of this utterance: add one to its list, or leave out the reference"
+"""Why an utterance has no row among the ground truth."""
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
-    """A row of a test set: a text to say in a prompt's voice. ``seconds`` is the target's true length."""
+    """A row of a test set: a text to say in a prompt's voice.
+
+    Attributes:
+        id: Names its files; unique in the set.
+        text: What is to be said, as the list has it.
+        language: "en" or "zh".
+        speaker: Whose voice; where a list names none, what stands for it (see ``imfbench.datasets.lists.speaker_of``).
+        prompt_id: The prompt's name.
+        prompt_text: What the prompt says; may be empty.
+        prompt_audio: The prompt's recording.
+        target_audio: A recording of the text by the same speaker, where there is one.
+        seconds: The target's true length; None where the list does not tell it (see ``length_of``).
+    """
 
     id: str
     text: str
@@ -30,7 +48,68 @@ class Utterance:
     prompt_text: str
     prompt_audio: Path
     target_audio: Path | None
-    seconds: float
+    seconds: float | None
+
+
+def length_of(utterance: Utterance) -> float | None:
+    """The target's true length in seconds: the list's, or that of the recording by its header; None if neither is there."""
+    if utterance.seconds is not None or utterance.target_audio is None:
+        return utterance.seconds
+    return seconds_of(utterance.target_audio)
+
+
+def seconds_of(path: Path) -> float | None:
+    """A recording's length by its header; None if it cannot be read, which is told where the recording is needed."""
+    try:
+        return float(soundfile.info(path).duration) or None
+    except (OSError, soundfile.SoundFileError):
+        return None
+
+
+@dataclass(frozen=True)
+class SetCard:
+    """What is known of one set of a dataset as it was published.
+
+    Attributes:
+        size: Utterances; None where everybody has their own.
+        language: "en", "zh", or "en, zh" where rows have either.
+        speakers: How many there are, where that is known.
+        prompts: How many recordings serve as prompts, where that is known.
+    """
+
+    size: int | None
+    language: str
+    speakers: int | None = None
+    prompts: int | None = None
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What a user has to know of a dataset before having it.
+
+    Attributes:
+        sets: Name of a set → what is known of it; the first is meant where none is named.
+        licence: Of texts and recordings.
+        source: Where to get it.
+        layout: Which files are read, below the folder that is given.
+    """
+
+    sets: Mapping[str, SetCard]
+    licence: str
+    source: str
+    layout: str
+
+
+def sets_of(dataset: Any) -> list[str]:
+    """The names of a dataset's test sets, of a class or an instance; the first is meant where none is named."""
+    card = getattr(dataset, "card", None)
+    return list(card.sets) if isinstance(card, DatasetCard) else ["test"]
+
+
+def revision_of(dataset: Any, split: str) -> str:
+    """What stands for the content of a set in keys and tables: of this set alone where the dataset tells it apart."""
+    found = getattr(dataset, "revision_of", None)
+    return str(dataset.revision if found is None else found(split))
 
 
 @dataclass(frozen=True)

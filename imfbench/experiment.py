@@ -115,6 +115,7 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
         )
     for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
         context.utterances(selection)
+    _check_data(context)
     for artefact in context.plan.artefacts.values():
         if artefact.ready is None:
             settings_of(context.config, artefact)
@@ -132,10 +133,30 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
     for name in {*(context.config.metrics if "score" in stages else ()), *(searched if "search" in stages else ())}:
         if not str(context.metric(name).signature):  # it holds the model's sha256: the files are found and verified
             raise RunError(f"metric {name!r} has no signature")
-    if "synthesise" in stages:
+    vocoded = any(row.kind in ("sampled", "vocoded-ground-truth") for row in context.plan.rows.values())
+    if "synthesise" in stages and vocoded:
         context.vocoder()
         context.forget("vocoder")  # it would count as memory of the trainings
     context.record(context.config)
+
+
+def _check_data(context: Context) -> None:
+    """Refuse sets of which networks cannot be told what they are to say, and training data without batches.
+
+    Raises:
+        RunError: What is lacking, and what to do about it.
+    """
+    sampled = {row.test_set[0] for row in context.plan.rows.values() if row.kind == "sampled"}
+    asked = [context.config.dataset[i] for i in sorted(sampled)] + (
+        [context.config.dev] if context.plan.searches else []
+    )
+    for selection in asked:
+        dataset = context.dataset(selection)
+        if told := dataset.lacking(selection.split) if hasattr(dataset, "lacking") else "":
+            raise RunError(told)
+    trained = any(artefact.ready is None for artefact in context.plan.artefacts.values())
+    if trained and not hasattr(context.dataset(context.config.train_data), "batches"):
+        raise RunError(f"dataset {context.config.train_data.name!r} is for testing alone: name another as `train_data`")
 
 
 def perform(context: Context, job: Job) -> None:

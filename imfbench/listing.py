@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imfbench import registry
 from imfbench.config_file import CONFIGS, shipped
+
+if TYPE_CHECKING:
+    from imfbench.data import SetCard
 
 REGISTRIES = {
     "methods": registry.METHODS,
@@ -19,7 +22,7 @@ REGISTRIES = {
 
 
 def listing(what: str) -> dict[str, str]:
-    """Name → one line about it.
+    """Name → one line about it; of a dataset with a card, further lines.
 
     Args:
         what: A registry's plural, or "grids", "solvers", "configs".
@@ -37,10 +40,28 @@ def listing(what: str) -> dict[str, str]:
     found = {}
     for name in REGISTRIES[what].names():
         try:
-            found[name] = first_line(REGISTRIES[what].get(name))
+            entry = REGISTRIES[what].get(name)
+            found[name] = "\n".join([first_line(entry), *_card(entry)])
         except registry.BrokenEntryError as error:  # a plug-in whose requirements are not installed is still there
             found[name] = f"(cannot be imported: {error.__cause__})"
     return found
+
+
+def _card(entry: Any) -> list[str]:
+    """What there is to know of a dataset before having it, line by line."""
+    from imfbench.data import DatasetCard
+
+    card = getattr(entry, "card", None)
+    if not isinstance(card, DatasetCard):
+        return []
+    sets = [f"{name} {describe(found)}" for name, found in card.sets.items()]
+    lines = {"sets": ", ".join(sets), "licence": card.licence, "from": card.source, "files": card.layout}
+    return [f"    {what + ':':<9} {told}" for what, told in lines.items()]
+
+
+def describe(found: SetCard) -> str:
+    """Size and language of a set: ``(1088, en)``."""
+    return f"({found.language if found.size is None else f'{found.size}, {found.language}'})"
 
 
 def first_line(thing: Any) -> str:

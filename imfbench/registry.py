@@ -151,6 +151,11 @@ REPORTS: Registry[Any] = Registry("report")
 
 # What ships, by lazy targets; methods are found by their files.
 DATASETS.add("demo", "imfbench.datasets.demo.corpus:DemoCorpus")
+DATASETS.add("seed-tts-eval", "imfbench.datasets.seed_tts_eval:SeedTTSEval")
+DATASETS.add("librispeech-pc", "imfbench.datasets.librispeech_pc:LibriSpeechPC")
+DATASETS.add("librispeech", "imfbench.datasets.librispeech:LibriSpeech")
+DATASETS.add("zipvoice", "imfbench.datasets.zipvoice_tsv:ZipVoiceList")
+DATASETS.add("folder", "imfbench.datasets.folder:CsvFolder")
 METRICS.add("wer", "imfbench.metrics.wer:WordErrorRate")
 METRICS.add("sim", "imfbench.metrics.sim:SpeakerSimilarity")
 METRICS.add("mos", "imfbench.metrics.mos:DistillMOS")

@@ -191,6 +191,12 @@ class Journal:
                     ) from None
         return found
 
+    def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write these rows in place of all others, whole or not at all."""
+        write_text(
+            self.path, "".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        )
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row and have it on the disk before going on.
 

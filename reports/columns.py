@@ -16,6 +16,8 @@ Better = Literal["lower", "higher", ""]
 REFERENCES = ("ground-truth", "vocoded-ground-truth")
 """Systems that are recordings, not output of a model: shown first, never ranked, never tested."""
 TEACHER = "teacher"
+RECORDINGS = "recordings"
+"""Kind of the rows of which only the speech is known."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("system", "string", "", "record",
            "What made the speech: `ground-truth`, `vocoded-ground-truth`, `teacher`, or a student (`+o3s`: on a searched grid).",
            header="System"),
+    Column("kind", "string", "", "record",
+           "`sampled` for a network's output, `recordings` for another program's speech, else one of the two references."),
     Column("method", "string or null", "", "sampling", "Registered method of the artefact.", _SAMPLED, "Method"),
     Column("teacher_nfe", "integer or null", "", "training",
            "Teacher steps K behind each training target.", "if a teacher made the training targets", "Teacher steps K"),

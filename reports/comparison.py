@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
 
 ALPHA = 0.05
 MARGIN_ALPHA = 0.025
-Family = Literal["teacher", "equal-nfe", "best"]
+Family = Literal["teacher", "equal-nfe", "best", "recordings"]
 
 MARGINS = {"wer": 0.02, "sim": 0.03, "mos": 0.15}
 """Losses that would be accepted in "not worse than": a convention set before any run; MOS for every predictor."""
@@ -47,6 +47,9 @@ class Comparison:
         not_worse_p: Its p-value, uncorrected.
         not_worse_p_holm: The same after Holm's correction over the family's non-inferiority tests.
         not_worse: Whether "worse by less than the margin" is shown at .025.
+        equivalent_p: P-value of the equivalence test (two one-sided tests), uncorrected.
+        equivalent_p_holm: The same after Holm's correction over the family's equivalence tests.
+        equivalent: Whether "differs by less than the margin either way" is shown at .05.
         verdict: better, worse, higher, lower, no difference shown, or not tested with the reason.
     """
 
@@ -69,6 +72,9 @@ class Comparison:
     not_worse_p: float | None = None
     not_worse_p_holm: float | None = None
     not_worse: bool | None = None
+    equivalent_p: float | None = None
+    equivalent_p_holm: float | None = None
+    equivalent: bool | None = None
     verdict: str = ""
 
     @property
@@ -115,7 +121,8 @@ def against_teacher(group: Group) -> list[Comparison]:
     """Every student against the teacher at full NFE, on every figure that both have."""
     found = [e for e in entries(group) if not e.cells[0].reference]
     pairs = [(e, full) for e in found if e.system != TEACHER and (full := teacher_at_full_nfe(found, e))]
-    return _family("teacher", group, pairs)
+    # "As good as" is a claim against the teacher; between systems of equal NFE the question is which is better.
+    return _family("teacher", group, pairs, MARGINS)
 
 
 def at_equal_nfe(group: Group) -> list[Comparison]:
@@ -123,6 +130,23 @@ def at_equal_nfe(group: Group) -> list[Comparison]:
     found = [e for e in entries(group) if not e.cells[0].reference and e.nfe is not None]
     pairs = [(b, a) for a, b in combinations(found, 2) if a.nfe == b.nfe and a.system != b.system]
     return _family("equal-nfe", group, sorted(pairs, key=lambda pair: pair[0].nfe or 0))
+
+
+def between_recordings(
+    group: Group, baseline: str | None = None, margins: Mapping[str, float] | None = None
+) -> list[Comparison]:
+    """Other programs' speech against the baseline, or each against each where none is named.
+
+    Args:
+        group: Rows that may be compared.
+        baseline: Name of the recordings that all others are tested against.
+        margins: Accepted losses where they differ from ``MARGINS``.
+    """
+    found = [e for e in entries(group) if not e.cells[0].reference]
+    base = next((e for e in found if e.cells[0].recordings and e.system == baseline), None)
+    recorded = [e for e in found if e.cells[0].recordings]
+    pairs = [(e, base) for e in found if e is not base] if base else [(b, a) for a, b in combinations(recorded, 2)]
+    return _family("recordings", group, pairs, {**MARGINS, **(margins or {})})
 
 
 def rank(group: Group, quality: Quality) -> Ranking | None:
@@ -138,15 +162,17 @@ def rank(group: Group, quality: Quality) -> Ranking | None:
     return Ranking(quality.name, best.keys, tied, untested, tests)
 
 
-def _family(family: Family, group: Group, pairs: Sequence[tuple[Entry, Entry]]) -> list[Comparison]:
+def _family(
+    family: Family, group: Group, pairs: Sequence[tuple[Entry, Entry]], margins: Mapping[str, float] | None = None
+) -> list[Comparison]:
     shown = qualities([c.row for c in group.cells])
     tests = []
     for a, b in pairs:
         for q in shown:
             if _figure(a, q) is None or _figure(b, q) is None:
                 continue
-            # "As good as" is a claim against the teacher; between systems of equal NFE the question is which is better.
-            margin = MARGINS.get("mos" if q.name.startswith("mos_") else q.name) if family == "teacher" else None
+            kind = "mos" if q.name.startswith("mos_") else q.name
+            margin = (margins or {}).get(q.name, (margins or {}).get(kind))
             tests.append(_compare(family, group, q, a, b, margin))
     return _correct(tests)
 
@@ -180,7 +206,8 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
     found = replace(blank, same_noise=bool(seeds), **asdict(test))
     if margin is not None and quality.better:
         shown = stats.non_inferior(x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA)
-        found = replace(found, margin=margin, not_worse_p=shown.p)
+        alike = stats.equivalent(x, y, margin, alpha=ALPHA)
+        found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
 
 
@@ -214,7 +241,11 @@ def _correct(tests: list[Comparison]) -> list[Comparison]:
     """Holm's correction over the family, for the differences and for the margins apart, and the verdicts."""
     differences = _holm([t.p for t in tests])
     margins = _holm([t.not_worse_p for t in tests])
-    corrected = [replace(t, p_holm=p, not_worse_p_holm=q) for t, p, q in zip(tests, differences, margins, strict=True)]
+    alike = _holm([t.equivalent_p for t in tests])
+    corrected = [
+        replace(t, p_holm=p, not_worse_p_holm=q, equivalent_p_holm=e)
+        for t, p, q, e in zip(tests, differences, margins, alike, strict=True)
+    ]
     return [replace(t, **_verdict(t)) for t in corrected]
 
 
@@ -228,6 +259,8 @@ def _verdict(test: Comparison) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if test.not_worse_p_holm is not None:
         changes["not_worse"] = test.not_worse_p_holm < MARGIN_ALPHA
+    if test.equivalent_p_holm is not None:
+        changes["equivalent"] = test.equivalent_p_holm < ALPHA
     if test.difference is None:
         return changes
     better = quality_of(test.column).better

@@ -15,7 +15,7 @@ from typing import Any
 
 from imfbench.reports import plots, training_plot
 from imfbench.reports.columns import COLUMNS, missing_reason, qualities
-from imfbench.reports.comparison import Comparison, Ranking, against_teacher, at_equal_nfe, rank
+from imfbench.reports.comparison import Comparison, Ranking, against_teacher, at_equal_nfe, between_recordings, rank
 from imfbench.reports.grouping import Group, group_cells
 from imfbench.reports.results import Cell, Results, read_run
 from imfbench.reports.tables import markdown
@@ -49,10 +49,7 @@ class Leaderboard:
             RunFolderError: There is nothing to report, or a result file is damaged; the message names it.
         """
         run = Path(run)
-        results = read_run(run)
-        groups = group_cells(results.cells)
-        rankings = {g.title: [r for q in qualities([c.row for c in g.cells]) if (r := rank(g, q))] for g in groups}
-        comparisons = [test for g in groups for test in (*against_teacher(g), *at_equal_nfe(g))]
+        results, groups, rankings, comparisons = analyse(run)
         folder = run / "leaderboard"
         folder.mkdir(exist_ok=True)
 
@@ -83,6 +80,22 @@ class Leaderboard:
             files += plots.save(figure, folder / stem)
             shown[f"{stem}.png"] = text
         return files, shown
+
+
+def analyse(run: Path) -> tuple[Results, list[Group], dict[str, list[Ranking]], list[Comparison]]:
+    """Read a run folder and make its tests: results, groups of rows, rankings by group title, comparisons.
+
+    Raises:
+        RunFolderError: There is nothing to report, or a result file is damaged; the message names it.
+    """
+    results = read_run(run)
+    groups = group_cells(results.cells)
+    rankings = {g.title: [r for q in qualities([c.row for c in g.cells]) if (r := rank(g, q))] for g in groups}
+    families = (
+        (*against_teacher(g), *at_equal_nfe(g), *between_recordings(g, results.baseline, results.margins))
+        for g in groups
+    )
+    return results, groups, rankings, [test for tests in families for test in tests]
 
 
 def complete(cell: Cell) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
-from imfbench.reports.columns import REFERENCES, REQUIRED, TEACHER
+from imfbench.reports.columns import RECORDINGS, REFERENCES, REQUIRED, TEACHER
 
 _AGAIN = "remove the folder and repeat the run"
 
@@ -46,6 +47,11 @@ class Cell:
     def reference(self) -> bool:
         """Whether the row is a recording (as it is, or vocoded) instead of a model's output."""
         return self.system in REFERENCES
+
+    @property
+    def recordings(self) -> bool:
+        """Whether only the speech of another program is known."""
+        return self.row.get("kind") == RECORDINGS
 
     @property
     def signatures(self) -> dict[str, str]:
@@ -89,12 +95,16 @@ class Results:
         cells: Finished cells, in the order of the tables.
         trainings: Training records, by name.
         unfinished: Folders under ``cells/`` without a summary.
+        baseline: The recordings that others are tested against, if the experiment names one.
+        margins: Accepted losses that the experiment sets.
     """
 
     name: str
     cells: list[Cell]
     trainings: list[Training]
     unfinished: list[str]
+    baseline: str | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_run(run: Path) -> Results:
@@ -122,7 +132,16 @@ def read_run(run: Path) -> Results:
             f"{run}: nothing to report: no cells/*/summary.json and no artefacts/*/log.csv{begun}; "
             "repeat the `imfbench run` command that made this folder, it goes on where it stopped"
         )
-    return Results(run.resolve().name, sorted(cells, key=_place), trainings, unfinished)
+    return Results(run.resolve().name, sorted(cells, key=_place), trainings, unfinished, *_wishes(run))
+
+
+def _wishes(run: Path) -> tuple[str | None, dict[str, float]]:
+    """Baseline and margins of the run's experiment."""
+    try:
+        experiment = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None, {}
+    return experiment.get("baseline"), dict(experiment.get("margins") or {})
 
 
 def _place(cell: Cell) -> tuple[Any, ...]:

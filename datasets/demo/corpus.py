@@ -16,7 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from imfbench.cache import cache_folder
-from imfbench.data import DatasetError, Example, Utterance, make_condition, make_text_condition, training_batches
+from imfbench.data import (
+    DatasetCard,
+    DatasetError,
+    Example,
+    SetCard,
+    Utterance,
+    make_condition,
+    make_text_condition,
+    training_batches,
+)
 from imfbench.datasets.seed_tts_list import read_list
 from imfbench.features import mel
 from imfbench.features.alignment import phone_ends
@@ -47,10 +56,18 @@ class DemoCorpus:
 
     name = "demo"
     language = "en"
-    licence = "Apache-2.0 (audio by Kokoro-82M), sentences CC0-1.0"
+    card: ClassVar[DatasetCard] = DatasetCard(
+        sets={
+            "test": SetCard(172, "en", speakers=4),
+            "dev": SetCard(46, "en", speakers=2),
+            "hard": SetCard(34, "en", speakers=4),
+        },
+        licence="Apache-2.0 (audio by Kokoro-82M), sentences CC0-1.0",
+        source="it is here already, in datasets/demo",
+        layout="SHA256SUMS, phones.txt and test/, dev/ and train/ with lists, alignments and recordings",
+    )
     sample_rate: ClassVar[int] = 24_000
     """Of its recordings; one of another rate is noted."""
-    expected: ClassVar[dict[str, int]] = {"test": 172, "dev": 46, "hard": 34}
 
     def __init__(
         self, root: Path | None = None, extra: Path | None = None, speeds: tuple[float, ...] = (1.0,),

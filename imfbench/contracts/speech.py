@@ -15,7 +15,7 @@ def corpus() -> tuple[Any, list[Utterance]]:
 
     demo = DemoCorpus()
     shortest: dict[str, Utterance] = {}
-    for utterance in sorted(demo.utterances("test"), key=lambda u: u.seconds):
+    for utterance in sorted(demo.utterances("test"), key=lambda u: u.seconds or 0.0):
         shortest.setdefault(utterance.speaker, utterance)
     return demo, list(shortest.values())[:2]
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from imfbench.features.audio import resample
+from imfbench.features.audio import RESAMPLER
+from imfbench.metrics.resamplers import resampled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,8 @@ class Metric(ABC):
         columns: The keys of a row.
         summary_columns: The columns that ``summarise`` averages.
         higher_is_better: False for error rates, None where neither direction is better.
+        reads: Which files ``observe`` reads, of "audio" and "prompt", if it and ``row`` read nothing else but the text and
+            language: a known score is then found by the files' sha256, and nothing is decoded. None: by decoded content.
     """
 
     Config: ClassVar[type[MetricConfig]] = MetricConfig
@@ -80,6 +83,7 @@ class Metric(ABC):
     columns: ClassVar[tuple[str, ...]]
     summary_columns: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[bool | None] = True
+    reads: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, config: Any = None, device: str = "cpu", threads: int | None = None) -> None:
         self.config: Any = self.Config() if config is None else config
@@ -128,6 +132,10 @@ class Metric(ABC):
             ScoreError: The utterance cannot be scored; it becomes a failed row and is never cached.
         """
         return self.row(item, self.observe(item) if observation is None else observation)
+
+    def unheard(self, item: ScoreItem) -> dict[str, Any] | None:
+        """The row of an utterance of which nothing was said; None where the metric has no figure for silence."""
+        return None
 
     def cache_inputs(self, item: ScoreItem) -> list[Any]:
         """Everything of the item that ``observe`` reads: arrays, numbers, texts."""
@@ -230,8 +238,10 @@ def content_hash(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def clip(audio: np.ndarray, sample_rate: int, target: int, what: str = "audio") -> np.ndarray:
-    """The audio at ``target`` samples a second, float32.
+def clip(
+    audio: np.ndarray, sample_rate: int, target: int, what: str = "audio", resampler: str = RESAMPLER
+) -> np.ndarray:
+    """The audio at ``target`` samples a second, float32, by a resampler of ``resamplers.RESAMPLERS``.
 
     Raises:
         ScoreError: It is not a mono array, is empty, or holds values that are not finite.
@@ -242,7 +252,7 @@ def clip(audio: np.ndarray, sample_rate: int, target: int, what: str = "audio") 
         raise ScoreError(f"the {what} is empty")
     if not np.isfinite(audio).all():
         raise ScoreError(f"the {what} holds values that are not finite")
-    resampled = resample(audio.astype(np.float32, copy=False), sample_rate, target)
-    if resampled.size == 0:
+    found = resampled(audio.astype(np.float32, copy=False), sample_rate, target, resampler)
+    if found.size == 0:
         raise ScoreError(f"the {what} is too short: {audio.size} samples at {sample_rate} Hz")
-    return np.ascontiguousarray(resampled, dtype=np.float32)
+    return np.ascontiguousarray(found, dtype=np.float32)

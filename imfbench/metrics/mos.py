@@ -61,6 +61,7 @@ class DistillMOS(PredictedMOS):
 
     name: ClassVar[str] = "mos"
     columns: ClassVar[tuple[str, ...]] = ("mos_distillmos",)
+    reads: ClassVar[tuple[str, ...] | None] = ("audio",)
     summary_columns: ClassVar[tuple[str, ...]] = ("mos_distillmos",)
 
     @property

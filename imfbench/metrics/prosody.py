@@ -48,6 +48,7 @@ class PitchVariation(Metric):
 
     name: ClassVar[str] = "f0cv"
     columns: ClassVar[tuple[str, ...]] = ("f0cv", "f0_mean", "voiced_share")
+    reads: ClassVar[tuple[str, ...] | None] = ("audio",)
     summary_columns: ClassVar[tuple[str, ...]] = ("f0cv",)
     higher_is_better: ClassVar[bool | None] = None
 

@@ -278,6 +278,7 @@ class SpeakerSimilarity(Metric):
 
     name: ClassVar[str] = "sim"
     columns: ClassVar[tuple[str, ...]] = ("sim",)
+    reads: ClassVar[tuple[str, ...] | None] = ("audio", "prompt")
     summary_columns: ClassVar[tuple[str, ...]] = ("sim",)
 
     def __init__(self, config: Any = None, device: str = "cpu", threads: int | None = None) -> None:

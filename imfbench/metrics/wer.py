@@ -1,24 +1,23 @@
 """Word error rate by speech recognition: corpus-level, mean over utterances, share of utterances above one half.
 
-A WER means little without its protocol: recogniser, decoding, text normalisation, aggregation. ``Protocol`` fixes them
-and ``PROTOCOLS`` names those that ship. Ours decodes with temperature 0, no conditioning on previous text and no
-timestamps: with faster-whisper's default temperature fallback, which samples, the same audio can score differently
-twice, and with timestamps Whisper hears "You" in silence.
+A WER means little without its protocol: recogniser, decoding, text rule, aggregation (``imfbench.metrics.protocols``). Ours
+decodes with temperature 0, no conditioning on previous text and no timestamps: with faster-whisper's default temperature
+fallback, which samples, the same audio can score differently twice, and with timestamps Whisper hears "You" in silence.
 
-For Chinese the same columns hold characters instead of words (CER). Traditional characters are not converted.
+For Chinese the same columns hold characters instead of words (CER).
+
+``score_transcripts`` does the text side alone, for transcripts that somebody has already.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
-from imfbench.features.audio import RESAMPLER
 from imfbench.metrics.base import (
     Metric,
     MetricConfig,
@@ -28,77 +27,153 @@ from imfbench.metrics.base import (
     clip,
     interval_columns,
 )
+from imfbench.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from imfbench.metrics.recognisers import RECOGNISERS, Decoding
 from imfbench.metrics.signature import Signature
+from imfbench.metrics.text_rules import Language
 from imfbench.registry import nearest
+from imfbench.weights import MissingModelError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["PROTOCOLS", "Protocol", "WordErrorRate", "count_edits", "protocol_of", "score_transcripts"]
+
 SAMPLE_RATE = 16000
-Language = Literal["en", "zh"]
+DEFAULT_ASR = "whisper-base"
+VERSION = 1
+"""The scorer's revision, of all protocols: raise it when the same audio or the same texts would get another figure."""
+COUNTS = ("substitutions", "deletions", "insertions", "reference_words")
+TEXTS = ("reference_normalised", "hypothesis_normalised")
+COLUMNS = ("wer", *COUNTS, *TEXTS)
+"""What a pair of texts gets."""
 
 
-@dataclass(frozen=True)
-class Normaliser:
-    """Text → the units that are compared, separated by single spaces.
+def count_edits(reference: str, hypothesis: str, protocol: str | Protocol, language: str) -> dict[str, Any]:
+    """The edits that turn what was to be said into what was heard: the columns ``COLUMNS``.
 
-    Attributes:
-        name: Its name in signatures, with the version of the package that defines it.
-        open: Gives the function; called once, when the first text comes.
+    Args:
+        reference: What was to be said.
+        hypothesis: What was heard; empty counts as deletions.
+        protocol: Its text rule and denominator are used.
+        language: "en" or "zh".
+
+    Returns:
+        ``wer`` is over the words that are compared; ``reference_words`` is what the reference counts for in the corpus figure,
+        which with the denominator "spaces" can be more. Characters instead of words for Chinese.
+
+    Raises:
+        ScoreError: The reference normalises to nothing, or a side is not a text.
+        imfbench.metrics.protocols.LanguageError: The protocol does not know the language.
+        imfbench.weights.MissingModelError: It needs a package that is not installed.
     """
+    import jiwer
 
-    name: Callable[[], str]
-    open: Callable[[], Callable[[str], str]]
-
-
-def _whisper_english() -> Callable[[str], str]:
-    from whisper_normalizer.english import EnglishTextNormalizer
-
-    normalise = EnglishTextNormalizer()
-    # It leaves a stop of "...", which would count as a word.
-    return lambda text: " ".join(word for word in normalise(text).split() if any(map(str.isalnum, word)))
-
-
-def _whisper_characters() -> Callable[[str], str]:
-    from whisper_normalizer.basic import BasicTextNormalizer
-
-    normalise = BasicTextNormalizer()
-    return lambda text: " ".join("".join(normalise(text).split()))
-
-
-def _version(package: str, places: int | None = None) -> str:
-    version = importlib.metadata.version(package)
-    return version if places is None else ".".join(version.split(".")[:places])
+    protocol = protocol_of(protocol)
+    rule = protocol.rule(language)
+    for side, text in (("reference", reference), ("hypothesis", hypothesis)):
+        if not isinstance(text, str):
+            raise ScoreError(f"the {side} is no text but {text!r}")
+    said, heard = rule.normalise(reference, "reference"), rule.normalise(hypothesis, "hypothesis")
+    if not said.strip():
+        raise ScoreError(f"the reference text {reference!r} normalises to nothing")
+    edits = jiwer.process_words(said, heard)
+    words = edits.hits + edits.substitutions + edits.deletions
+    return {
+        "wer": (edits.substitutions + edits.deletions + edits.insertions) / words,
+        "substitutions": edits.substitutions,
+        "deletions": edits.deletions,
+        "insertions": edits.insertions,
+        "reference_words": words if protocol.denominator == "words" else len(said.split(" ")),
+        "reference_normalised": said,
+        "hypothesis_normalised": heard,
+    }
 
 
-NORMALISERS: dict[str, Normaliser] = {
-    "whisper-en": Normaliser(lambda: f"whisper-en@{_version('whisper-normalizer')}", _whisper_english),
-    "whisper-characters": Normaliser(
-        lambda: f"whisper-characters@{_version('whisper-normalizer')}", _whisper_characters
-    ),
-}
-"""Whisper's English rules (numbers, contractions, spelling); its basic rules, then a split into characters."""
+def score_transcripts(
+    references: Sequence[str] | pd.Series,
+    hypotheses: Sequence[str] | pd.Series,
+    protocol: str | Protocol = "imfbench",
+    language: str = "en",
+) -> pd.DataFrame:
+    """Score transcripts as a protocol does, whoever heard them.
 
+    Args:
+        references: What was to be said, (pairs,).
+        hypotheses: What was heard, in the same order; an empty one counts as deletions.
+        protocol: A protocol or its name in ``PROTOCOLS``. Its recogniser plays no part here.
+        language: "en" or "zh"; characters are counted instead of words for Chinese.
 
-@dataclass(frozen=True)
-class Protocol:
-    """All that fixes a WER beside the recogniser's weights.
+    Returns:
+        A row a pair, with the columns ``COLUMNS`` (``wer`` is a fraction) and the index of the series that were given. A pair
+        whose reference normalises to nothing, or that has no transcript at all (None), is a failed row: its figures are
+        missing. ``attrs`` holds
 
-    Attributes:
-        recogniser: A key of ``recognisers.RECOGNISERS``.
-        decoding: How it searches.
-        normalisers: Language → key of ``NORMALISERS``.
-        aggregate: What ``wer`` holds in a summary: all edits over all words, or the mean of the utterances' WER.
+        - ``corpus``: all edits over all reference words, and ``mean``: the mean of the pairs' WER, both over the rows that did
+          not fail and not a number where all did;
+        - ``wer``: the one of both that the protocol prints;
+        - ``signature``: how all this was made;
+        - ``protocol``, ``language``, ``n_expected`` and ``n_scored``: how many pairs there were, and how many did not fail;
+        - ``failed``: row → the reason why it has no figure.
+
+    Raises:
+        ValueError: The sides are of unequal length or index, or the protocol does not know the language.
+        imfbench.metrics.protocols.UnknownProtocolError: No protocol has the name.
+        imfbench.weights.MissingModelError: The protocol needs a package that is not installed.
+
+    Example:
+        >>> frame = score_transcripts(["The cat sat down."], ["the cat sat"], "seed-tts-eval", "en")
+        >>> frame.deletions.tolist(), frame.attrs["mean"]
+        ([1], 0.25)
     """
+    import pandas as pd
 
-    recogniser: str = "faster-whisper"
-    decoding: Decoding = field(default_factory=Decoding)
-    normalisers: Mapping[str, str] = field(default_factory=lambda: {"en": "whisper-en", "zh": "whisper-characters"})
-    aggregate: Literal["corpus", "mean"] = "corpus"
+    protocol = protocol_of(protocol)
+    signature = transcript_signature(protocol, language)
+    if isinstance(references, str) or isinstance(hypotheses, str):
+        raise ValueError("references and hypotheses are lists of texts; a single pair is [reference], [hypothesis]")
+    if len(references) != len(hypotheses):
+        raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses; give one for each utterance")
+    given = [side for side in (references, hypotheses) if isinstance(side, pd.Series)]
+    if len(given) == 2 and not given[0].index.equals(given[1].index):
+        raise ValueError("references and hypotheses have different indices; bring them into one order first")
+    index = given[0].index if given else pd.RangeIndex(len(references))
+    rows: list[dict[str, Any]] = []
+    failed: dict[Any, str] = {}
+    for label, reference, hypothesis in zip(index.tolist(), references, hypotheses, strict=True):
+        try:
+            rows.append(count_edits(reference, hypothesis, protocol, language))
+        except ScoreError as error:
+            rows.append(dict.fromkeys(COLUMNS))
+            failed[label] = str(error)
+    frame = pd.DataFrame(rows, index=index, columns=list(COLUMNS))
+    frame = frame.astype({"wer": "float64", **dict.fromkeys(COUNTS, "Int64"), **dict.fromkeys(TEXTS, "object")})
+    scored = frame.dropna(subset=["wer"])
+    *edits, words = (int(scored[name].sum()) for name in COUNTS)
+    corpus = sum(edits) / words if words else float("nan")
+    mean = float(scored["wer"].mean())
+    frame.attrs = {
+        "corpus": corpus,
+        "mean": mean,
+        "wer": corpus if protocol.aggregate == "corpus" else mean,
+        "signature": str(signature),
+        "protocol": protocol.name,
+        "language": language,
+        "n_expected": len(frame),
+        "n_scored": len(scored),
+        "failed": failed,
+    }
+    return frame
 
 
-PROTOCOLS: dict[str, Protocol] = {"imfbench": Protocol()}
+def transcript_signature(protocol: Protocol, language: str) -> Signature:
+    """The signature of figures whose transcripts came from elsewhere: who listened is not known."""
+    return Signature("wer", VERSION, asr="given", language=language, **_text_side(protocol, language))
+
+
+def _text_side(protocol: Protocol, language: str) -> dict[str, Any]:
+    jiwer = ".".join(importlib.metadata.version("jiwer").split(".")[:2])
+    return {**protocol.text_parts(language), "jiwer": jiwer, "agg": protocol.aggregate}
 
 
 class WordErrorRate(Metric):
@@ -112,12 +187,16 @@ class WordErrorRate(Metric):
 
         protocol: str = "imfbench"
         """A key of ``PROTOCOLS``."""
-        asr: str = "whisper-base"
-        """A model of ``imfbench.weights``, or a name or repository that faster-whisper takes from the hub."""
+        recogniser: str | None = None
+        """A key of ``RECOGNISERS``; the protocol's without it. With another one the figure is no longer the protocol's: the
+        signature says so."""
+        asr: str | None = None
+        """A model of ``imfbench.weights``, or a name or repository that the recogniser takes from the hub; the protocol's
+        without it."""
         asr_path: Path | None = None
         """Folder of a model in CTranslate2's format; wins over ``asr``."""
         compute: str = "auto"
-        """CTranslate2's compute type; auto is int8 on the CPU and float16 on an accelerator."""
+        """CTranslate2's compute type; auto is the protocol's, ours int8 on the CPU and float16 on an accelerator."""
         language: Language = "en"
         """The language that is listened for; never guessed from the audio."""
 
@@ -128,51 +207,62 @@ class WordErrorRate(Metric):
                 raise ValueError(f"unknown WER protocol {name!r}: {nearest(name, list(PROTOCOLS))}")
             return name
 
+        @field_validator("recogniser")
+        @classmethod
+        def _there(cls, name: str | None) -> str | None:
+            if name is not None and name not in RECOGNISERS:
+                raise ValueError(f"unknown recogniser {name!r}: {nearest(name, list(RECOGNISERS))}")
+            return name
+
+        @model_validator(mode="after")
+        def _spoken(self) -> WordErrorRate.Config:
+            protocol_of(self.protocol).rule(self.language)
+            return self
+
     name: ClassVar[str] = "wer"
-    columns: ClassVar[tuple[str, ...]] = (
-        "wer",
-        "substitutions",
-        "deletions",
-        "insertions",
-        "reference_words",
-        "reference_normalised",
-        "hypothesis_normalised",
-        "hypothesis",
-    )
+    columns: ClassVar[tuple[str, ...]] = (*COLUMNS, "hypothesis")
+    reads: ClassVar[tuple[str, ...] | None] = ("audio",)
     summary_columns: ClassVar[tuple[str, ...]] = ("wer", "wer_mean", "wer_above_half")
     higher_is_better: ClassVar[bool | None] = False
 
     def __init__(self, config: Any = None, device: str = "cpu", threads: int | None = None) -> None:
         super().__init__(config, device, threads)
         self.protocol = PROTOCOLS[self.config.protocol]
-        self.normaliser = NORMALISERS[self.protocol.normalisers[self.config.language]]
-        self._normalise: Callable[[str], str] | None = None
+        self.listener = self.protocol.listener(self.config.language)
         self._found: Any = None
 
     @property
     def recogniser(self) -> Any:
-        """The recogniser, its model not yet loaded."""
+        """The recogniser, its model not yet loaded.
+
+        Raises:
+            imfbench.weights.MissingModelError: There is none of the name that the protocol asks for.
+        """
         if self._found is None or self._found[0] != self.device:
-            settings = (self.config.asr, self.config.asr_path, self.config.compute, self.device)
-            self._found = self.device, RECOGNISERS[self.protocol.recogniser](self.protocol.decoding, *settings)
+            name, own = self.config.recogniser or self.listener.recogniser, self.listener
+            if name not in RECOGNISERS:
+                raise MissingModelError(
+                    f"protocol {self.protocol.name!r} listens with {name!r}, for which there is no recogniser here; "
+                    f"there are {', '.join(RECOGNISERS)} (set metrics.wer.recogniser and metrics.wer.asr)"
+                )
+            asr = self.config.asr or (own.model if name == own.recogniser else DEFAULT_ASR)
+            compute = own.precision if self.config.compute == "auto" and name == own.recogniser else self.config.compute
+            decoding = own.decoding if name == own.recogniser else own.decoding or Decoding()
+            settings = (asr, self.config.asr_path, compute, self.device)
+            self._found = self.device, RECOGNISERS[name](decoding, *settings)
         return self._found[1]
 
     @property
     def model_signature(self) -> Signature:
         """What a transcript depends on."""
-        return Signature("wer", 1, **self.recogniser.parts(), language=self.config.language, resample=RESAMPLER)
+        heard = {"language": self.config.language, "resample": self.listener.resampler}
+        return Signature("wer", VERSION, **self.recogniser.parts(), **heard)
 
     @property
     def signature(self) -> Signature:
         """What a figure depends on."""
-        return Signature(
-            "wer",
-            1,
-            **self.model_signature.parts,
-            norm=self.normaliser.name(),
-            jiwer=_version("jiwer", 2),
-            agg=self.protocol.aggregate,
-        )
+        text = _text_side(self.protocol, self.config.language)
+        return Signature("wer", VERSION, **self.model_signature.parts, **text)
 
     def open_model(self) -> Any:
         """Load the recogniser."""
@@ -189,12 +279,6 @@ class WordErrorRate(Metric):
         self._found = None
         super().unload()
 
-    def normalise(self, text: str) -> str:
-        """The units that are compared, separated by single spaces."""
-        if self._normalise is None:
-            self._normalise = self.normaliser.open()
-        return self._normalise(text)
-
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """The transcript."""
         if item.language != self.config.language:
@@ -202,38 +286,26 @@ class WordErrorRate(Metric):
                 f"the text's language is {item.language!r}, but metric wer listens for {self.config.language!r}; "
                 "set metrics.wer.language"
             )
-        audio = clip(item.audio, item.sample_rate, SAMPLE_RATE)
+        audio = clip(item.audio, item.sample_rate, SAMPLE_RATE, resampler=self.listener.resampler)
         return {"hypothesis": self.model.transcribe(audio, self.config.language)}
 
     def row(self, item: ScoreItem, observation: Mapping[str, Any]) -> dict[str, Any]:
         """Edits between text and transcript, both normalised."""
-        import jiwer
+        heard = observation["hypothesis"]
+        return {**count_edits(item.text, heard, self.protocol, self.config.language), "hypothesis": heard}
 
-        reference, hypothesis = self.normalise(item.text), self.normalise(observation["hypothesis"])
-        if not reference:
-            raise ScoreError(f"the reference text {item.text!r} normalises to nothing")
-        edits = jiwer.process_words(reference, hypothesis)
-        words = edits.hits + edits.substitutions + edits.deletions
-        return {
-            "wer": (edits.substitutions + edits.deletions + edits.insertions) / words,
-            "substitutions": edits.substitutions,
-            "deletions": edits.deletions,
-            "insertions": edits.insertions,
-            "reference_words": words,
-            "reference_normalised": reference,
-            "hypothesis_normalised": hypothesis,
-            "hypothesis": observation["hypothesis"],
-        }
+    def unheard(self, item: ScoreItem) -> dict[str, Any] | None:
+        """Everything deleted."""
+        return self.row(item, {"hypothesis": ""})
 
     def summarise(self, rows: pd.DataFrame) -> dict[str, float]:
         """``wer`` as the protocol aggregates, ``wer_corpus``, ``wer_mean``, ``wer_above_half``, with intervals."""
         from imfbench.metrics.stats import bootstrap_mean, bootstrap_ratio
 
-        counts = ["substitutions", "deletions", "insertions", "reference_words"]
         if "wer" in rows:
             above = rows["wer"].astype(float)
             rows = rows.assign(above_half=(above > 0.5).astype(float).where(above.notna()))
-        scored = by_utterance(rows, ["wer", "above_half", *counts])
+        scored = by_utterance(rows, ["wer", "above_half", *COUNTS])
         edits = scored["substitutions"] + scored["deletions"] + scored["insertions"]
         figures = {
             "corpus": (bootstrap_ratio, edits, scored["reference_words"]),

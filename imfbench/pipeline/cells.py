@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from imfbench.data import revision_of
 from imfbench.flow.grids import grid_name, make_grid
 from imfbench.method import Method
 from imfbench.pipeline.context import Context, NotReadyError, method_name
@@ -52,8 +53,8 @@ def cell_of(context: Context, row: Row) -> Cell:
     config = context.config
     test_set = context.test_set(row)
     dataset = context.dataset(test_set)
-    variant = getattr(dataset, "variant", "")
-    vocoder = None if row.kind == "ground-truth" else context.vocoder_name
+    variant, revision = getattr(dataset, "variant", ""), revision_of(dataset, test_set.split)
+    vocoder = None if row.kind in ("ground-truth", "recordings") else context.vocoder_name
     identity = {
         "task": config.task,
         "artefact_sha256": card["sha256"] if card else None,
@@ -62,7 +63,7 @@ def cell_of(context: Context, row: Row) -> Cell:
         "solver": row.solver,
         "guidance": row.guidance,
         "grid": None if grid is None else [round(value, 9) for value in grid.tolist()],
-        "dataset": [test_set.name, dataset.revision, test_set.split, *([variant] if variant else [])],
+        "dataset": [test_set.name, revision, test_set.split, *([variant] if variant else [])],
         "noise_seed": row.noise_seed,
         "dtype": context.dtype if row.kind == "sampled" else None,
         "vocoder": vocoder,
@@ -72,7 +73,8 @@ def cell_of(context: Context, row: Row) -> Cell:
     about = {
         "task": config.task,
         "system": row.system,
-        "dataset": f"{test_set.name}/{test_set.split}@{dataset.revision}" + (f", {variant}" if variant else ""),
+        "kind": row.kind,
+        "dataset": f"{test_set.name}/{test_set.split}@{revision}" + (f", {variant}" if variant else ""),
         "vocoder": vocoder,
         "solver": row.solver,
         "grid": name,

@@ -16,7 +16,7 @@ from imfbench.artefact import ArtefactError, load_artefact, read_card
 from imfbench.cache import CacheError
 from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.config_file import ConfigError
-from imfbench.data import DatasetError, Utterance
+from imfbench.data import DatasetError, Utterance, length_of
 from imfbench.devices import dtype_name, out_of_memory, resolve_device
 from imfbench.method import Method
 from imfbench.metrics.base import Metric
@@ -24,6 +24,7 @@ from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan
 from imfbench.progress import Reporting
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
 from imfbench.sampling import sampling_guidance
+from imfbench.sets import open_dataset
 from imfbench.store import RunFolder, ScoreCache, StoreError, content_hash, read_json, write_text
 from imfbench.weights import DamagedModelError, MissingModelError
 
@@ -81,16 +82,23 @@ class Context:
     def dataset(self, data: Data) -> Any:
         """The dataset, opened once for each set of options."""
         cls = DATASETS.get(data.name)
-        task = {"task": self.config.task} if "task" in inspect.signature(cls).parameters else {}
+        samples = self.config.task != "speech" and "task" in inspect.signature(cls).parameters
+        task = {"task": self.config.task} if samples else {}
         key = f"dataset:{data.name}:{content_hash(data.options)}"
-        return self.once(key, lambda: cls(**{**task, **data.options}))
+        return self.once(key, lambda: open_dataset(data.name, {**task, **data.options}))
 
     def test_set(self, row: Row) -> Selection:
         """The test set that a row is made on."""
         return self.config.dataset[row.test_set[0]]
 
     def utterances(self, selection: Selection) -> list[Utterance]:
-        """The selected utterances, in the order of their list."""
+        """The selected utterances, in the order of their list, which is read once."""
+        found: list[Utterance] = self.once(
+            f"utterances:{content_hash(selection.model_dump(mode='json'))}", lambda: self._utterances(selection)
+        )
+        return found
+
+    def _utterances(self, selection: Selection) -> list[Utterance]:
         found = self.dataset(selection).utterances(selection.split)
         if not found:
             raise RunError(f"the set {selection.split!r} of dataset {selection.name!r} is empty")
@@ -214,13 +222,18 @@ def select(utterances: list[Utterance], limit: int | None, prefer_short: bool) -
         speakers.setdefault(utterance.speaker, []).append(i)
     if prefer_short:
         for indices in speakers.values():
-            indices.sort(key=lambda i: (utterances[i].seconds, i))
+            indices.sort(key=lambda i: (_length(utterances[i]), i))
     turn = 0
     taken: list[int] = []
     while len(taken) < limit:
         taken += [indices[turn] for indices in speakers.values() if turn < len(indices)][: limit - len(taken)]
         turn += 1
     return [utterances[i] for i in sorted(taken)]
+
+
+def _length(utterance: Utterance) -> float:
+    seconds = length_of(utterance)
+    return float("inf") if seconds is None else seconds  # what nobody knows to be short comes last
 
 
 def without_outdated_steps(config: ExperimentConfig) -> ExperimentConfig:

@@ -28,7 +28,8 @@ def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> No
     console.print(f"[bold]{config.name}[/bold] ({config.task}) → {out}", highlight=False)
     for test_set in config.dataset:
         utterances = context.utterances(test_set)
-        told = f"{len(utterances)} utterances ({clock(sum(u.seconds for u in utterances))})"
+        known = [u.seconds for u in utterances if u.seconds is not None]  # nothing is opened for a mere overview
+        told = f"{len(utterances)} utterances" + (f" ({clock(sum(known))})" if len(known) == len(utterances) else "")
         console.print(f"{told} of {test_set.name}/{test_set.split}", highlight=False)
     console.print(
         f"{len(context.plan.rows)} rows, device {context.device.type}, {context.threads} threads", highlight=False

@@ -90,7 +90,7 @@ class Row:
 
     Attributes:
         system: Its name in tables.
-        kind: "sampled" for a network's output; the two references otherwise.
+        kind: "sampled" for a network's output, "recordings" for another program's; the two references otherwise.
         artefact: Name of the network.
         grid: Name, points or file of the time grid.
         search: Name of the search whose grid is used instead.
@@ -102,7 +102,7 @@ class Row:
     """
 
     system: str
-    kind: Literal["sampled", "ground-truth", "vocoded-ground-truth"]
+    kind: Literal["sampled", "ground-truth", "vocoded-ground-truth", "recordings"]
     artefact: str | None = None
     grid: str | tuple[float, ...] | None = None
     search: str | None = None
@@ -187,6 +187,8 @@ def make_plan(config: ExperimentConfig) -> Plan:
 
     for kind in config.references:
         add(Row(kind, kind))
+    for recordings in config.recordings:
+        add(Row(recordings.name, "recordings"))
     if config.teacher is not None:
         for row in _teacher_rows(config, config.teacher, artefacts):
             add(row)

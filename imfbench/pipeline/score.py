@@ -6,8 +6,10 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from imfbench.data import Utterance
@@ -16,9 +18,10 @@ from imfbench.features.audio import load_audio
 from imfbench.metrics.base import Metric, ScoreError, ScoreItem
 from imfbench.pipeline.cells import Cell, all_cells
 from imfbench.pipeline.context import STOPPING, Context, told
+from imfbench.pipeline.recordings import MISSING
 from imfbench.pipeline.summary import summarise
 from imfbench.progress import log
-from imfbench.store import StoreError, file_sha256, write_parquet
+from imfbench.store import StoreError, content_hash, file_sha256, write_parquet
 from imfbench.weights import DamagedModelError, MissingModelError
 
 Observe = Callable[[ScoreItem], dict[str, Any]]
@@ -162,15 +165,23 @@ def _scored(
 ) -> dict[str, Any]:
     """The metric's columns of one utterance, or the reason why there are none."""
     signed = {f"{metric.name}_signature": str(metric.signature)}
+    if row["status"] == MISSING:
+        nothing = ScoreItem(utterance.id, np.zeros(0, np.float32), 16_000, utterance.text, utterance.language)
+        with contextlib.suppress(ScoreError):  # a text that normalises to nothing stays without a figure
+            return {**(metric.unheard(nothing) or {}), **signed, f"{metric.name}_error": str(row["reason"])}
     if row["status"] != "ok":
         return {**signed, f"{metric.name}_error": str(row["reason"])}
     try:
-        item = score_item(cell, row, utterance)
-        return {
-            **metric.score(item, _observation(context, metric, item, observe)),
-            **signed,
-            f"{metric.name}_error": None,
-        }
+        key = _files_key(context, metric, cell, row, utterance)
+        known = None if key is None or context.config.overwrite == "always" else _behind(context, key)
+        if known is None:
+            item = score_item(cell, row, utterance)
+            known = _observation(context, metric, item, observe)
+            if key is not None:
+                context.cache.put(key, {"same_as": metric.cache_key(item)})
+        else:
+            item = ScoreItem(utterance.id, np.zeros(0, np.float32), 16_000, utterance.text, utterance.language)
+        return {**metric.score(item, known), **signed, f"{metric.name}_error": None}
     except (LoadError, StoreError, DamagedModelError, MissingModelError):
         raise
     except Exception as error:  # whatever a scorer stumbles over is the reason of this row, and the others are scored
@@ -179,16 +190,39 @@ def _scored(
         return {**signed, f"{metric.name}_error": told(error)}
 
 
+def _files_key(context: Context, metric: Metric, cell: Cell, row: dict[str, Any], utterance: Utterance) -> str | None:
+    """Under what the score is found without decoding a file: the content of the files that the metric reads."""
+    prompt = utterance.prompt_audio
+    if metric.reads is None or ("prompt" in metric.reads and not prompt.is_file()):
+        return None
+    _check_unchanged(cell, row)
+    content = {
+        "audio": lambda: row["audio_sha256"],
+        "prompt": lambda: context.once(f"sha256:{prompt}", lambda: file_sha256(prompt)),
+    }
+    return content_hash([str(metric.model_signature), *(content[file]() for file in metric.reads)])
+
+
+def _behind(context: Context, key: str) -> dict[str, Any] | None:
+    """The observation that a key by files points to."""
+    same_as = (context.cache.get(key) or {}).get("same_as")
+    return None if same_as is None else context.cache.get(str(same_as))
+
+
+def _check_unchanged(cell: Cell, row: dict[str, Any]) -> Path:
+    path = cell.folder.path / str(row["audio"])
+    if not path.is_file() or file_sha256(path) != row["audio_sha256"]:
+        raise ScoreError(f"{path} is missing or was changed; --set overwrite=always makes it again")
+    return path
+
+
 def score_item(cell: Cell, row: dict[str, Any], utterance: Utterance) -> ScoreItem:
     """What scorers read of an utterance: the audio as it was stored, the text, the prompt's recording.
 
     Raises:
         ScoreError: The audio file is not the one that the run wrote.
     """
-    path = cell.folder.path / str(row["audio"])
-    if not path.is_file() or file_sha256(path) != row["audio_sha256"]:
-        raise ScoreError(f"{path} is missing or was changed; --set overwrite=always makes it again")
-    audio, rate = load_audio(path)
+    audio, rate = load_audio(_check_unchanged(cell, row))
     prompt, prompt_rate = load_audio(utterance.prompt_audio)
     return ScoreItem(utterance.id, audio, rate, utterance.text, utterance.language, prompt, prompt_rate)
 

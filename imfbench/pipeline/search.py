@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from imfbench.config import TEACHER_DISTANCE
-from imfbench.data import Utterance
+from imfbench.data import Utterance, revision_of
 from imfbench.features.audio import load_audio
 from imfbench.features.audio_check import AudioError
 from imfbench.flow.grids import uniform
@@ -160,6 +160,7 @@ def _recipe(context: Context, search: GridSearch, utterances: list[Utterance], a
         rows = config.teacher
         teacher = [card["sha256"], max(rows.nfe), rows.grid[0], rows.guidance, rows.solver]
     settings = METHODS.get(search.search.method).Config(**search.search.config).model_dump(mode="json")
+    revision = revision_of(context.dataset(config.dev), config.dev.split)
     return {
         "search": search.search.method,
         "config": settings,
@@ -172,7 +173,7 @@ def _recipe(context: Context, search: GridSearch, utterances: list[Utterance], a
         "artefact_sha256": artefact,
         "teacher": teacher,
         "vocoder": None if set(search.search.score) == {TEACHER_DISTANCE} else context.vocoder_name,
-        "dev": [config.dev.name, context.dataset(config.dev).revision, config.dev.split, [u.id for u in utterances]],
+        "dev": [config.dev.name, revision, config.dev.split, [u.id for u in utterances]],
         "noise_seed": config.noise_seeds[0],
         "dtype": context.dtype,
     }

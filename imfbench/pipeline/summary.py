@@ -16,9 +16,10 @@ from imfbench.store import read_json, write_json
 RTF = ("rtf_network", "rtf_vocoder", "rtf_total")
 NO_NETWORK = "no network takes part"
 GUIDED_WHILE_SAMPLING = "does not apply: its guidance is chosen while sampling"
+ONLY_SPEECH = "another program's: only its speech is here"
 ELSEWHERE = "trained elsewhere, on other hardware and batches: see the artefact's card"
 COLUMNS = (
-    "task", "system", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance", "trained_guidance",
+    "task", "system", "kind", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance", "trained_guidance",
     "steps", "nfe", "network_calls", "dataset", "vocoder", "n_expected", "n_scored", *RTF, "rtf_network_median",
     "rtf_network_p95", "peak_memory", "peak_memory_kind", "train_steps", "train_frames_per_batch", "train_seconds_per_step",
     "train_peak_memory", "train_seed", "device", "threads", "dtype", "batch", "noise_seed", "status",
@@ -146,11 +147,13 @@ def _is_figure(value: Any) -> bool:
 def _explain(cell: Cell, found: dict[str, Any], missing: dict[str, str]) -> None:
     """A reason for every column of cost and training that has no value."""
     kind = cell.row.kind
-    if kind == "ground-truth":
+    if kind == "recordings":
+        missing |= {name: ONLY_SPEECH for name in COLUMNS if found.get(name) is None}
+    elif kind == "ground-truth":
         missing |= dict.fromkeys((*RTF, "peak_memory"), "a recording: nothing was generated")
     elif kind == "vocoded-ground-truth":
         missing |= dict.fromkeys(("rtf_network", "peak_memory"), NO_NETWORK)
-    if kind != "sampled":
+    if kind in ("ground-truth", "vocoded-ground-truth"):
         missing |= dict.fromkeys(("method", "teacher_nfe", "guidance", "trained_guidance", "dtype"), NO_NETWORK)
     if cell.elsewhere:
         missing |= dict.fromkeys(("train_seconds_per_step", "train_peak_memory", "train_peak_memory_kind"), ELSEWHERE)

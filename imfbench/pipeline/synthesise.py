@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imfbench.data import Utterance
+from imfbench.data import NO_RECORDING, Utterance, length_of
 from imfbench.devices import free_memory, out_of_memory
 from imfbench.features.audio import load_audio, notes_of_file, save_audio
 from imfbench.features.audio_check import AudioError, audio_notes
@@ -22,6 +22,7 @@ from imfbench.metrics.memory import peak_memory
 from imfbench.metrics.speed import time_passes
 from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
 from imfbench.pipeline.context import Context, told
+from imfbench.pipeline.recordings import take_recordings
 from imfbench.progress import log
 from imfbench.sampling import LengthError, synthesize_mel
 from imfbench.store import StoreError, file_sha256, read_json, write_json
@@ -62,6 +63,10 @@ def synthesise(context: Context, label: str) -> None:
             for utterance in missing:
                 _journal(context, cell, utterance, lambda u=utterance: _copy(cell, u))  # type: ignore[misc]
                 bar.advance()
+        return
+    if row.kind == "recordings":
+        write_about(cell, None)
+        take_recordings(context, cell, utterances)
         return
     if row.kind == "vocoded-ground-truth":
         write_about(cell, None)
@@ -130,7 +135,7 @@ def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[
         "language": utterance.language,
         "speaker": utterance.speaker,
         "prompt_id": utterance.prompt_id,
-        "reference_seconds": utterance.seconds,
+        "reference_seconds": length_of(utterance),
     }
     no_memory = False
     try:
@@ -194,9 +199,7 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
 
 def _copy(cell: Cell, utterance: Utterance) -> dict[str, Any]:
     if utterance.target_audio is None:
-        raise AudioError(
-            "the dataset holds no recording of this utterance: add one to its list, or leave out the reference"
-        )
+        raise AudioError(NO_RECORDING)
     audio, rate = load_audio(utterance.target_audio)
     return _saved(cell, utterance, audio, rate)
 

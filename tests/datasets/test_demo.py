@@ -28,7 +28,7 @@ def test_every_file_has_its_sha256(corpus: DemoCorpus) -> None:
 def test_sizes_and_lengths(corpus: DemoCorpus) -> None:
     for split, least in (("test", 160), ("dev", 40), ("hard", 30)):
         rows = corpus.utterances(split)
-        assert len(rows) == corpus.expected[split] >= least
+        assert len(rows) == corpus.card.sets[split].size >= least
         assert len({row.id for row in rows}) == len(rows)
     test = corpus.utterances("test")
     assert min(Counter(row.speaker for row in test).values()) >= 40

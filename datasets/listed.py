@@ -1,0 +1,152 @@
+"""Test sets that are a list of texts and prompts: what all published layouts share."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+
+from imfbench.data import NO_RECORDING, DatasetCard, DatasetError, Utterance
+from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.features import mel
+from imfbench.features.audio import load_audio
+from imfbench.features.audio_check import AudioError
+from imfbench.method import Condition
+from imfbench.registry import nearest
+
+Task = Literal["token2mel", "text2mel"]
+
+
+class ListedSet(ABC):
+    """Texts, prompts and, for some, recordings of the texts; nothing of what token2mel's networks are given.
+
+    Args:
+        root: The folder.
+        task: Whose conditions are asked for.
+
+    Attributes:
+        name: Its registered name.
+        card: Sizes, language, licence and source of what was published.
+        sample_rate: Of its recordings, where that is known: one of another rate is noted.
+    """
+
+    name: ClassVar[str]
+    card: ClassVar[DatasetCard]
+    sample_rate: ClassVar[int | None] = None
+
+    def __init__(self, root: str | Path, task: Task = "token2mel") -> None:
+        self.root = Path(root).expanduser()
+        self.task: Task = task
+        self._sets: dict[str, list[Utterance]] = {}
+        if not self.root.exists():
+            raise DatasetError(
+                f"dataset {self.name!r}: there is no folder {self.root}; correct the option `root`. It is to hold "
+                f"{self.card.layout}. {self.card.source}"
+            )
+
+    @abstractmethod
+    def read(self, split: str) -> list[Utterance]:
+        """The utterances of a set, from its list.
+
+        Raises:
+            DatasetError: The list cannot be used.
+        """
+
+    @property
+    def sets(self) -> list[str]:
+        """The sets that are there, of those that there are."""
+        return list(self.card.sets)
+
+    def utterances(self, split: str = "test") -> list[Utterance]:
+        """The utterances of a set, in the order of its list; read once. Recordings may be missing.
+
+        Raises:
+            DatasetError: No such set, or its list cannot be used; the message says why, with file and line.
+        """
+        if split not in self._sets:
+            known = list(dict.fromkeys([*self.card.sets, *self.sets]))
+            if split not in known:
+                raise DatasetError(f"dataset {self.name!r} has no set {split!r}: {nearest(split, known)}")
+            found = self.read(split)
+            leaks = [u.id for u in found if u.prompt_audio == u.target_audio]
+            if leaks:
+                raise DatasetError(
+                    f"{len(leaks)} utterances of {self.name}/{split} have as their prompt the recording of their own text, so "
+                    f"that a system would be given what it is to say, the first {leaks[0]!r}: name other prompts"
+                )
+            self._sets[split] = found
+        return list(self._sets[split])
+
+    @cached_property
+    def revision(self) -> str:
+        """Of all its sets that are there."""
+        return _digest([self.revision_of(split) for split in self.sets])
+
+    def revision_of(self, split: str) -> str:
+        """First eight digits of the sha256 of a set's ids, texts, prompts and languages, whatever its files and folders."""
+        return _digest([[u.id, u.text, u.prompt_id, u.prompt_text, u.language] for u in self.utterances(split)])
+
+    @property
+    def variant(self) -> str:
+        """What sets figures on this dataset apart besides its revision: in text2mel, where the total length comes from."""
+        return "" if self.task == "token2mel" else "prompt's rate"
+
+    def lacking(self, split: str) -> str:
+        """What the networks of the task would have to be given of this set and cannot be; empty if nothing."""
+        instead = (
+            "leave out `teacher` and `systems` (the references need none of it), or score recordings made elsewhere"
+        )
+        what = f"dataset {self.name!r} has texts and recordings, but"
+        if self.task == "token2mel":
+            return (
+                f"{what} networks of token2mel are given semantic tokens, here the phone of every 25 ms, which it does not "
+                f"have: set task: text2mel for its English texts, {instead}"
+            )
+        language = self.card.sets[split].language if split in self.card.sets else ""
+        if language == "zh":
+            return (
+                f"{what} its set {split!r} is Chinese, and the embedded networks have the phones of English: {instead}"
+            )
+        if any(importlib.util.find_spec(module) is None for module in ("phonemizer", "espeakng_loader")):
+            return f"{what} its phones come from espeak-ng, which is not installed: pip install 'imfbench[g2p]', or {instead}"
+        return ""
+
+    def condition(self, utterance: Utterance) -> Condition:
+        """What text2mel's networks may know: the phones that espeak-ng gives for both texts, and the prompt's mel.
+
+        Raises:
+            DatasetError: The task is token2mel.
+            TextError: The prompt's or the text's length or signs are none that the networks can say.
+        """
+        if self.task == "token2mel":
+            raise DatasetError(self.lacking(""))
+        prompt, _ = load_audio(utterance.prompt_audio, mel.SAMPLE_RATE)
+        # LibriSpeech's capitals would be spelt out letter by letter.
+        said, text = (text.lower() if text.isupper() else text for text in (utterance.prompt_text, utterance.text))
+        return self._embedded.own_condition(prompt, lambda: said, text)
+
+    @cached_property
+    def _embedded(self) -> DemoCorpus:
+        """The corpus whose phones the embedded networks know."""
+        return DemoCorpus(task="text2mel")
+
+    def target_mel(self, utterance: Utterance) -> torch.Tensor:
+        """The recording's log-mel (frames, bands): for the vocoded recordings only, never for a method.
+
+        Raises:
+            AudioError: There is none, or it cannot be read.
+        """
+        if utterance.target_audio is None:
+            raise AudioError(NO_RECORDING)
+        audio, _ = load_audio(utterance.target_audio, mel.SAMPLE_RATE)
+        return mel.log_mel(torch.from_numpy(audio))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()[:8]

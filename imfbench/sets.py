@@ -1,0 +1,107 @@
+"""Test sets by name and folder: what ``imfbench doctor --dataset`` and scorers of finished recordings open."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imfbench.data import DatasetError, Utterance, revision_of, sets_of
+from imfbench.registry import DATASETS, nearest
+
+FOLDER = "root"
+"""The option of a dataset that says where it lies."""
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One set of an opened dataset.
+
+    Attributes:
+        name: The dataset's registered name.
+        split: The set's name.
+        dataset: The dataset.
+    """
+
+    __test__ = False  # its name looks like one of pytest's
+
+    name: str
+    split: str
+    dataset: Any
+
+    @property
+    def label(self) -> str:
+        """Name, set and revision, as in tables: ``seed-tts-eval/en@1b2c3d4e``."""
+        variant = getattr(self.dataset, "variant", "")
+        return f"{self.name}/{self.split}@{revision_of(self.dataset, self.split)}" + (f", {variant}" if variant else "")
+
+    def utterances(self) -> list[Utterance]:
+        """Its utterances, in the order of the list.
+
+        Raises:
+            DatasetError: The list cannot be used; the message says why, with file and line.
+        """
+        found: list[Utterance] = self.dataset.utterances(self.split)
+        return found
+
+
+def open_set(name: str, folder: Path | None = None, options: Mapping[str, Any] | None = None) -> TestSet:
+    """Open a test set; no recording is opened.
+
+    Args:
+        name: ``NAME`` or ``NAME/SET``, such as ``seed-tts-eval/zh``; without a set the dataset's first.
+        folder: Where it lies; None for one that ships.
+        options: Further arguments of its class.
+
+    Raises:
+        UnknownNameError: No such dataset.
+        DatasetError: No such option, or the folder is not the dataset's. That there is no such set is told by ``utterances``.
+    """
+    name, _, split = name.partition("/")
+    cls = DATASETS.get(name)
+    if not hasattr(cls, "utterances"):
+        raise DatasetError(f"dataset {name!r} is for training alone, it has no test sets")
+    given = dict(options or {})
+    if folder is not None:
+        if FOLDER not in inspect.signature(cls).parameters:
+            raise DatasetError(f"dataset {name!r} takes no folder: leave out {folder}")
+        given[FOLDER] = folder
+    return TestSet(name, split or sets_of(cls)[0], open_dataset(name, given))
+
+
+def open_dataset(name: str, options: Mapping[str, Any]) -> Any:
+    """A dataset with these arguments of its class.
+
+    Raises:
+        UnknownNameError: No such dataset.
+        DatasetError: An argument is missing, unknown, or of no use.
+    """
+    cls = DATASETS.get(name)
+    _, told = options_problem(name, options)
+    if told:
+        raise DatasetError(told)
+    try:
+        return cls(**options)
+    except DatasetError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"dataset {name!r} cannot be opened with {dict(options)}: {error}") from error
+
+
+def options_problem(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
+    """Which argument of a dataset's class is missing or unknown, and that in words; both empty if none is."""
+    parameters = inspect.signature(DATASETS.get(name)).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for option in options:
+        if option not in parameters and not open_ended:
+            return option, f"dataset {name!r} has no option {option!r}: {nearest(option, list(parameters))}"
+    for parameter in parameters.values():
+        if parameter.name in (*options, "task") or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue  # the task is the experiment's to tell
+        if parameter.default is parameter.empty:
+            card = getattr(DATASETS.get(name), "card", None)
+            which = "" if card is None or parameter.name != FOLDER else f", the folder of {card.layout}. {card.source}"
+            return parameter.name, f"dataset {name!r} needs the option {parameter.name!r}{which}"
+    return "", ""

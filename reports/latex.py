@@ -1,0 +1,79 @@
+"""The main table in LaTeX, for papers: ``booktabs``, the best row bold, ties marked, intervals, and how it was scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from imfbench.reports.columns import qualities
+from imfbench.reports.comparison import Ranking
+from imfbench.reports.grouping import Group, labels
+from imfbench.reports.results import Cell
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+}  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """Plain text as LaTeX."""
+    return "".join(_SPECIAL.get(character, character) for character in text)
+
+
+def latex(groups: Sequence[Group], rankings: Mapping[str, Sequence[Ranking]]) -> str:
+    """A ``table`` for each group.
+
+    Args:
+        groups: Rows that may stand in one table.
+        rankings: Group title → the ranking of each of its figures.
+    """
+    return "\n".join(_table(group, rankings.get(group.title, ())) for group in groups)
+
+
+def _table(group: Group, rankings: Sequence[Ranking]) -> str:
+    shown = [
+        q for q in qualities([c.row for c in group.cells]) if any(c.value(q.name) is not None for c in group.cells)
+    ]
+    sampled = any(c.row.get("nfe") is not None for c in group.cells)
+    names = labels(group.cells)
+    lines = []
+    for cell in group.cells:
+        row = [escaped(names[str(cell.row["key"])])]
+        row += [str(cell.row.get("nfe") or "--")] if sampled else []
+        for q in shown:
+            mark = next((r.mark(str(cell.row["key"])) for r in rankings if r.column == q.name), "")
+            row.append(_figure(cell, q.name, q.scale, q.decimals, mark))
+        lines.append(" & ".join([*row, str(cell.row["n_scored"])]) + r" \\")
+    header = ["System", *(["NFE"] if sampled else []), *(_directed(q.label, q.better) for q in shown), "$n$"]
+    signatures = "; ".join(f"{metric}: {text}" for metric, text in sorted(group.signatures.items()))
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"    \toprule",
+            f"    {' & '.join(header)} \\\\",
+            r"    \midrule",
+            *(f"    {line}" for line in lines),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            f"  \\caption{{{escaped(group.title)}. Brackets: 95\\,\\% bootstrap intervals over utterances. Bold: best generated "
+            r"row; $\approx$: not told apart from it (paired test, Holm-corrected).}",
+            r"\end{table}",
+            f"% {signatures}",
+            "",
+        ]
+    )
+
+
+def _directed(label: str, better: str) -> str:
+    return escaped(label) + {"lower": r" $\downarrow$", "higher": r" $\uparrow$"}.get(better, "")
+
+
+def _figure(cell: Cell, name: str, scale: float, decimals: int, mark: str) -> str:
+    value, low, high = (cell.value(f"{name}{end}") for end in ("", "_low", "_high"))
+    if value is None:
+        return "--"
+    text = f"{value * scale:.{decimals}f}"
+    text = rf"\textbf{{{text}}}" if mark == "best" else text + (r"$\approx$" if mark == "tie" else "")
+    return text if low is None or high is None else f"{text} [{low * scale:.{decimals}f}, {high * scale:.{decimals}f}]"

@@ -1,0 +1,151 @@
+"""``imfbench run`` on the published layouts: references, English texts by text2mel, and what is said where that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imfbench.artefact import save_artefact
+from imfbench.contracts.layouts import LAYOUTS, write_layout
+from imfbench.data import Utterance
+from imfbench.features.audio import load_audio
+from imfbench.pipeline.context import select
+from imfbench.sets import open_set
+from imfbench.training import build_method
+
+SHAPE = {"dim": 32, "depth": 1, "alignment_depth": 1, "heads": 2, "content_layers": 1}
+FIRST = {"seed-tts-eval": "en", "librispeech": "test-clean"}
+
+
+def data(name: str, root: Path, **options: Any) -> dict[str, Any]:
+    return {"name": name, "split": FIRST.get(name, "test"), "options": {"root": str(root), **options}}
+
+
+def text2mel(folder: Path) -> list[dict[str, Any]]:
+    """A system whose network is ready: what it says is noise."""
+    method = build_method("teacher", {"guidance": 2.0}, backbone="aligning-dit", backbone_config=SHAPE)
+    save_artefact(folder / "text", "teacher", method, {"task": "text2mel", "training": {"steps": 1}})
+    return [{"method": "teacher", "name": "own", "artefact": str(folder / "text"), "nfe": [1]}]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_recordings_are_the_ground_truth(name: str, tiny) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout(name, tiny.folder / name, 2)
+    config = tiny.config(dataset=data(name, root), systems=[])
+    for command in ("synthesize", "score"):
+        result = tiny.invoke(config, command=command)
+        assert result.exit_code == 0, result.output
+    opened = open_set(name, root)
+    tables = tiny.tables()
+    assert set(tables) == {"ground-truth", "vocoded-ground-truth"}
+    for table in tables.values():
+        assert list(table.index) == [u.id for u in opened.utterances()]
+        assert set(table["status"]) == {"ok"}
+        assert table["sim"].between(0.5, 1).all()
+        assert (table["reference_seconds"] > 4).all()
+        for u in opened.utterances():
+            assert table.loc[u.id, "seconds"] == pytest.approx(table.loc[u.id, "reference_seconds"], abs=0.1)
+            if name.startswith("librispeech"):
+                assert table.loc[u.id, "notes"] is None  # 16 kHz is its own rate
+    truth = opened.utterances()[0]
+    made = next((tiny.out / "cells").glob(f"*/audio/{truth.id}.*"))
+    assert len(load_audio(made)[0]) > 60_000
+
+
+def test_hard_texts_without_recordings_are_rows_with_a_reason(tiny) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout("seed-tts-eval", tiny.folder / "seed", 2)
+    hard = {**data("seed-tts-eval", root), "split": "hard"}
+    config = tiny.config(dataset=[data("seed-tts-eval", root), hard], systems=[])
+    for command in ("synthesize", "score"):
+        assert tiny.invoke(config, command=command).exit_code == 0
+    tables = tiny.tables()
+    assert set(tables["ground-truth on seed-tts-eval/en"]["status"]) == {"ok"}
+    failed = tables["vocoded-ground-truth on seed-tts-eval/hard"]
+    assert set(failed["status"]) == {"failed"}
+    assert failed["reason"].str.contains("holds no recording of this utterance").all()
+
+
+def test_english_texts_are_said_by_text2mel_and_a_missing_prompt_is_its_own_row(tiny) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout("librispeech-pc", tiny.folder / "pc", 3)
+    utterances = open_set("librispeech-pc", root).utterances()
+    utterances[0].prompt_audio.unlink()
+    systems = text2mel(tiny.folder)
+    config = tiny.config(task="text2mel", dataset=data("librispeech-pc", root), systems=systems, references=[])
+    for command in ("synthesize", "score"):
+        result = tiny.invoke(config, command=command)
+        assert result.exit_code == 0, result.output
+    (table,) = tiny.tables().values()
+    first, *others = (u.id for u in utterances)
+    assert table.loc[first, "status"] == "failed"
+    assert f"no audio file {utterances[0].prompt_audio}" in table.loc[first, "reason"]
+    assert set(table.loc[others, "status"]) == {"ok"}
+    assert set(table.loc[others, "network_calls"]) == {2}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_token2mel_is_told_what_is_missing(name: str, tiny) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout(name, tiny.folder / name, 2)
+    told = tiny.refused(tiny.config(dataset=data(name, root)))
+    assert f"dataset {name!r} has texts and recordings, but networks of token2mel are given semantic tokens" in told
+    assert "set task: text2mel" in told
+    assert "leave out `teacher` and `systems`" in told
+    assert not (tiny.out / "cells").exists()
+
+
+def test_what_text2mel_cannot_say(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout("seed-tts-eval", tiny.folder / "seed", 2)
+    zh = {**data("seed-tts-eval", root), "split": "zh"}
+    systems = text2mel(tiny.folder)
+    told = tiny.refused(tiny.config(task="text2mel", dataset=zh, systems=systems))
+    assert "its set 'zh' is Chinese, and the embedded networks have the phones of English" in told
+    config = tiny.config(task="text2mel", dataset=data("seed-tts-eval", root), systems=systems)
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    assert "pip install 'imfbench[g2p]'" in tiny.refused(config)
+
+
+def test_a_set_for_testing_is_no_training_data(tiny) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout("folder", tiny.folder / "mine", 2)
+    train = {"name": "folder", "options": {"root": str(root)}}
+    told = tiny.refused(tiny.config(train_data=train, systems=tiny.trained))
+    assert "dataset 'folder' is for testing alone: name another as `train_data`" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"split": "en"}, "dataset 'seed-tts-eval' needs the option 'root', the folder of en/meta.lst"),
+        ({"split": "en", "options": {"rot": "x"}}, "has no option 'rot': did you mean 'root'?"),
+        ({"split": "en", "options": {"root": "nowhere"}}, "there is no folder nowhere; correct the option `root`"),
+        ({"options": {"root": "."}}, "dataset 'seed-tts-eval' has no set 'test': known: en, hard, zh"),
+        ({"split": "en", "options": {"root": "."}}, "en/meta.lst cannot be read"),
+        ({"split": "en", "options": {"root": 5}}, "dataset 'seed-tts-eval' cannot be opened with"),
+    ],
+)
+def test_a_dataset_that_is_named_wrongly_is_refused(tiny, change: dict[str, Any], words: str) -> None:  # type: ignore[no-untyped-def]
+    config = tiny.config(dataset={"name": "seed-tts-eval", **change}, systems=[])
+    told = tiny.refused(config)
+    assert words in told
+    if "option '" in words:
+        assert f"{config}, line " in told
+
+
+def test_an_overview_opens_no_recording_and_a_shortest_one_is_found(tiny) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout("seed-tts-eval", tiny.folder / "seed", 4)
+    config = tiny.config(dataset=data("seed-tts-eval", root), systems=[])
+    from click.testing import CliRunner
+
+    from imfbench.cli import main
+
+    told = CliRunner().invoke(main, ["run", str(config), "--dry-run", "--out", str(tiny.out)]).output
+    assert "4 utterances of seed-tts-eval/en" in told
+    found = open_set("seed-tts-eval", root).utterances()
+    (taken,) = select(found, 1, prefer_short=True)
+    assert taken == found[0]  # each speaker's shortest, the speakers in turn
+    same = [Utterance(u.id, u.text, "en", "one", *(getattr(u, f) for f in LAST)) for u in found]
+    (taken,) = select(same, 1, prefer_short=True)
+    assert taken.target_audio == min(found, key=lambda u: len(load_audio(u.target_audio)[0])).target_audio
+
+
+LAST = ("prompt_id", "prompt_text", "prompt_audio", "target_audio", "seconds")

@@ -1,0 +1,239 @@
+"""``imfbench score DIR… --dataset``: matching files to utterances, what is missing, and the comparison at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+
+from imfbench.cli import main
+from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.metrics.wer import WordErrorRate
+from imfbench.pipeline.context import select
+from imfbench.pipeline.recordings import match
+from imfbench.store import CellFolder
+
+N = 4
+
+
+def imfbench(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def utterances():  # type: ignore[no-untyped-def]
+    return select(DemoCorpus().utterances("test"), N, False)
+
+
+@pytest.fixture
+def systems(utterances, tmp_path: Path) -> tuple[Path, Path]:  # type: ignore[no-untyped-def]
+    """The recordings themselves, as ID.wav in folders; and a copy at half the rate, as gen_ID.flac in one folder."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for u in utterances:
+        audio, rate = soundfile.read(u.target_audio, dtype="float32")
+        (first / u.speaker).mkdir(parents=True, exist_ok=True)
+        soundfile.write(first / u.speaker / f"{u.id}.wav", audio, rate)
+        second.mkdir(exist_ok=True)
+        soundfile.write(second / f"gen_{u.id}.flac", audio[::2], rate // 2)
+    return first, second
+
+
+@pytest.fixture
+def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("IMFBENCH_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: object, metrics: str = "f0cv") -> Result:
+        out = ("--dataset", "demo", "--limit", N, "--metrics", metrics, "--threads", 1, "--out", tmp_path / "out")
+        return imfbench("score", *arguments, *out)
+
+    return run
+
+
+def summaries(folder: Path) -> dict[str, dict]:  # type: ignore[type-arg]
+    found = [json.loads(file.read_text()) for file in folder.glob("cells/*/summary.json")]
+    return {row["system"]: row for row in found}
+
+
+def test_files_are_found_by_id_in_every_usual_form(tmp_path: Path) -> None:
+    ids = ["a-1", "b/2", "c-3", "d-4", "e:5", "f-6"]
+    kept = CellFolder(tmp_path).audio("e:5").name  # as a run keeps an id that makes no file name
+    for name in ("a-1.wav", "b/2.flac", "deep/er/gen_c-3.WAV", kept, "notes.txt", "g-7.wav", "f-6.mp3"):
+        (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / name).touch()
+    found = match(tmp_path / "files", ids)
+    assert {id: path.relative_to(tmp_path / "files").as_posix() for id, path in found.files.items()} == {
+        "a-1": "a-1.wav",
+        "b/2": "b/2.flac",
+        "c-3": "deep/er/gen_c-3.WAV",
+        "e:5": kept,
+        "f-6": "f-6.mp3",
+    }
+    assert found.missing == ["d-4"]
+    assert [path.name for path in found.extra] == ["g-7.wav"]
+    assert found.twice == {}
+
+
+def test_two_systems_are_scored_and_tested_against_each_other(score, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = score(*systems)
+    assert result.exit_code == 0, result.output
+    rows = summaries(tmp_path / "out")
+    assert {name: (row["kind"], row["n_scored"]) for name, row in rows.items()} == {
+        "first": ("recordings", N),
+        "second": ("recordings", N),
+    }
+    board = json.loads((tmp_path / "out" / "leaderboard" / "leaderboard.json").read_text())
+    tests = [(t["family"], t["a"], t["b"], t["column"], t["n"]) for t in board["comparisons"]]
+    assert tests == [("recordings", "second", "first", "f0cv", N)]
+    # The same speech at half the rate has nearly the same melody; equal figures would mean that one file was read twice.
+    assert rows["first"]["f0cv"] != rows["second"]["f0cv"]
+    assert abs(rows["first"]["f0cv"] - rows["second"]["f0cv"]) < 0.05
+    assert "f0cv: f0cv-v1|" in result.output
+    assert "second" in result.output
+    text = (tmp_path / "out" / "leaderboard" / "leaderboard.md").read_text()
+    assert "| NFE |" not in text
+    assert "another program's: only its speech is here" in text
+
+
+def test_ground_truth_as_a_system_has_the_figures_of_the_ground_truth_row(score, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert score(systems[0], "--ground-truth").exit_code == 0
+    rows = summaries(tmp_path / "out")
+    assert rows["first"]["f0cv"] == pytest.approx(rows["ground-truth"]["f0cv"], rel=1e-3)
+
+
+def test_a_changed_file_gets_a_new_score_and_the_others_keep_theirs(score, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = systems[0]
+
+    def scores() -> pd.DataFrame:
+        assert score(first).exit_code == 0
+        (table,) = (tmp_path / "out").glob("cells/*/utterances.parquet")
+        return pd.read_parquet(table).set_index("id")
+
+    before = scores()
+    file = sorted(first.rglob("*.wav"))[0]
+    audio, rate = soundfile.read(file)
+    soundfile.write(file, audio[: len(audio) // 2], rate)
+    after = scores()
+    changed = before.index[before["f0cv"] != after["f0cv"]]
+    assert list(changed) == [file.stem]
+
+
+def test_a_missing_file_ends_the_command_and_names_itself(score, systems, utterances) -> None:  # type: ignore[no-untyped-def]
+    lost = next(systems[0].rglob(f"{utterances[2].id}.wav"))
+    lost.unlink()
+    result = score(systems[0])
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert f"first: 1 of {N} utterances have no file ({utterances[2].id})" in told
+    assert "--allow-missing" in told
+
+
+def test_allowed_missing_and_unreadable_files_count_as_all_deleted(  # type: ignore[no-untyped-def]
+    score, systems, utterances, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {u.id: u.text for u in utterances}
+    monkeypatch.setattr(WordErrorRate, "open_model", lambda self: None)
+    monkeypatch.setattr(WordErrorRate, "observe", lambda self, item: {"hypothesis": texts[item.id]})
+    next(systems[0].rglob(f"{utterances[0].id}.wav")).unlink()
+    next(systems[0].rglob(f"{utterances[1].id}.wav")).write_bytes(b"RIFF")
+    refused = score(systems[0], metrics="wer")
+    assert refused.exit_code == 2
+    assert "1 cannot be read" in " ".join(refused.output.split())
+    result = score(systems[0], "--allow-missing", metrics="wer")
+    assert result.exit_code == 0, result.output
+    row = summaries(tmp_path / "out")["first"]
+    (table,) = (tmp_path / "out").glob("cells/*/utterances.parquet")
+    frame = pd.read_parquet(table).set_index("id")
+    assert frame["wer"].tolist() == [1.0, 1.0, 0.0, 0.0]
+    words = frame["reference_words"].astype(int)
+    assert row["wer"] == pytest.approx(words.iloc[:2].sum() / words.sum())
+    assert (row["n_expected"], row["n_scored"]) == (N, N - 2)
+    assert "all of its words count as deleted" in (tmp_path / "out" / "leaderboard" / "leaderboard.md").read_text()
+
+
+def test_two_files_for_one_utterance_are_refused(score, systems, utterances) -> None:  # type: ignore[no-untyped-def]
+    file = next(systems[0].rglob(f"{utterances[0].id}.wav"))
+    shutil.copy(file, systems[0] / f"gen_{utterances[0].id}.wav")
+    result = score(systems[0])
+    assert result.exit_code == 2
+    assert f"'{utterances[0].id}' has 2 files" in " ".join(result.output.split())
+
+
+def test_silent_and_clipped_speech_is_flagged_in_its_row(score, systems, utterances, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    files = [next(systems[0].rglob(f"{u.id}.wav")) for u in utterances[:2]]
+    audio, rate = soundfile.read(files[0])
+    soundfile.write(files[0], np.zeros_like(audio), rate)
+    soundfile.write(files[1], np.clip(100 * audio, -1, 1), rate)
+    assert score(systems[0]).exit_code == 0
+    (table,) = (tmp_path / "out").glob("cells/*/utterances.parquet")
+    notes = pd.read_parquet(table)["notes"]
+    assert "recording silent" in notes[0]
+    assert "recording clipped" in notes[1]
+    assert pd.isna(notes[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("score", "{first}"), "Name their test set with --dataset"),
+        (("score", "--dataset", "demo"), "name the folders"),
+        (("score", "{first}", "--dataset", "dmo"), "unknown dataset 'dmo': did you mean 'demo'"),
+        (("score", "{first}", "--dataset", "demo", "--metrics", "wr"), "unknown metric 'wr': did you mean 'wer'"),
+        (("score", "{first}", "--dataset", "demo", "--margin", "wer"), "no METRIC=LOSS"),
+        (("score", "{none}", "--dataset", "demo"), "no such folder"),
+        (("score", "{empty}", "--dataset", "demo"), "whose ids look like 'test-"),
+        (("score", "quickstart", "--baseline", "{first}"), "--baseline is for folders of recordings"),
+    ],
+)
+def test_wrong_words_are_answered(arguments, words: str, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "empty").mkdir()
+    places = {"first": systems[0], "none": tmp_path / "none", "empty": tmp_path / "empty"}
+    result = imfbench(*(argument.format(**places) for argument in arguments), "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+
+
+def test_formats_are_printed(score, systems) -> None:  # type: ignore[no-untyped-def]
+    latex = score(*systems, "--format", "latex").stdout
+    assert r"\toprule" in latex
+    assert latex.count(r"\\") == 3
+    assert json.loads(score(*systems, "--format", "json").stdout)["schema"] == "imfbench-leaderboard-v1"
+    assert score(*systems, "--format", "csv").stdout.startswith("task,system,kind,")
+    assert score(*systems, "--format", "md").stdout.startswith("# Leaderboard of out")
+
+
+def test_a_known_score_is_found_without_decoding_a_file(  # type: ignore[no-untyped-def]
+    score, systems, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert score(systems[0], metrics="f0cv,sim").exit_code == 0
+    before = summaries(tmp_path / "out")["first"]
+    shutil.rmtree(tmp_path / "out" / "leaderboard")
+    for module in ("score", "recordings"):
+        monkeypatch.setattr(f"imfbench.pipeline.{module}.load_audio", lambda *_: pytest.fail("decoded again"))
+    assert score(systems[0], metrics="f0cv,sim").exit_code == 0
+    after = summaries(tmp_path / "out")["first"]
+    assert (after["f0cv"], after["sim"]) == (before["f0cv"], before["sim"])
+
+
+def test_a_changed_prompt_changes_the_similarity_alone(  # type: ignore[no-untyped-def]
+    score, systems, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert score(systems[0], metrics="f0cv,sim").exit_code == 0
+    before = summaries(tmp_path / "out")["first"]
+    other = DemoCorpus().utterances("dev")[0].prompt_audio
+    honest = DemoCorpus.utterances
+    monkeypatch.setattr(
+        DemoCorpus,
+        "utterances",
+        lambda self, split: [dataclasses.replace(u, prompt_audio=other) for u in honest(self, split)],
+    )
+    assert score(systems[0], metrics="f0cv,sim").exit_code == 0
+    after = summaries(tmp_path / "out")["first"]
+    assert after["f0cv"] == before["f0cv"]
+    assert after["sim"] < before["sim"] - 0.05
