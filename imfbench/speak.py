@@ -127,6 +127,11 @@ def speak(
         return request.prompt_text or heard(prompt, str(where))
 
     loaded = {name: load_artefact(reference, where) for name, reference in references.items()}
+    grids = {
+        (name, nfe): make_grid(request.grid if method.kind == "instantaneous" else "uniform", nfe)
+        for name, (method, _) in loaded.items()
+        for nfe in request.nfe
+    }
     conditions = {name: _condition(request, card, prompt, prompt_text) for name, (_, card) in loaded.items()}
     vocoder = VOCODERS.get("hifigan")().load(where)
     frame = pd.DataFrame()
@@ -134,12 +139,11 @@ def speak(
     for name, label in zip(names, _labels(names), strict=True):
         method = loaded[name][0]
         for nfe in request.nfe:
-            grid = make_grid(request.grid if method.kind == "instantaneous" else "uniform", nfe)
-            warm_up = make_grid("uniform", 1)
-            synthesize_mel(method, conditions[name], "warm-up", warm_up, "euler", 0, where, precision)
+            grid, condition = grids[name, nfe], conditions[name]
+            synthesize_mel(method, condition, "warm-up", make_grid("uniform", 1), "euler", 0, where, precision)
             synchronize(where)
             start = time.perf_counter()
-            mel, counts = synthesize_mel(method, conditions[name], "own", grid, "euler", request.seed, where, precision)
+            mel, counts = synthesize_mel(method, condition, "own", grid, "euler", request.seed, where, precision)
             synchronize(where)
             taken = time.perf_counter() - start
             audio = vocoder(mel)
