@@ -50,6 +50,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing."),
         click.option("--threads", type=click.IntRange(min=1), help="CPU threads; fewer is faster on a busy machine."),
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Processes that train, search and sample side by side."
+        ),
         click.option("--device", help="auto, cpu, or an accelerator by torch's name for it."),
         click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
         click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
@@ -128,7 +131,7 @@ def synthesize_command(context: click.Context, **options: Any) -> None:
         raise click.UsageError(
             f"{options['config']!r} and --text exclude each other: an experiment, or a text of your own"
         )
-    if alone := given & {"settings", "limit", "dry_run"}:
+    if alone := given & {"settings", "limit", "workers", "dry_run"}:
         raise click.UsageError(f"{', '.join(map(_option, sorted(alone)))}: only with an experiment, not with --text")
     interruption.listen()
     try:
@@ -194,7 +197,7 @@ def _no_folders(what: tuple[str, ...], own: dict[str, Any]) -> None:
 
 def _run(
     stage: str | None, config: str | Callable[[tuple[str, ...]], ExperimentConfig] | None, settings: tuple[str, ...],
-    out: Path | None, limit: int | None, device: str | None, threads: int | None, dry_run: bool,
+    out: Path | None, limit: int | None, device: str | None, threads: int | None, workers: int | None, dry_run: bool,
     show: Callable[[Path], None] | None = None,
 ) -> None:  # fmt: skip
     from imfbench.progress import Reporting
@@ -202,7 +205,9 @@ def _run(
     if out is not None and out.is_file():
         raise click.BadParameter(f"{out} is a file; a run needs a folder", param_hint="--out")
     settings += tuple(
-        f"{key}={value}" for key, value in (("device", device), ("threads", threads)) if value is not None
+        f"{key}={value}"
+        for key, value in (("device", device), ("threads", threads), ("workers", workers))
+        if value is not None
     )
     reporting = Reporting()
     reporting.set_up_logging()

@@ -222,6 +222,9 @@ class ExperimentConfig(_Strict):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the cores that this process may use without it. Fewer is faster on a busy machine."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that train, search and sample side by side, each with ``threads`` threads (or its share of the cores). On a
+    CPU two single threads do more than two threads together; times are then those of a busy machine."""
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     """Of sampling; training has its own."""
     overwrite: Literal["only-missing", "always", "only-cache"] = "only-missing"
@@ -238,8 +241,8 @@ class ExperimentConfig(_Strict):
 
     @property
     def hash(self) -> str:
-        """sha256 of everything that decides the figures (not: name, device, threads, caches, reports)."""
-        without = {"name", "device", "threads", "overwrite", "score_cache", "reports", "then"}
+        """sha256 of everything that decides the figures (not: name, device, threads, workers, caches, reports)."""
+        without = {"name", "device", "threads", "workers", "overwrite", "score_cache", "reports", "then"}
         decides = self.model_dump(mode="json", exclude=without)
         return content_hash([decides, *(part.hash for part in self.then)] if self.then else decides)
 

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from pathlib import Path
 
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig
 from imfbench.disk import FULL_DISK, unwritable, write_fault
 from imfbench.executors import Executor
 from imfbench.executors.local import LocalExecutor
+from imfbench.executors.processes import ProcessExecutor
 from imfbench.pipeline import manifest
-from imfbench.pipeline.cells import all_cells
 from imfbench.pipeline.context import STOPPING, Context, RunError, told
 from imfbench.pipeline.plan import STAGES, Job, Stage
-from imfbench.pipeline.score import score
-from imfbench.pipeline.search import search_grid
-from imfbench.pipeline.summary import summarise
-from imfbench.pipeline.synthesise import synthesise
-from imfbench.pipeline.train import settings_of, train_artefact
-from imfbench.progress import Reporting, clock, log
-from imfbench.registry import REPORTS
+from imfbench.pipeline.train import settings_of
+from imfbench.pipeline.work import RunWork
+from imfbench.plugins import plugins
+from imfbench.progress import Reporting, log
 from imfbench.store import RunFolder
 
 SMALLEST_DISK = 500_000_000
@@ -45,7 +41,7 @@ def run(
         out: The run folder; ``runs/<name>`` by default. One that holds an earlier run of the experiment is gone on with.
         stages: Which kinds of jobs to do.
         reporting: Where progress goes.
-        executor: Who does the jobs; this process by default.
+        executor: Who does the jobs; by default this process, or ``config.workers`` of its own.
 
     Returns:
         The run's context; ``failures`` is empty if all jobs ended well.
@@ -59,9 +55,9 @@ def run(
         prepare(context, stages)
         manifest.begin(context, stages)
         try:
-            (executor or LocalExecutor()).run(
+            (executor or _executor(config)).run(
                 [job for job in context.plan.of_stage(*stages) if job.stage != "prepare"],
-                lambda job: perform(context, job),
+                RunWork(context),
                 lambda job, error: _failed(context, job, error),
             )
         except BaseException:
@@ -93,6 +89,12 @@ def run_all(
         whole.failures.update(contexts[0].failures if work else {})
         contexts = [whole, *contexts[len(contexts) - len(config.then) :]]
     return contexts
+
+
+def _executor(config: ExperimentConfig) -> Executor:
+    if config.workers == 1:
+        return LocalExecutor()
+    return ProcessExecutor(config.workers, [p.path for p in plugins() if p.path is not None and p.package is None])
 
 
 def default_folder(config: ExperimentConfig) -> Path:
@@ -157,37 +159,6 @@ def _check_data(context: Context) -> None:
     trained = any(artefact.ready is None for artefact in context.plan.artefacts.values())
     if trained and not hasattr(context.dataset(context.config.train_data), "batches"):
         raise RunError(f"dataset {context.config.train_data.name!r} is for testing alone: name another as `train_data`")
-
-
-def perform(context: Context, job: Job) -> None:
-    """Do one job."""
-    if context.config.overwrite == "only-cache" and job.stage in ("train", "search"):
-        return
-    started = time.monotonic()
-    if job.stage == "train":
-        train_artefact(context, job.subject)
-    elif job.stage == "search":
-        search_grid(context, job.subject)
-    elif job.stage == "synthesise":
-        synthesise(context, job.subject)
-    elif job.stage == "score":
-        context.forget("artefact")
-        context.forget("vocoder")
-        score(context, job.subject)
-    elif job.stage == "report":
-        report(context, job.subject)
-    log.debug("%s took %s", job.name, clock(time.monotonic() - started))
-
-
-def report(context: Context, name: str) -> None:
-    """Bring all summaries up to date, set aside cells of earlier experiments, and write a report."""
-    cells = all_cells(context)
-    context.folder.show_only(cell.folder.key for cell in cells)
-    for cell in cells:
-        summarise(context, cell)
-    log.info("writing the report %s", name)
-    files = REPORTS.get(name)().write(context.folder.path)
-    log.info("%s: wrote %s", name, ", ".join(file.name for file in files))
 
 
 def _failed(context: Context, job: Job, error: Exception) -> None:

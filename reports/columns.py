@@ -220,6 +220,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("device", "string or null", "", "cost",
            "Device that sampled and was timed.", "if something was generated", "Device"),
     Column("threads", "integer or null", "", "cost", "CPU threads.", "if something was generated", "Threads"),
+    Column("workers", "integer or null", "", "cost",
+           "Processes that were at work side by side while it was timed.", "if something was generated", "Processes"),
     Column("dtype", "string or null", "", "cost", "Number type of the network.", _SAMPLED, "Dtype"),
     Column("batch", "integer or null", "", "cost", "Utterances per batch while timed.", _TIMED, "Batch"),
     Column("noise_seed", "integer or null", "", "sampling", "Seed of the initial noise.", _SAMPLED, "Noise seed"),

@@ -21,6 +21,7 @@ _ASIDE = (
     "dtype",
     "device",
     "threads",
+    "workers",
     "noise_seed",
 )
 _WORDS = {
@@ -28,6 +29,7 @@ _WORDS = {
     "trained_guidance": "baked-in guidance",
     "train_seed": "training seed",
     "noise_seed": "noise seed",
+    "workers": "processes",
 }
 
 

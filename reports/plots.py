@@ -99,10 +99,11 @@ def quality_against_rtf(groups: Sequence[Group]) -> Figure | None:
 
 
 def speed_setting(cell: Cell) -> str:
-    """Device, threads and batch size of a cell, in words."""
-    threads, batch = cell.row.get("threads"), cell.row.get("batch")
+    """Device, threads, processes side by side and batch size of a cell, in words."""
+    threads, batch, workers = (cell.row.get(name) for name in ("threads", "batch", "workers"))
     words = [str(cell.row.get("device") or "unknown device")]
     words += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
+    words += [f"{workers} processes at once"] if (workers or 1) > 1 else []
     words += [f"batch {batch}"] if batch else []
     return ", ".join(words)
 

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from imfbench.pipeline.plan import Job
 
 Perform = Callable[[Job], None]
+
+
+class Work(ABC):
+    """Does jobs, here or, pickled, in another process; what one of them finds out, the others are told."""
+
+    @abstractmethod
+    def __call__(self, job: Job) -> None:
+        """Do one job."""
+
+    @abstractmethod
+    def alone(self, job: Job) -> str | None:
+        """Jobs of the same word must not be at work at once; None goes with everything."""
+
+    @abstractmethod
+    def news(self) -> Any:
+        """What others must know: small, and fit for pickling."""
+
+    @abstractmethod
+    def hear(self, news: Any) -> None:
+        """Take over what another has found out."""
 
 
 class Executor(Protocol):

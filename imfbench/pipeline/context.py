@@ -74,10 +74,14 @@ class Context:
             self.device = resolve_device(self.config.device)
         except (ValueError, RuntimeError) as error:
             raise RunError(str(error)) from None
-        self.threads = self.config.threads or available_cores()
-        torch.set_num_threads(self.threads)
+        self.use_threads(self.config.threads or available_cores())
         self.dtype = dtype_name(self.device, self.config.precision)
         self.cache = ScoreCache(Path(self.config.score_cache) if self.config.score_cache else None)
+
+    def use_threads(self, threads: int) -> None:
+        """Let torch and the scorers have so many threads."""
+        self.threads = threads
+        torch.set_num_threads(threads)
 
     def dataset(self, data: Data) -> Any:
         """The dataset, opened once for each set of options."""

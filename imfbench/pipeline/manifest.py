@@ -59,6 +59,7 @@ def begin(context: Context, stages: tuple[str, ...]) -> None:
             "git_revision": git_revision(),
             "hardware": describe(context.device),
             "threads": context.threads,
+            "workers": context.config.workers,
             "noise_seeds": context.config.noise_seeds,
             "models": models(),
             # A file that was changed between two starts stands there twice: the run was made with both.

@@ -144,6 +144,7 @@ _COLUMNS = (
     "network_calls",
     "device",
     "threads",
+    "workers",
 )
 
 

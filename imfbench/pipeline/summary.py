@@ -22,7 +22,7 @@ COLUMNS = (
     "task", "system", "kind", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance", "trained_guidance",
     "steps", "nfe", "network_calls", "dataset", "vocoder", "n_expected", "n_scored", *RTF, "rtf_network_median",
     "rtf_network_p95", "peak_memory", "peak_memory_kind", "train_steps", "train_frames_per_batch", "train_seconds_per_step",
-    "train_peak_memory", "train_seed", "device", "threads", "dtype", "batch", "noise_seed", "status",
+    "train_peak_memory", "train_seed", "device", "threads", "workers", "dtype", "batch", "noise_seed", "status",
     "artefact_sha256", "key",
 )  # fmt: skip
 """Columns that every summary has, with or without a value; the metrics' own come on top."""
@@ -90,15 +90,20 @@ def _speed(cell: Cell, frame: pd.DataFrame, found: dict[str, Any], missing: dict
     """RTF over the utterances that were made, if all were timed under the same conditions."""
     made = frame[frame["status"] == "ok"]
     timed = made.dropna(subset=["vocoder_seconds"])
-    conditions = timed[["device", "threads"]].drop_duplicates().dropna()
+    # Rows from before workers were known of are of one process.
+    beside = timed["workers"].fillna(1).astype(int) if "workers" in timed else 1
+    conditions = timed[["device", "threads"]].assign(workers=beside).dropna().drop_duplicates()
     if len(conditions) == 1:
-        found |= {"device": conditions["device"].iloc[0], "threads": int(conditions["threads"].iloc[0]), "batch": 1}
+        found |= {"device": conditions["device"].iloc[0], "batch": 1}
+        found |= {name: int(conditions[name].iloc[0]) for name in ("threads", "workers")}
         network, vocoder = timed["network_seconds"].astype(float), timed["vocoder_seconds"].astype(float)
         total = vocoder if cell.row.kind == "vocoded-ground-truth" else network + vocoder
         seconds = {"network_seconds": network, "vocoder_seconds": vocoder, "total_seconds": total}
         found |= rtf_columns(pd.DataFrame({**seconds, "generated_seconds": timed["seconds"].astype(float)}))
     elif len(conditions) > 1:
-        told = ", ".join(f"{row.device} with {row.threads} threads" for row in conditions.itertuples())
+        told = ", ".join(
+            f"{row.device} with {row.threads} threads in {row.workers} processes" for row in conditions.itertuples()
+        )
         missing |= dict.fromkeys(
             RTF, f"its utterances were timed on {told}; --set overwrite=always times all of them anew"
         )
@@ -175,4 +180,5 @@ _GO_TOGETHER = {
     "batch": "rtf_total",
     "device": "rtf_total",
     "threads": "rtf_total",
+    "workers": "rtf_total",
 }

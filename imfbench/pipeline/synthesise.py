@@ -194,6 +194,7 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
         "counts": None if counts is None else asdict(counts),
         "device": context.device.type,
         "threads": context.threads,
+        "workers": context.config.workers,
     }
 
 

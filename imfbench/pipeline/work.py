@@ -1,0 +1,106 @@
+"""The jobs of one run, done in this process or in others."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from imfbench.config import ExperimentConfig
+from imfbench.executors import Work
+from imfbench.pipeline.cells import all_cells
+from imfbench.pipeline.context import Context, available_cores
+from imfbench.pipeline.plan import Job
+from imfbench.pipeline.score import score
+from imfbench.pipeline.search import search_grid
+from imfbench.pipeline.summary import summarise
+from imfbench.pipeline.synthesise import synthesise
+from imfbench.pipeline.train import train_artefact
+from imfbench.progress import Reporting, clock, log
+from imfbench.registry import REPORTS
+from imfbench.store import RunFolder
+
+News = tuple[ExperimentConfig, dict[str, str]]
+
+
+class RunWork(Work):
+    """The jobs of a run.
+
+    Pickled it is the run's configuration and folder; in another process it opens datasets and models anew, when they are needed.
+    """
+
+    def __init__(self, context: Context, records: bool = True) -> None:
+        self.context = context
+        self.records = records  # a single process writes experiment.yaml; others tell it
+
+    def __reduce__(self) -> Any:
+        return _reopened, (self.news(), self.context.folder.path)
+
+    def __call__(self, job: Job) -> None:
+        """Do one job."""
+        context = self.context
+        if context.config.overwrite == "only-cache" and job.stage in ("train", "search"):
+            return
+        started = time.monotonic()
+        if job.stage == "train":
+            train_artefact(context, job.subject)
+        elif job.stage == "search":
+            search_grid(context, job.subject)
+        elif job.stage == "synthesise":
+            synthesise(context, job.subject)
+        elif job.stage == "score":
+            context.forget("artefact")
+            context.forget("vocoder")
+            score(context, job.subject)
+        elif job.stage == "report":
+            report(context, job.subject)
+        log.debug("%s took %s", job.name, clock(time.monotonic() - started))
+
+    def alone(self, job: Job) -> str | None:
+        """Trainings of one system whose minutes are not yet steps: the first one times them for all its seeds."""
+        if job.stage != "train":
+            return None
+        index = self.context.plan.artefacts[job.subject].system
+        if index is None:
+            return None
+        system = self.context.config.systems[index]
+        timed = {**self.context.config.training, **system.train}.get("steps") is not None
+        return None if timed else system.label
+
+    def news(self) -> News:
+        """The experiment, with the steps that have been timed, and the reasons of what failed."""
+        return self.context.config, dict(self.context.failures)
+
+    def hear(self, news: News) -> None:
+        """Take over timed steps and failures, and have them on record."""
+        config, failures = news
+        self.context.failures |= failures
+        systems = [
+            theirs if mine.timed_minutes is None else mine
+            for mine, theirs in zip(self.context.config.systems, config.systems, strict=True)
+        ]
+        if systems == self.context.config.systems:
+            return
+        changed = self.context.config.model_copy(update={"systems": systems})
+        if self.records:
+            self.context.record(changed)
+        else:
+            self.context.config = changed
+
+
+def _reopened(news: News, folder: Path) -> RunWork:
+    config, failures = news
+    context = Context(config, RunFolder(folder), Reporting(terminal=False), dict(failures))
+    context.use_threads(config.threads or max(1, available_cores() // config.workers))
+    return RunWork(context, records=False)
+
+
+def report(context: Context, name: str) -> None:
+    """Bring all summaries up to date, set aside cells of earlier experiments, and write a report."""
+    cells = all_cells(context)
+    context.folder.show_only(cell.folder.key for cell in cells)
+    for cell in cells:
+        summarise(context, cell)
+    log.info("writing the report %s", name)
+    files = REPORTS.get(name)().write(context.folder.path)
+    log.info("%s: wrote %s", name, ", ".join(file.name for file in files))

@@ -1,0 +1,198 @@
+"""Several processes at work side by side: the same figures as one, failures that stay where they are, and stopping."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from imfbench.config_file import ConfigError
+from imfbench.executors.processes import ProcessExecutor, WorkerError, _next
+from imfbench.pipeline.plan import Job
+from imfbench.store import read_json
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Jobs that write down when they were done; workers import their module by its path."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("deeds").Deeds(tmp_path)
+
+
+def train(subject: str, *needs: str) -> Job:
+    return Job("train", subject, needs)
+
+
+def done(work: Any, *jobs: Job) -> dict[str, Exception]:
+    """Do the jobs with two workers; job → error."""
+    failed: dict[str, Exception] = {}
+    ProcessExecutor(2).run(jobs, work, lambda job, error: failed.update({job.subject: error}))
+    return failed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_order_company_and_faults(work: Any, tmp_path: Path) -> None:
+    last = Job("score", "last", ("train:after", "train:long-1"))
+    jobs = (
+        train("long-1"),
+        train("long-2"),
+        train("killed"),
+        train("clumsy"),
+        train("after", "train:long-1", "train:killed"),
+    )
+    failed = done(work, *jobs, last)
+
+    assert sorted(failed) == [
+        "clumsy",
+        "killed",
+    ]  # "after" was tried though what it needs had failed: it says so itself
+    assert isinstance(failed["killed"], WorkerError)
+    assert "SIGKILL" in str(failed["killed"])
+    assert "memory" in str(failed["killed"])
+    assert isinstance(failed["clumsy"], WorkerError)
+    assert str(failed["clumsy"]) == "TwoPartsError: a fault at line 4"
+
+    (a, b), (c, d) = work.when("long-1"), work.when("long-2")
+    assert max(a, c) < min(b, d), "two at a time"
+    assert work.when("after")[0] > b
+    pids = {(tmp_path / f"{job.subject}.began").read_text().split()[1] for job in jobs}
+    assert str(os.getpid()) not in pids
+    assert (tmp_path / "last.began").read_text().split()[1] == str(os.getpid())  # one writes scores and reports
+    heard = (tmp_path / "after.ended").read_text().split()[1:]
+    assert {"train:long-1", "train:long-2"} <= {*heard}, "what one worker finds out, the next job's is told"
+
+
+def test_an_error_that_stops_a_run_keeps_its_kind(work: Any) -> None:
+    def stop(_: Job, error: Exception) -> None:
+        raise error
+
+    with pytest.raises(ConfigError, match=r"my\.yaml, line 3"):
+        ProcessExecutor(2).run([train("refused"), train("long-1")], work, stop)
+
+
+def test_what_may_begin(work: Any) -> None:
+    first, second, other = train("timed-1"), train("timed-2"), train("other")
+    after = Job("synthesise", "row", (first.name,))
+    assert _next([first, second], [], work) == first
+    assert _next([second, other], [first], work) == other, "two that time the same steps wait for one another"
+    assert _next([after, second], [first], work) is None
+    assert _next([after, second], [other], work) == after, "what a job needs has been met if it is not on the list"
+
+
+def test_impossible_numbers_and_work() -> None:
+    with pytest.raises(ValueError, match="1 is the fewest"):
+        ProcessExecutor(0)
+    with pytest.raises(TypeError, match=r"imfbench\.executors\.Work"):
+        ProcessExecutor(2).run([], lambda job: None, lambda job, error: None)
+
+
+def systems(tiny: Any) -> list[dict[str, Any]]:
+    """A teacher that is trained here, a student of it with two seeds, and a search."""
+    search = {"method": "o3s", "nfe": [2], "score": "teacher-distance", "config": {"max_evaluations": 3}}
+    student = {"method": "intmeanflow", "name": "pupil", "config": {"teacher_nfe": 2}}
+    teacher = {**tiny.trained[0], "train": {"steps": 4}}
+    return [
+        teacher,
+        {**student, "seeds": [0, 1], "nfe": [1]},
+        {**student, "name": "seeker", "nfe": [1], "search": search},
+    ]
+
+
+def settings(tiny: Any) -> dict[str, Any]:
+    training = {"minutes": 0.0001, "frames_per_batch": 400}
+    return {
+        "systems": systems(tiny),
+        "training": training,
+        "teacher": {"artefact": "own", "nfe": [2]},
+        "dataset": {"limit": 1, "prefer_short": True},
+    }
+
+
+def test_a_run_by_two_workers_ends_as_one_by_one_does(tiny) -> None:  # type: ignore[no-untyped-def]
+    one, two = tiny.folder / "1" / "run", tiny.folder / "2" / "run"
+    config = str(tiny.config(**settings(tiny)))
+    for out, workers in ((one, "1"), (two, "2")):  # processes both: what pytest has loaded changes a last bit
+        command = [sys.executable, "-m", "imfbench", "run", config, "--out", str(out), "--workers", workers]
+        subprocess.run(command, check=True, capture_output=True)
+    # Minutes that are one step each: with the machine's speed the number of steps would differ between the runs.
+    recorded = read_steps(one)
+    assert set(recorded.values()) == {1}
+    assert read_steps(two) == recorded
+    first, second = tiny.tables(one), tiny.tables(two)
+    assert sorted(first) == sorted(second)
+    for label, frame in first.items():
+        same = [c for c in frame if "seconds" not in c and c != "workers"]
+        pd.testing.assert_frame_equal(frame[same], second[label][same], obj=label)
+    rows = {row["system"]: row for row in read_json(two / "leaderboard" / "leaderboard.json")["rows"]}
+    assert (rows["pupil"]["workers"], rows["pupil"]["threads"]) == (2, 1)
+    assert rows["ground-truth"]["workers"] is None
+    assert read_json(two / "manifest.json")["workers"] == 2
+    assert read_json(two / "manifest.json")["status"] == "ok"
+
+
+def read_steps(out: Path) -> dict[str, int]:
+    """System → steps that its minutes came to, as the run folder has them on record."""
+    import yaml
+
+    found = yaml.safe_load((out / "experiment.yaml").read_text())["systems"]
+    return {system["name"]: system["train"]["steps"] for system in found if system["timed_minutes"]}
+
+
+def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait for it; a machine may be slow."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, and is not only remembered."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks Linux about processes")
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
+def test_workers_stop_with_the_run_and_the_same_command_goes_on(tiny, number: signal.Signals) -> None:  # type: ignore[no-untyped-def]
+    """Ctrl-C reaches the whole process group of a terminal, SIGTERM and SIGKILL the run alone."""
+    changes = {"training": {"steps": 120, "frames_per_batch": 400, "save_every": 1, "log_every": 1}}
+    path = tiny.config(systems=[{**tiny.trained[0], "seeds": [0, 1]}], **changes)
+    command = [sys.executable, "-m", "imfbench", "run", str(path), "--out", str(tiny.out), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until(lambda: len(list(tiny.out.glob("artefacts/*/checkpoint.pt"))) == 2)
+    workers = [
+        pid for pid in children(process.pid) if "multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    assert len(workers) == 2
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    until(lambda: not any(map(alive, workers)), 60)
+    if number != signal.SIGKILL:
+        assert "Go on with the same command" in told
+        assert "Traceback" not in told
+    logs = [tiny.out / "artefacts" / f"own-seed{seed}" / "log.csv" for seed in (0, 1)]
+    before = [log.read_text().splitlines()[:2] for log in logs]
+    assert tiny.invoke(path, "workers=2").exit_code == 0
+    for log, kept in zip(logs, before, strict=True):
+        lines = log.read_text().splitlines()
+        assert lines[: len(kept)] == kept, "gone on with, not begun again"
+        assert [int(line.partition(",")[0]) for line in lines[1:]] == list(range(1, 121))
