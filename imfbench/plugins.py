@@ -23,6 +23,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 GROUP = "imfbench.plugins"
+MODULE = "plugin_"
+"""Modules of plug-in files are called so, the file's name and a hash of its path."""
 LONGEST = 300
 """Characters of an error's own message; some hold a whole table."""
 
@@ -103,7 +105,7 @@ def load_file(file: Path) -> Plugin:
     content = path.read_bytes()
     plugin = Plugin(str(file), path, hashlib.sha256(content).hexdigest())
     # Two files of one name are two modules.
-    module = f"plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module = f"{MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
     def bring_in() -> None:
         found = ModuleType(module)
@@ -152,6 +154,11 @@ def source_of(kind: str, name: str) -> Plugin | None:
         if any((registry.kind, given) == (kind, name) for registry, given in plugin.gives):
             return plugin
     return None
+
+
+def went_through(error: BaseException, path: Path | None) -> bool:
+    """Whether a line of this file was at work when the error was raised."""
+    return any(frame.filename == str(path) for frame in traceback.extract_tb(error.__traceback__))
 
 
 def place_of(error: BaseException, path: Path | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -69,7 +70,8 @@ class Registry(Generic[T]):
             present = home  # not imported yet, but the name is its own
         if present is not None and _path(present) != _path(target):
             raise ValueError(
-                f"{self.kind} {name!r} is already registered as {_path(present)}; {_path(target)} needs another name"
+                f"{self.kind} {name!r} is already registered {_origin(present)}, and now again {_origin(target)}: give one of "
+                "them another name"
             )
         if present is None or isinstance(present, str):
             self._entries[name] = target
@@ -136,6 +138,14 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
+
+
+def _origin(target: Any) -> str:
+    """Where an entry comes from, as a message says it: a plug-in's by its file, for its module has a made-up name."""
+    file = None if isinstance(target, str) else getattr(sys.modules.get(target.__module__), "__file__", None)
+    if file is not None and target.__module__.startswith(plugins.MODULE):
+        return f"by {file} ({target.__qualname__})"
+    return f"as {_path(target)}"
 
 
 def _path(target: Any) -> str:

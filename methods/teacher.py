@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imfbench.flow.guidance import drop_condition, guided_velocity
 from imfbench.flow.times import Law, draw_times
-from imfbench.method import Batch, Condition, Method, MethodConfig, State, interpolate, randn_like, squared_error
+from imfbench.method import Batch, Condition, Kind, Method, MethodConfig, State, interpolate, randn_like, squared_error
 from imfbench.registry import METHODS
 
 
@@ -40,6 +40,7 @@ class Teacher(Method):
 
     Config = TeacherConfig
     config: TeacherConfig
+    kind: ClassVar[Kind] = "instantaneous"
     baked_guidance: ClassVar[None] = None
 
     @property

@@ -20,7 +20,7 @@ from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.features.griffin_lim import GriffinLim
 from imfbench.flow.search import SearchLimits, SearchResult
 from imfbench.listing import REGISTRIES
-from imfbench.method import Batch, Condition, State, squared_error
+from imfbench.method import Batch, Condition, Method, State, squared_error
 from imfbench.methods.intmeanflow import IntMeanFlow
 from imfbench.methods.o3s import O3S
 from imfbench.methods.teacher import Teacher
@@ -86,6 +86,21 @@ class LogsTensors(Teacher):
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
         loss, _ = super().loss(batch, state)
         return loss, {"loss": loss}  # type: ignore[dict-item]
+
+
+class NoKind(Method):
+    Config, sampling_guidance = Teacher.Config, Teacher.sampling_guidance
+    loss, velocity = Teacher.loss, Teacher.velocity  # type: ignore[assignment]
+
+
+class DeafVelocity(Teacher):
+    def velocity(self, z: Tensor, t: Tensor, r: Tensor, condition: Condition) -> Tensor:
+        return super().velocity(z, t, r, condition.drop())
+
+
+class DeafTraining(Teacher):
+    def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
+        return super().loss(replace(batch, condition=batch.condition.drop()), state)
 
 
 class NoPaper(Teacher):
@@ -169,6 +184,9 @@ FLAWS: list[tuple[str, type, str, str, str]] = [
     ("method", LossEverywhere, "carry no gradient", "no loss on prompt and padding frames", "loss on"),
     ("method", OwnMean, "global batch", "half the loss when twice the frames", "of"),
     ("method", LogsTensors, "loss reaches", "figures to log that are words with floats", "tensor"),
+    ("method", NoKind, "kind is declared", "a class that says its kind", "none in it"),
+    ("method", DeafVelocity, "velocity listens", "another velocity for other tokens", "and not dropped?"),
+    ("method", DeafTraining, "training shows", "rows with their condition", "none"),
     ("method", NoPaper, "declares", "a docstring that cites the paper", "A docstring without a source."),
     ("method", OneMorePass, "measured counts", "as many network calls as declared", "euler"),
     ("method", OverTheLimit, "result is valid", "no more evaluations than the limit of 40", "steps from"),

@@ -6,11 +6,12 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Check = TypeVar("Check", bound=Callable[[Any], None])
 CONTRACTS = {
     "method": "imfbench.contracts.methods",
     "dataset": "imfbench.contracts.datasets",
@@ -49,6 +50,11 @@ class Clause:
     name: str
 
     @property
+    def fundamental(self) -> bool:
+        """Whether nothing can be said of the later clauses of the same part where this one does not hold."""
+        return getattr(self.check, "fundamental", False)
+
+    @property
     def sentence(self) -> str:
         """The clause in words."""
         return (inspect.getdoc(self.check) or self.check.__name__).partition("\n")[0]
@@ -63,6 +69,12 @@ class Clause:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.check.__name__.replace('_', ' ')}"
+
+
+def fundamental(check: Check) -> Check:
+    """Mark a check: without it the later ones would only repeat the fault in other words."""
+    check.fundamental = True  # type: ignore[attr-defined]
+    return check
 
 
 def clauses(kind: str, name: str, options: dict[str, Any] | None = None) -> list[Clause]:

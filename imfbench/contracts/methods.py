@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imfbench.contracts.batches import fill, make_batch, make_state, make_text_batch, query, row_alone
-from imfbench.contracts.clauses import Clause, about, expect, expect_error, expect_same
+from imfbench.contracts.batches import TOKENS, fill, make_batch, make_state, make_text_batch, query, row_alone
+from imfbench.contracts.clauses import Clause, about, expect, expect_error, expect_same, fundamental
+from imfbench.features.alignment import BOUNDARY
 from imfbench.flow.counting import CountMismatchError, count_network, declared_counts
 from imfbench.flow.grids import GRIDS, make_grid
 from imfbench.flow.solvers import SOLVERS
-from imfbench.method import Batch, Method, MethodConfig, Needs, State, squared_error
+from imfbench.method import Batch, Condition, Method, MethodConfig, Needs, State, squared_error
 from imfbench.registry import METHODS
 from imfbench.training import build_method
 
@@ -111,6 +112,11 @@ def kind_is_declared(part: Trained) -> None:
     """`kind` says whether the velocity is instantaneous or an average over the step."""
     kind = getattr(part.cls, "kind", None)
     expect(kind in ("instantaneous", "average"), "kind = 'instantaneous' or 'average'", repr(kind))
+    # The framework's default would do, and be wrong in silence: solvers and the identity at initialisation go by the kind.
+    own = any("kind" in vars(cls) for cls in part.cls.__mro__ if cls not in (Method, object))
+    expect(
+        own, "a class that says its kind: kind = 'instantaneous', or 'average'", "none in it, and nothing is guessed"
+    )
 
 
 def a_teacher_is_needed_for_training_and_not_for_sampling(part: Trained) -> None:
@@ -251,6 +257,7 @@ def training_steps_stay_finite_and_move_the_velocity(part: Trained) -> None:
     expect(moved > 1e-6, "another velocity after ten steps", f"a mean square change of {moved:.1g}")
 
 
+@fundamental
 def velocity_has_the_mels_shape(part: Trained) -> None:
     """The velocity is finite float32 of the mel's shape."""
     method, (z, t, r) = part.build(), query(part.batch)
@@ -258,6 +265,50 @@ def velocity_has_the_mels_shape(part: Trained) -> None:
         v = method.velocity(z, t, r, part.batch.condition)
     good = v.shape == z.shape and v.dtype == torch.float32 and bool(v.isfinite().all())
     expect(good, f"finite float32 of shape {tuple(z.shape)}", _like(v))
+
+
+def velocity_listens_to_its_condition(part: Trained) -> None:
+    """Other tokens, and another prompt, make another velocity."""
+    method, (z, t, r) = part.build(), query(part.batch)
+    condition, target = part.batch.condition, part.batch.target
+    fixed = (condition.tokens == 0) | (condition.tokens == BOUNDARY)
+    others = {
+        "tokens": replace(condition, tokens=torch.where(fixed, condition.tokens, 1 + condition.tokens % (TOKENS - 1))),
+        "prompt": replace(condition, prompt_mel=condition.prompt_mel.neg()),
+    }
+    with torch.no_grad():
+        usual = method.velocity(z, t, r, condition)[target]
+        for what, other in others.items():
+            changed = (method.velocity(z, t, r, other)[target] - usual).abs().max().item()
+            told = "the same; is `condition` given to the network, and not dropped?"
+            expect(
+                changed > 1e-6, f"another velocity for {'other tokens' if what == 'tokens' else 'another prompt'}", told
+            )
+
+
+class Listener(nn.Module):
+    """A network that remembers in how many rows it was shown the condition."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.shown = network, 0
+
+    def forward(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Condition) -> Tensor:
+        """The network's velocity."""
+        self.shown += int((~condition.dropped & (condition.tokens > 0).any(1)).sum())
+        found: Tensor = self.network(z, t, r, condition)
+        return found
+
+
+def training_shows_the_network_its_condition(part: Trained) -> None:
+    """In training the network is shown the tokens: dropping them (for guidance) is for some rows, not for all."""
+    method = part.build()
+    method.network = listener = Listener(method.network)
+    for seed in range(5):
+        part.loss(method, part.state(seed))
+    expect(
+        listener.shown > 0, "rows with their condition", "none: is the condition dropped before the network sees it?"
+    )
 
 
 def a_student_equals_its_teacher_at_initialisation(part: Trained) -> None:
@@ -305,6 +356,9 @@ def a_row_does_not_depend_on_its_neighbours_or_its_padding(part: Trained) -> Non
 
 TRAINED = (
     kind_is_declared,
+    velocity_has_the_mels_shape,
+    velocity_listens_to_its_condition,
+    training_shows_the_network_its_condition,
     a_teacher_is_needed_for_training_and_not_for_sampling,
     loss_reaches_the_network_and_not_the_teacher,
     all_randomness_is_the_states_generator,
@@ -313,7 +367,6 @@ TRAINED = (
     loss_is_over_the_global_batch,
     autocast_keeps_every_gradient,
     training_steps_stay_finite_and_move_the_velocity,
-    velocity_has_the_mels_shape,
     a_student_equals_its_teacher_at_initialisation,
     measured_counts_are_the_declared_ones,
     a_row_does_not_depend_on_its_neighbours_or_its_padding,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imfbench.contracts.clauses import Clause, about, expect, expect_error
+from imfbench.contracts.clauses import Clause, about, expect, expect_error, fundamental
 from imfbench.contracts.speech import items
 from imfbench.metrics.base import Metric, MetricConfig, ScoreError
 from imfbench.metrics.signature import SignatureError, parse
@@ -101,6 +101,7 @@ def settings_that_change_figures_change_the_signature(part: Scorer) -> None:
                 break
 
 
+@fundamental
 def a_row_has_its_columns_and_repeats(part: Scorer) -> None:
     """A recording gets a figure in each column, the same twice, from an observation that JSON can hold."""
     with part.loaded() as metric:
