@@ -10,6 +10,10 @@ import click
 
 OWN = ("prompt", "prompt_text", "methods", "nfe", "grid", "speed", "accent", "seed", "score")
 FEWEST, MOST = 1, 256
+HEADERS = {
+    "network_calls": "calls", "seconds": "s", "rtf_network": "RTF", "wer": "WER", "sim": "SIM", "mos_distillmos": "MOS",
+}  # fmt: skip
+"""Short ones: the table is to fit into 80 columns."""
 
 
 class Counts(click.ParamType):
@@ -66,11 +70,15 @@ def say(
     request = Request(text, prompt, prompt_text, names, nfe, grid, seed, speed, accent == "gb")
     target = out or Path("own.wav" if len(names) * len(nfe) == 1 else "own")
     frame = speak(request, target, device or "auto", scored=score)
-    table = Table(*frame.columns, box=None, padding=(0, 2, 0, 0))
-    for row in frame.itertuples(index=False):
+    figures = frame.drop(columns=["heard"], errors="ignore")
+    table = Table(*(HEADERS.get(name, name) for name in figures), box=None, padding=(0, 2, 0, 0))
+    for row in figures.itertuples(index=False):
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row))
     console = Console()
     console.print(table)
+    for made in frame.to_dict("records"):
+        if made.get("heard"):  # whole sentences make no column
+            console.print(f"{made['file']} was heard as: {made['heard']}", highlight=False, markup=False)
     if not prompt_text:
         console.print(f"the prompt was heard as: {frame.attrs['prompt_text']}", highlight=False)
     if frame.attrs["prompt_notes"]:
