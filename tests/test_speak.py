@@ -182,7 +182,7 @@ def test_the_command_says_a_text(artefact: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [*arguments, "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert soundfile.info(out).frames > 8_000
-    assert "rtf_network" in result.output
+    assert "RTF" in result.output
 
 
 @pytest.mark.parametrize(
