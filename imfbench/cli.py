@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from imfbench import interruption
 from imfbench.cli_base import Commands, UserError, user_errors
 from imfbench.cli_protocols import protocols
-from imfbench.cli_score import recordings_options
+from imfbench.cli_score import METRICS, recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
     Example:
       imfbench score outputs/mine outputs/theirs --dataset demo --metrics wer,sim
       imfbench score outputs/mine --baseline outputs/theirs --dataset demo --margin wer=0.01 --format md
+      imfbench score outputs/mine --dataset seed-tts-eval/zh --data seedtts_testset --protocol seed-tts-eval
       imfbench score quickstart
     """
     from imfbench import cli_score
@@ -186,7 +187,7 @@ def _no_folders(what: tuple[str, ...], own: dict[str, Any]) -> None:
         raise click.UsageError(
             f"which utterances are in {' '.join(folders or what)}? Name their test set with --dataset"
         )
-    defaults = {"split": "test", "metrics": "wer,sim,mos,f0cv"}
+    defaults = {"metrics": METRICS}
     given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value and value != defaults.get(name)]
     if given:
         raise click.UsageError(f"{given[0]} is for folders of recordings, which need --dataset too")

@@ -216,7 +216,11 @@ class WordErrorRate(Metric):
 
         @model_validator(mode="after")
         def _spoken(self) -> WordErrorRate.Config:
-            protocol_of(self.protocol).rule(self.language)
+            listener = protocol_of(self.protocol).listener(self.language)
+            name = self.recogniser or listener.recogniser
+            spoken = getattr(RECOGNISERS.get(name), "languages", (self.language,))
+            if self.language not in spoken:
+                raise ValueError(f"the recogniser {name!r} hears {' and '.join(spoken)}, not {self.language!r}")
             return self
 
     name: ClassVar[str] = "wer"
