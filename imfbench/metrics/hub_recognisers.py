@@ -73,7 +73,7 @@ class HubRecogniser(ABC):
         """Recogniser, sha256 of its weights, precision and, where it searches, how: its parts of the signature."""
         name = self.folder.name if self.path is not None else self.asr.rpartition("/")[2]
         found: dict[str, Any] = {
-            "asr": published.label(f"{self.label}-{name}", self.folder, published.published(self.asr)),
+            "asr": published.label(f"{self.module}-{name}", self.folder, published.published(self.asr)),
             "compute": self.compute,
         }
         if self.decoding is not None:
@@ -84,6 +84,16 @@ class HubRecogniser(ABC):
                 "timestamps": self.decoding.timestamps,
             }
         return found
+
+    def check_pickle(self) -> None:
+        """Refuse weights in pickle form that hold anything but tensors.
+
+        Raises:
+            imfbench.weights.DamagedModelError: They would run code when they are read.
+        """
+        for name in ("pytorch_model.bin", "model.pt"):
+            if (self.folder / name).is_file() and not (self.folder / "model.safetensors").is_file():
+                weights.load_tensors(self.folder / name)
 
     @abstractmethod
     def load(self, threads: int | None) -> None:
@@ -100,10 +110,11 @@ class TransformersWhisper(HubRecogniser):
     label, module, extra = "transformers-whisper", "transformers", "transformers"
 
     def load(self, threads: int | None) -> None:
-        """Load processor and model; a checkpoint in pickle form is read as tensors alone."""
+        """Load processor and model."""
         import torch
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+        self.check_pickle()
         self._dtype = getattr(torch, self.compute)
         self.processor = WhisperProcessor.from_pretrained(self.folder, local_files_only=True)
         model = WhisperForConditionalGeneration.from_pretrained(
@@ -138,6 +149,7 @@ class HubertCTC(HubRecogniser):
         import torch
         from transformers import HubertForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
+        self.check_pickle()
         self._dtype = getattr(torch, self.compute)
         self.features = Wav2Vec2FeatureExtractor.from_pretrained(self.folder, local_files_only=True)
         self.tokens = Wav2Vec2CTCTokenizer.from_pretrained(self.folder, local_files_only=True)
@@ -163,10 +175,8 @@ class Paraformer(HubRecogniser):
     languages: ClassVar[tuple[str, ...]] = ("zh",)
 
     def load(self, threads: int | None) -> None:
-        """Let FunASR build the model, after its checkpoint was seen to hold tensors and nothing else."""
-        file = self.folder / "model.pt"
-        if file.is_file():
-            weights.load_tensors(file)
+        """Let FunASR build the model."""
+        self.check_pickle()
         from funasr import AutoModel
 
         self.model = AutoModel(
