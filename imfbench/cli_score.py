@@ -109,7 +109,9 @@ def _set_of(options: dict[str, Any]) -> tuple[str, str]:
 
     name, _, split = options["dataset"].partition("/")
     if split and options["split"] not in (None, split):
-        raise click.UsageError(f"--dataset {options['dataset']} and --split {options['split']} name a set each; keep one")
+        raise click.UsageError(
+            f"--dataset {options['dataset']} and --split {options['split']} name a set each; keep one"
+        )
     if not split:
         split = options["split"] or (sets_of(DATASETS.get(name))[0] if name in DATASETS else "test")
     return name, split

@@ -334,9 +334,7 @@ def _hub(model: Published, local: bool) -> Path | None:
     try:
         if not model.folder:
             return Path(hf_hub_download(model.repository, model.files[0], local_files_only=local))
-        found = Path(
-            snapshot_download(model.repository, allow_patterns=_patterns(model), local_files_only=local)
-        )
+        found = Path(snapshot_download(model.repository, allow_patterns=_patterns(model), local_files_only=local))
     except Exception:  # not in the cache
         if local:
             return None

@@ -69,7 +69,9 @@ def test_a_place_that_does_not_hold_the_model_is_told(tmp_path: Path, monkeypatc
     folder = whisper_at(tmp_path / "whisper")
     (folder / "preprocessor_config.json").unlink()
     monkeypatch.setenv(WHISPER.variable, str(folder))
-    with pytest.raises(weights.MissingModelError, match=rf"{WHISPER.variable} names: it lacks preprocessor_config.json"):
+    with pytest.raises(
+        weights.MissingModelError, match=rf"{WHISPER.variable} names: it lacks preprocessor_config.json"
+    ):
         locate(WHISPER)
     monkeypatch.setenv(MODEL_DIR, str(tmp_path))  # a folder that merely lies there is no error
     monkeypatch.delenv(WHISPER.variable)
@@ -98,7 +100,7 @@ def test_the_published_sum_is_compared(tmp_path: Path) -> None:
     file = tmp_path / "wavlm_large_finetune.pth"
     file.write_bytes(b"weights")
     look_in(tmp_path)
-    with pytest.raises(weights.DamagedModelError, match="is not the published wavlm_large_finetune.pth"):
+    with pytest.raises(weights.DamagedModelError, match=r"is not the published wavlm_large_finetune\.pth"):
         obtain(replace(WAVLM, module=""))
     right = replace(WAVLM, module="", sha256=weights.sha256(file))
     assert obtain(right) == file

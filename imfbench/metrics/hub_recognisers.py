@@ -153,9 +153,7 @@ class HubertCTC(HubRecogniser):
         self._dtype = getattr(torch, self.compute)
         self.features = Wav2Vec2FeatureExtractor.from_pretrained(self.folder, local_files_only=True)
         self.tokens = Wav2Vec2CTCTokenizer.from_pretrained(self.folder, local_files_only=True)
-        model = HubertForCTC.from_pretrained(
-            self.folder, dtype=self._dtype, local_files_only=True, weights_only=True
-        )
+        model = HubertForCTC.from_pretrained(self.folder, dtype=self._dtype, local_files_only=True, weights_only=True)
         self.model = model.eval().to(self.device)
 
     def transcribe(self, audio: np.ndarray, language: str) -> str:

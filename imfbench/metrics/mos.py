@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-
 from pydantic import field_validator
 
 from imfbench import published, weights
@@ -82,7 +81,9 @@ class DistillMOS(PredictedMOS):
     def model_signature(self) -> Signature:
         """Predictor, sha256 of its weights, padding."""
         file = weights.find("distillmos", self.config.path)
-        return Signature("mos", 1, predictor=f"distillmos@{weights.sha8(file)}", pad="7.68s", resample=self.config.resampler)
+        return Signature(
+            "mos", 1, predictor=f"distillmos@{weights.sha8(file)}", pad="7.68s", resample=self.config.resampler
+        )
 
     def open_model(self) -> Any:
         """Build the package's network and load the verified weights into it."""

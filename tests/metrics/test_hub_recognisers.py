@@ -162,7 +162,9 @@ def test_whisper_by_transformers_hears_what_faster_whisper_hears(whisper_base: P
     np.testing.assert_allclose(features[:, : known.shape[1] - 1], known[:, :-1][:, : features.shape[1]], atol=2e-3)
 
 
-def test_the_metric_scores_by_the_published_protocol_with_another_whisper(whisper_base: Path, demo_test_items: Any) -> None:
+def test_the_metric_scores_by_the_published_protocol_with_another_whisper(
+    whisper_base: Path, demo_test_items: Any
+) -> None:
     item: ScoreItem = demo_test_items(1)[0]
     metric = WordErrorRate(WordErrorRate.Config(protocol="seed-tts-eval", asr_path=whisper_base))
     assert "|asr:transformers-whisper-base@" in metric.signature
@@ -256,7 +258,9 @@ def test_a_language_that_a_recogniser_does_not_hear_is_a_wrong_setting() -> None
 
 def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(published, "installed", lambda module: False)
-    with pytest.raises(weights.MissingModelError, match=r"needs the package funasr: `pip install 'imfbench\[funasr\]'`"):
+    with pytest.raises(
+        weights.MissingModelError, match=r"needs the package funasr: `pip install 'imfbench\[funasr\]'`"
+    ):
         Paraformer(None, "me/mine", tmp_path, "auto", "cpu").parts()
     with pytest.raises(weights.MissingModelError, match="computes in float32, float16, bfloat16, not in 'int8'"):
         TransformersWhisper(GREEDY, "me/mine", tmp_path, "int8", "cpu")

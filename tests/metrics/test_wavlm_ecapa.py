@@ -8,7 +8,6 @@ computes from the same weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,9 @@ def layout(sizes: dict[str, Any], channels: int, size: int) -> dict[str, tuple[i
 
     def norm(name: str, width: int) -> None:
         layer(name, width)
-        found.update({f"{name}.running_mean": (width,), f"{name}.running_var": (width,), f"{name}.num_batches_tracked": ()})
+        found.update(
+            {f"{name}.running_mean": (width,), f"{name}.running_var": (width,), f"{name}.num_batches_tracked": ()}
+        )
 
     width, inner, heads = sizes["hidden_size"], sizes["intermediate_size"], sizes["num_attention_heads"]
     conv, position = sizes["conv_dim"][0], sizes["num_conv_pos_embeddings"]
@@ -104,7 +105,7 @@ def invented(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
             state[name] = torch.tensor(7)
             continue
         count = math.prod(shape)
-        values = np.random.RandomState(i).uniform(-1, 1, count)  # noqa: NPY002
+        values = np.random.RandomState(i).uniform(-1, 1, count)
         if name.endswith(("running_var", "weight_g")):
             values = 0.75 + 0.25 * values
         elif count == shape[0] and name.endswith("weight"):
@@ -158,7 +159,9 @@ def test_the_embedding_has_the_references_digits(checkpoint: Path) -> None:
     network = tiny()
     fill(network, checkpoint)
     k = np.arange(24000)
-    wave = np.sin(k * 0.05 * (1 + 0.3 * np.sin(k * 3e-4))) * 0.3 + 0.05 * np.random.RandomState(99).uniform(-1, 1, 24000)  # noqa: NPY002
+    wave = np.sin(k * 0.05 * (1 + 0.3 * np.sin(k * 3e-4))) * 0.3 + 0.05 * np.random.RandomState(99).uniform(
+        -1, 1, 24000
+    )
     with torch.no_grad():
         found = network.eval()(torch.tensor(wave, dtype=torch.float32)[None])
     assert found.shape == (1, 12)
@@ -178,7 +181,9 @@ def test_the_embedding_has_the_references_digits(checkpoint: Path) -> None:
         (lambda s: s.update({"linear.bias": torch.zeros(5)}), r"linear.bias has shape \(5,\) instead of \(12,\)"),
     ],
 )
-def test_another_networks_tensors_are_named_and_refused(change: Any, words: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_another_networks_tensors_are_named_and_refused(
+    change: Any, words: str, checkpoint: Path, tmp_path: Path
+) -> None:
     state = dict(torch.load(checkpoint, weights_only=True)["model"])
     change(state)
     torch.save({"model": state}, tmp_path / "other.pth")
@@ -201,7 +206,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, capsys: pyt
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The metric with the tiny network, whose file has no published sum."""
     from dataclasses import replace
 
@@ -210,7 +215,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     model = replace(published.PUBLISHED["wavlm-large-ecapa"], sha256="")
     monkeypatch.setitem(published.PUBLISHED, "wavlm-large-ecapa", model)
     monkeypatch.setattr(wavlm_ecapa.WavLMECAPA.__init__, "__defaults__", (TINY, 16, 1536, 128, 12))
-    yield
 
 
 @pytest.mark.usefixtures("small")
