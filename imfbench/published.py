@@ -25,6 +25,8 @@ from imfbench.registry import nearest
 
 MODEL_DIR = "IMFBENCH_MODEL_DIR"
 _looked_in: list[Path] = []
+_found: dict[tuple[Any, ...], Path] = {}
+"""Where models were found, by all that decides it: a signature is asked for with every row."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,10 @@ def obtain(model: Published, path: Path | None = None) -> Path:
         imfbench.weights.DamagedModelError: The file is another one than the published one.
     """
     lacking = [require(model, ask=True)]
-    place = locate(model, path)
+    asked = (model, path, os.environ.get(model.variable), *folders())
+    place = _found.get(asked)
+    if place is None or not place.exists():
+        place = locate(model, path)
     if place is None:
         try:
             place = _hub(model, local=False)
@@ -224,8 +229,13 @@ def obtain(model: Published, path: Path | None = None) -> Path:
         raise weights.MissingModelError(
             f"the model {model.name!r} ({model.used_by}; {model.gigabytes}, {model.licence}) is not here: {told}"
         )
-    assert place is not None
-    verify(model, place)
+    if place is None:
+        raise weights.MissingModelError(
+            f"{model.repository} on the hub lacks {_lacking(model, Path())}: {remedy(model)}"
+        )
+    if path is None:  # a file that somebody gives on purpose is another model, and the signature says so
+        verify(model, place)
+    _found[asked] = place
     return place
 
 
@@ -241,7 +251,7 @@ def verify(model: Published, place: Path) -> None:
     if (found := weights.sha256(file)) != model.sha256:
         raise weights.DamagedModelError(
             f"{file} is not the published {model.files[0]}: its sha256 is {found[:16]}…, not {model.sha256[:16]}…. "
-            f"{remedy(model)[0].upper()}{remedy(model)[1:]}"
+            "Replace it, or give it as the metric's `path` if another model is meant"
         )
 
 
@@ -292,13 +302,16 @@ def from_hub(repository: str) -> Path:
         raise weights.MissingModelError(
             f"unknown model {repository!r}: {nearest(repository, known)} Or give a folder, or a hub repository as 'owner/name'"
         )
-    patterns = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin"]
     try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
+        for file in ("model*.safetensors*", "pytorch_model*.bin*"):
+            found = Path(snapshot_download(repository, allow_patterns=[file, *_SMALL]))
+            if _any_weights(found) is not None:
+                break
     except Exception as error:  # the hub's client raises many kinds
         raise weights.MissingModelError(
             f"{repository!r} could not be fetched from the hub ({type(error).__name__}); without internet, give its folder"
         ) from error
+    return found
 
 
 def folders() -> list[Path]:
@@ -334,17 +347,18 @@ def _hub(model: Published, local: bool) -> Path | None:
     try:
         if not model.folder:
             return Path(hf_hub_download(model.repository, model.files[0], local_files_only=local))
-        found = Path(snapshot_download(model.repository, allow_patterns=_patterns(model), local_files_only=local))
+        for file in model.files:  # one file of weights, where a repository holds them in several forms
+            found = Path(snapshot_download(model.repository, allow_patterns=[file, *_SMALL], local_files_only=local))
+            if model.weights_in(found) is not None:
+                return found
     except Exception:  # not in the cache
-        if local:
-            return None
-        raise
-    return found if model.weights_in(found) is not None else None
+        if not local:
+            raise
+    return None
 
 
-def _patterns(model: Published) -> list[str]:
-    # One file of weights, where a repository holds them in several forms; and the small ones beside it.
-    return [model.files[0], "*.json", "*.txt", "*.yaml", "*.mvn", "seg_dict"]
+_SMALL = ("*.json", "*.txt", "*.yaml", "*.mvn", "seg_dict")
+"""What stands beside the weights."""
 
 
 def _any_weights(place: Path) -> Path | None:

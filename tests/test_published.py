@@ -159,3 +159,14 @@ def test_the_folder_of_models_is_an_option(tmp_path: Path) -> None:
     )
     assert result.exit_code == 2
     assert "is not the published wavlm_large_finetune.pth" in " ".join(result.output.split())
+
+
+def test_the_page_lists_what_the_code_knows() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    for model in PUBLISHED.values():
+        names = ", ".join(f"`{name}`" for name in model.names)
+        row = (
+            f"| `{model.name}` | {model.used_by} | {model.repository} | {names} | {model.licence} | {model.gigabytes} "
+        )
+        assert f"{row}| {model.extra or '–'} |" in page
+    assert f"{WAVLM.sha256[:16]}… ({WAVLM.size:,} bytes)".replace(",", " ") in page
