@@ -79,7 +79,7 @@ def experiment_of(
     every = list(dict.fromkeys((*folders, *([baseline] if baseline is not None else []))))
     names = _names(every)
     model_dir = options["model_dir"]
-    metrics = {name.strip(): {} for name in options["metrics"].split(",") if name.strip()}
+    metrics: dict[str, dict[str, Any]] = {name.strip(): {} for name in options["metrics"].split(",") if name.strip()}
     values = {
         "name": f"score-{name}-{split}",
         "task": "speech",

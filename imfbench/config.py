@@ -318,7 +318,7 @@ def apply_protocol(source: Source) -> None:
         return  # the validation tells
     found = {}
     for metric, options in chosen.items():
-        known_as = predictor if metric == "mos" and predictor not in (None, *chosen) else metric
+        known_as = predictor if metric == "mos" and predictor is not None and predictor not in chosen else metric
         found[known_as] = {**settings.get(known_as, {}), **options} if isinstance(options, dict) else options
     source.values["metrics"] = found
 

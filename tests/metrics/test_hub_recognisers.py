@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from imfbench import published, weights
 from imfbench.features.audio import resample
@@ -244,6 +245,84 @@ def test_a_pickle_is_read_if_it_holds_tensors_alone(
     with pytest.raises(weights.DamagedModelError, match="would run code"):
         Paraformer(None, "x/y", folder, "auto", "cpu").load(1)
     assert "this ran" not in capsys.readouterr().out
+
+
+# ---- Paraformer ----
+
+
+@pytest.fixture
+def paraformer(tmp_path: Path) -> Path:
+    """A small Paraformer of the layout of paraformer-zh, its weights drawn at random."""
+    pytest.importorskip("funasr", reason="needs `pip install 'imfbench[funasr]'`")
+    from funasr.models.paraformer.model import Paraformer as Network  # noqa: F401  (registers the network)
+
+    folder = tmp_path / "paraformer-zh"
+    folder.mkdir()
+    dropout = dict.fromkeys(("dropout_rate", "positional_dropout_rate"), 0.1)
+    config = {
+        "model": "Paraformer",
+        "model_conf": {"ctc_weight": 0.0, "lsm_weight": 0.1, "length_normalized_loss": True, "predictor_bias": 1},
+        "encoder": "SANMEncoder",
+        "encoder_conf": {
+            "output_size": 32, "attention_heads": 4, "linear_units": 48, "num_blocks": 2, "input_layer": "pe", **dropout,
+            "pos_enc_class": "SinusoidalPositionEncoder", "normalize_before": True, "kernel_size": 11, "sanm_shfit": 0,
+            "selfattention_layer_type": "sanm",
+        },
+        "decoder": "ParaformerSANMDecoder",
+        "decoder_conf": {
+            "attention_heads": 4, "linear_units": 48, "num_blocks": 2, "att_layer_num": 2, "kernel_size": 11, "sanm_shfit": 0,
+            **dropout,
+        },
+        "predictor": "CifPredictorV2",
+        "predictor_conf": {"idim": 32, "threshold": 1.0, "l_order": 1, "r_order": 1, "tail_threshold": 0.45},
+        "frontend": "WavFrontend",
+        "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "lfr_m": 7, "lfr_n": 6},
+        "tokenizer": "CharTokenizer",
+        "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    signs = [
+        "<blank>",
+        "<s>",
+        "</s>",
+        *"的一是不了人我在有他这为之大来以个中上们到说国和地也子时道出而要于就下得可你年生",
+        "<unk>",
+    ]
+    (folder / "tokens.json").write_text(json.dumps(signs))
+    shift, scale = (" ".join([value] * 560) for value in ("-8.0", "0.2"))
+    (folder / "am.mvn").write_text(
+        f"<Nnet>\n<Splice> 560 560\n[ 0 ]\n<AddShift> 560 560\n<LearnRateCoef> 0 [ {shift} ]\n"
+        f"<Rescale> 560 560\n<LearnRateCoef> 0 [ {scale} ]\n</Nnet>\n"
+    )
+    torch.save({}, folder / "model.pt")
+    return folder
+
+
+def test_paraformer_says_what_funasr_says_of_a_file(paraformer: Path, tmp_path: Path, demo_test_items: Any) -> None:
+    """As the scripts call it, on a file; the noise that its front end draws is the same on both roads here."""
+    import soundfile
+    from funasr import AutoModel
+
+    with pytest.raises(weights.DamagedModelError, match="lacks 80 tensors, such as decoder"):
+        Paraformer(None, "me/mine", paraformer, "auto", "cpu").load(1)  # FunASR alone would go on with random ones
+    torch.manual_seed(0)
+    theirs = AutoModel(model=str(paraformer), device="cpu", disable_update=True, disable_pbar=True)
+    torch.save(theirs.model.state_dict(), paraformer / "model.pt")
+    recogniser = Paraformer(None, "funasr/paraformer-zh", paraformer, "auto", "cpu")
+    digest = weights.sha256(paraformer / "model.pt")[:8]
+    assert recogniser.parts() == {"asr": f"funasr-paraformer-zh@{digest}", "compute": "float32", "dither": "seed0"}
+    recogniser.load(1)
+    said = set()
+    for item in demo_test_items(2):
+        audio = resample(item.audio, item.sample_rate, 16000)
+        soundfile.write(tmp_path / "speech.wav", audio, 16000, subtype="FLOAT")
+        heard = recogniser.transcribe(audio, "zh")
+        assert heard == recogniser.transcribe(audio, "zh")
+        torch.manual_seed(0)
+        (expected,) = theirs.generate(input=str(tmp_path / "speech.wav"), batch_size_s=300, disable_pbar=True)
+        assert heard == expected["text"].strip()
+        said.add(heard)
+    assert len(said) == 2, "different recordings"
 
 
 # ---- what is not there, and what is not spoken ----
