@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imfbench import weights
-from imfbench.registry import nearest
+from imfbench import model_hub, weights
 
 MODEL_DIR = "IMFBENCH_MODEL_DIR"
 _looked_in: list[Path] = []
@@ -36,9 +35,9 @@ class Published:
     Attributes:
         name: Its name here, in signatures, and (in capitals) in its environment variable.
         used_by: Who uses it, for tables.
-        repository: On the hub; empty if it is not there.
-        files: What is used of it: the file itself, or the files of its folder; the first that is there names it in signatures.
-        needed: Which of ``files`` must be there, beside one of weights.
+        repository: On the hub.
+        files: The file of weights, under the names that it may have; the first that is there counts.
+        needed: What else a folder must hold.
         names: What it may be called below the folder of models.
         licence: Of the weights.
         size: Bytes of the file of weights, about.
@@ -82,8 +81,6 @@ class Published:
         return next((place / name for name in self.files if (place / name).is_file()), None)
 
 
-_HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
-
 PUBLISHED: dict[str, Published] = {
     model.name: model
     for model in (
@@ -91,7 +88,7 @@ PUBLISHED: dict[str, Published] = {
             "whisper-large-v3",
             "WER of seed-tts-eval and zipvoice, English",
             "openai/whisper-large-v3",
-            _HUGGING_FACE,
+            model_hub.WEIGHTS,
             ("whisper-large-v3", "wer/whisper-large-v3", "openai/whisper-large-v3"),
             "Apache-2.0",
             3_090_000_000,
@@ -127,7 +124,7 @@ PUBLISHED: dict[str, Published] = {
             "hubert-large-ls960-ft",
             "WER of zipvoice-librispeech",
             "facebook/hubert-large-ls960-ft",
-            _HUGGING_FACE,
+            model_hub.WEIGHTS,
             ("hubert-large-ls960-ft", "wer/hubert-large-ls960-ft", "facebook/hubert-large-ls960-ft"),
             "Apache-2.0",
             1_260_000_000,
@@ -283,35 +280,19 @@ def require(model: Published, ask: bool = False) -> str:
 
 def label(name: str, place: Path, model: Published | None = None) -> str:
     """A model in signatures: its name, and the first digits of the sha256 of its weights."""
-    file = model.weights_in(place) if model is not None else _any_weights(place)
+    file = model.weights_in(place) if model is not None else model_hub.weights_in(place)
     if file is None:
-        raise weights.MissingModelError(f"{place} holds no weights: expected one of {', '.join(_HUGGING_FACE)}")
-    return f"{'_'.join(name.split())}@{weights.sha256(file)[:8]}"
+        raise weights.MissingModelError(f"{place} holds no weights: expected one of {', '.join(model_hub.WEIGHTS)}")
+    return f"{'_'.join(name.split())}@{model_hub.digest(file)}"
 
 
 def from_hub(repository: str) -> Path:
-    """A model of Hugging Face's layout that is not in ``PUBLISHED``, by its repository.
+    """The folder of a model that is not in ``PUBLISHED``, by its repository.
 
     Raises:
         imfbench.weights.MissingModelError: It cannot be had.
     """
-    from huggingface_hub import snapshot_download
-
-    if "/" not in repository:
-        known = [name for model in PUBLISHED.values() for name in (model.name, *model.aliases)]
-        raise weights.MissingModelError(
-            f"unknown model {repository!r}: {nearest(repository, known)} Or give a folder, or a hub repository as 'owner/name'"
-        )
-    try:
-        for file in ("model*.safetensors*", "pytorch_model*.bin*"):
-            found = Path(snapshot_download(repository, allow_patterns=[file, *_SMALL]))
-            if _any_weights(found) is not None:
-                break
-    except Exception as error:  # the hub's client raises many kinds
-        raise weights.MissingModelError(
-            f"{repository!r} could not be fetched from the hub ({type(error).__name__}); without internet, give its folder"
-        ) from error
-    return found
+    return model_hub.any_model(repository, [name for m in PUBLISHED.values() for name in (m.name, *m.aliases)])
 
 
 def folders() -> list[Path]:
@@ -342,28 +323,9 @@ def _lacking(model: Published, place: Path) -> str:
 
 def _hub(model: Published, local: bool) -> Path | None:
     """The model in the hub's cache, or (not ``local``) from the hub itself."""
-    from huggingface_hub import hf_hub_download, snapshot_download
-
-    try:
-        if not model.folder:
-            return Path(hf_hub_download(model.repository, model.files[0], local_files_only=local))
-        for file in model.files:  # one file of weights, where a repository holds them in several forms
-            found = Path(snapshot_download(model.repository, allow_patterns=[file, *_SMALL], local_files_only=local))
-            if model.weights_in(found) is not None:
-                return found
-    except Exception:  # not in the cache
-        if not local:
-            raise
-    return None
-
-
-_SMALL = ("*.json", "*.txt", "*.yaml", "*.mvn", "seg_dict")
-"""What stands beside the weights."""
-
-
-def _any_weights(place: Path) -> Path | None:
-    names = (*_HUGGING_FACE, "model.safetensors.index.json", "model.pt", "model.bin")
-    return next((place / name for name in names if (place / name).is_file()), None)
+    return model_hub.download(
+        model.repository, model.files, model.folder, local, lambda place: model.weights_in(place) is not None
+    )
 
 
 def installed(module: str) -> bool:

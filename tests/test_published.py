@@ -96,6 +96,51 @@ def test_what_is_missing_is_told_with_size_place_and_package(monkeypatch: pytest
         assert words in message
 
 
+def test_without_a_way_to_the_hub_its_client_is_not_even_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> None:
+        raise OSError("Name or service not known")
+
+    asked: list[bool] = []
+    monkeypatch.setattr("imfbench.model_hub.getproxies", dict)
+    monkeypatch.setattr("imfbench.model_hub.socket.getaddrinfo", lost)
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda *a, local_files_only, **k: asked.append(local_files_only)
+    )
+    with pytest.raises(ConnectionError):
+        published._hub(WAVLM, local=False)
+    assert asked == []
+    with pytest.raises(weights.MissingModelError, match="the hub could not be reached: ConnectionError"):
+        obtain(replace(WHISPER, module=""))
+    with pytest.raises(weights.MissingModelError, match="'me/mine' could not be fetched from the hub"):
+        published.from_hub("me/mine")
+
+
+def test_a_repository_without_safetensors_gives_its_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As facebook/hubert-large-ls960-ft: what is asked for first is not there."""
+    wanted = []
+
+    def snapshot(repository: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        wanted.append(allow_patterns[0])
+        for name in (*WHISPER.needed, *(["pytorch_model.bin"] if allow_patterns[0] == "pytorch_model.bin" else [])):
+            (tmp_path / name).write_text(name)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert obtain(replace(WHISPER, module="")) == tmp_path
+    assert wanted == ["model.safetensors", "pytorch_model.bin"]
+
+
+def test_weights_in_parts_are_named_by_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    for i in (1, 2):
+        (tmp_path / f"model-0000{i}-of-00002.safetensors").write_bytes(bytes(i))
+    before = published.label("mine", tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"changed")
+    after = published.label("mine", tmp_path)
+    assert before.startswith("mine@")
+    assert before != after
+
+
 def test_the_published_sum_is_compared(tmp_path: Path) -> None:
     file = tmp_path / "wavlm_large_finetune.pth"
     file.write_bytes(b"weights")
