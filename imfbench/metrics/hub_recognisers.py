@@ -106,6 +106,14 @@ class HubRecogniser(ABC):
         """What is heard in 16 kHz ``audio``, (samples,), float32."""
 
 
+def _quiet() -> None:
+    """transformers shows a bar of its own while it loads, and warns of settings that its checkpoints bring along."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
 class TransformersWhisper(HubRecogniser):
     """Whisper by ``transformers``, as seed-tts-eval and ZipVoice call it: 30 s, greedy unless told otherwise."""
 
@@ -117,6 +125,7 @@ class TransformersWhisper(HubRecogniser):
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
         self.check_pickle()
+        _quiet()
         self._dtype = getattr(torch, self.compute)
         self.processor = WhisperProcessor.from_pretrained(self.folder, local_files_only=True)
         model = WhisperForConditionalGeneration.from_pretrained(
@@ -152,6 +161,7 @@ class HubertCTC(HubRecogniser):
         from transformers import HubertForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
         self.check_pickle()
+        _quiet()
         self._dtype = getattr(torch, self.compute)
         self.features = Wav2Vec2FeatureExtractor.from_pretrained(self.folder, local_files_only=True)
         self.tokens = Wav2Vec2CTCTokenizer.from_pretrained(self.folder, local_files_only=True)
