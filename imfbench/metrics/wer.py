@@ -215,11 +215,11 @@ class WordErrorRate(Metric):
         """A model of ``imfbench.weights``, or a name or repository that the recogniser takes from the hub; the protocol's
         without it."""
         asr_path: Path | None = None
-        """Folder of a model in the recogniser's format (CTranslate2's for faster-whisper, Hugging Face's for those of transformers,
-        FunASR's for Paraformer); wins over ``asr``."""
+        """Folder of a model in the recogniser's format (CTranslate2's for faster-whisper, Hugging Face's for those of
+        transformers, FunASR's for Paraformer); wins over ``asr``."""
         compute: str = "auto"
-        """CTranslate2's compute type, or float32, float16 or bfloat16 for the other recognisers; auto is the protocol's, ours int8 on
-        the CPU and float16 on an accelerator."""
+        """CTranslate2's compute type, or float32, float16 or bfloat16 for the other recognisers; auto is the protocol's, ours
+        int8 on the CPU and float16 on an accelerator."""
         language: Language = "en"
         """The language that is listened for; never guessed from the audio."""
 
