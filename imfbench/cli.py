@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from imfbench import interruption
 from imfbench.cli_base import Commands, UserError, user_errors
 from imfbench.cli_protocols import protocols
-from imfbench.cli_score import recordings_options
+from imfbench.cli_score import METRICS, recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
     Example:
       imfbench score outputs/mine outputs/theirs --dataset demo --metrics wer,sim
       imfbench score outputs/mine --baseline outputs/theirs --dataset demo --margin wer=0.01 --format md
+      imfbench score outputs/mine --dataset seed-tts-eval/zh --data seedtts_testset --protocol seed-tts-eval
       imfbench score quickstart
     """
     from imfbench import cli_score
@@ -189,7 +190,7 @@ def _no_folders(what: tuple[str, ...], own: dict[str, Any]) -> None:
         raise click.UsageError(
             f"which utterances are in {' '.join(folders or what)}? Name their test set with --dataset"
         )
-    defaults = {"split": "test", "metrics": "wer,sim,mos,f0cv"}
+    defaults = {"metrics": METRICS}
     given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value and value != defaults.get(name)]
     if given:
         raise click.UsageError(f"{given[0]} is for folders of recordings, which need --dataset too")
@@ -272,8 +273,11 @@ main.add_command(protocols)
     "--data", type=click.Path(exists=True, path_type=Path), help="Its folder; the argument PATH means the same."
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A further option of the dataset.")
+@click.option("--model-dir", type=click.Path(path_type=Path), help="Folder of models that no package carries.")
 @click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
-def doctor_command(dataset: str | None, data: Path | None, settings: tuple[str, ...], path: Path | None) -> None:
+def doctor_command(
+    dataset: str | None, data: Path | None, settings: tuple[str, ...], model_dir: Path | None, path: Path | None
+) -> None:  # fmt: skip
     """Check this machine: Python, torch, models, corpus, disk, threads, devices. Exit code 1 if something is wrong.
 
     With --dataset check a dataset: size, recordings, sampling rates, lengths, texts.
@@ -289,7 +293,9 @@ def doctor_command(dataset: str | None, data: Path | None, settings: tuple[str, 
         if path or data or settings:
             raise click.UsageError("name the dataset that is to be looked at: imfbench doctor --dataset NAME PATH")
         from imfbench.doctor import examine
+        from imfbench.published import look_in
 
+        look_in(model_dir)
         sys.exit(1 if _print(examine()) else 0)
     if path and data:
         raise click.UsageError(f"{path} and --data {data} name a folder each; leave out one")

@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "md", "csv", "json", "latex")
 OWN = (
-    "dataset", "data", "split", "metrics", "baseline", "margin", "allow_missing", "ground_truth", "form",
+    "dataset", "data", "split", "metrics", "protocol", "model_dir", "baseline", "margin", "allow_missing", "ground_truth", "form",
 )  # fmt: skip
 """Options that only the scoring of folders has."""
+METRICS = "wer,sim,mos,f0cv"
 
 
 def recordings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of scoring folders."""
     for option in (
-        click.option("--dataset", help="Test set of the recordings (imfbench list datasets)."),
+        click.option(
+            "--dataset", metavar="NAME[/SET]", help="Test set of the recordings (imfbench list datasets) [its first set]."
+        ),
         click.option("--data", type=click.Path(path_type=Path), help="Folder of a test set that does not ship."),
-        click.option("--split", default="test", show_default=True, help="Which of its sets."),
-        click.option("--metrics", default="wer,sim,mos,f0cv", show_default=True, help="What is scored."),
+        click.option("--split", help="Which of its sets; the same as NAME/SET."),
+        click.option("--metrics", default=METRICS, show_default=True, help="What is scored."),
+        click.option("--protocol", help="Whose figures these are to be (imfbench protocols list) [our own]."),
+        click.option(
+            "--model-dir", type=click.Path(path_type=Path),
+            help="Folder of models that no package carries (imfbench doctor lists them).",
+        ),
         click.option(
             "--baseline", type=click.Path(path_type=Path), help="Folder that the others are tested against."
         ),
@@ -61,29 +69,79 @@ def experiment_of(
     """
     from imfbench.config import check
     from imfbench.config_file import Source, override
+    from imfbench.sets import FOLDER
 
+    name, split = _set_of(options)
+    own, experiment = _of_dataset(settings)
+    if options["data"] is not None:
+        own = {FOLDER: str(options["data"]), **own}
     baseline = options["baseline"]
     every = list(dict.fromkeys((*folders, *([baseline] if baseline is not None else []))))
     names = _names(every)
-    selection: dict[str, Any] = {"name": options["dataset"], "split": options["split"]}
-    if options["data"] is not None:
-        selection["options"] = {"root": str(options["data"])}
+    model_dir = options["model_dir"]
+    metrics: dict[str, dict[str, Any]] = {name.strip(): {} for name in options["metrics"].split(",") if name.strip()}
     values = {
-        "name": f"score-{options['dataset']}-{options['split']}",
+        "name": f"score-{name}-{split}",
         "task": "speech",
-        "dataset": selection,
+        "dataset": {"name": name, "split": split, "options": own},
         "references": ["ground-truth"] if options["ground_truth"] else [],
         "recordings": [
-            {"name": name, "folder": str(folder), "missing": "deleted" if options["allow_missing"] else "refuse"}
-            for folder, name in names.items()
+            {"name": known_as, "folder": str(folder), "missing": "deleted" if options["allow_missing"] else "refuse"}
+            for folder, known_as in names.items()
         ],
         "baseline": None if baseline is None else names[baseline],
         "margins": dict(map(_margin, options["margin"])),
-        "metrics": [name.strip() for name in options["metrics"].split(",") if name.strip()],
+        "protocol": options["protocol"],
+        "model_dir": None if model_dir is None else str(model_dir),
+        "metrics": metrics,
     }
+    if "wer" in metrics and (language := _language(name, split, own)):
+        metrics["wer"]["language"] = language
     source = Source("imfbench score", {key: value for key, value in values.items() if value is not None})
-    override(source, settings)
+    override(source, experiment)
     return check(source)
+
+
+def _set_of(options: dict[str, Any]) -> tuple[str, str]:
+    """Dataset and set, from ``--dataset NAME/SET`` or ``--split``; the dataset's first set where neither says."""
+    from imfbench.data import sets_of
+    from imfbench.registry import DATASETS
+
+    name, _, split = options["dataset"].partition("/")
+    if split and options["split"] not in (None, split):
+        raise click.UsageError(
+            f"--dataset {options['dataset']} and --split {options['split']} name a set each; keep one"
+        )
+    if not split:
+        split = options["split"] or (sets_of(DATASETS.get(name))[0] if name in DATASETS else "test")
+    return name, split
+
+
+def _of_dataset(settings: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """``--set`` settings of the dataset (a plain KEY that is none of an experiment's), and those of the experiment."""
+    from imfbench.config import ExperimentConfig
+    from imfbench.config_file import options_of
+
+    own = tuple(
+        text for text in settings
+        if "." not in (key := text.partition("=")[0]) and key and key not in ExperimentConfig.model_fields
+    )  # fmt: skip
+    return options_of(own), tuple(text for text in settings if text not in own)
+
+
+def _language(name: str, split: str, options: dict[str, Any]) -> str | None:
+    """The language of most texts of a set, to be listened for; None if the set cannot be opened, which is told later."""
+    from collections import Counter
+
+    from imfbench.data import DatasetError
+    from imfbench.registry import UnknownNameError
+    from imfbench.sets import TestSet, open_dataset
+
+    try:
+        utterances = TestSet(name, split, open_dataset(name, options)).utterances()
+    except (DatasetError, UnknownNameError):
+        return None
+    return Counter(u.language for u in utterances).most_common(1)[0][0] if utterances else None
 
 
 def _margin(text: str) -> tuple[str, float]:

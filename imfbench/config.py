@@ -214,6 +214,10 @@ class ExperimentConfig(_Strict):
         "mos": {},
         "f0cv": {},
     }
+    protocol: str | None = None
+    """Whose figures these are to be (``imfbench protocols list``): it decides what the settings of ``metrics`` leave open."""
+    model_dir: str | None = None
+    """Folder of scorers' models that no package carries (``docs/models.md``)."""
     vocoder: str = "hifigan"
     reports: Annotated[list[str], BeforeValidator(_one_or_more)] = ["leaderboard"]
     """What is written when all is scored."""
@@ -241,8 +245,10 @@ class ExperimentConfig(_Strict):
 
     @property
     def hash(self) -> str:
-        """sha256 of everything that decides the figures (not: name, device, threads, workers, caches, reports)."""
-        without = {"name", "device", "threads", "workers", "overwrite", "score_cache", "reports", "then"}
+        """sha256 of everything that decides the figures (not: name, device, threads, workers, caches, folders, reports)."""
+        without = {
+            "name", "device", "threads", "workers", "overwrite", "score_cache", "model_dir", "reports", "then",
+        }  # fmt: skip
         decides = self.model_dump(mode="json", exclude=without)
         return content_hash([decides, *(part.hash for part in self.then)] if self.then else decides)
 
@@ -274,6 +280,7 @@ def check(source: Source) -> ExperimentConfig:
 
     source.values.setdefault("name", Path(source.name).stem)
     further = [check(part) for part in parts(source)]
+    apply_protocol(source)
     try:
         found = ExperimentConfig.model_validate({k: v for k, v in source.values.items() if k != "then"})
     except ValidationError as error:
@@ -290,6 +297,35 @@ def check(source: Source) -> ExperimentConfig:
     if wrong:
         raise source.error(wrong)
     return found.model_copy(update={"then": further})
+
+
+def apply_protocol(source: Source) -> None:
+    """Write into ``metrics`` what the protocol decides; settings that stand there already are kept.
+
+    ``mos`` becomes the protocol's own predictor, where it has one.
+
+    Raises:
+        ConfigError: No such protocol.
+    """
+    name = source.values.get("protocol")
+    if name is None:
+        return
+    from imfbench.metrics.protocols import UnknownProtocolError, protocol_of
+
+    try:
+        protocol = protocol_of(str(name))
+    except UnknownProtocolError as error:
+        raise source.error([Problem(("protocol",), str(error))]) from None
+    settings, predictor = protocol.metric_settings(), protocol.predictor
+    given = source.values.get("metrics")
+    chosen = _named_options(["wer", "sim", "mos", "f0cv"] if given is None else given)
+    if not isinstance(chosen, dict):
+        return  # the validation tells
+    found = {}
+    for metric, options in chosen.items():
+        known_as = predictor if metric == "mos" and predictor is not None and predictor not in chosen else metric
+        found[known_as] = {**settings.get(known_as, {}), **options} if isinstance(options, dict) else options
+    source.values["metrics"] = found
 
 
 def parts(source: Source) -> list[Source]:

@@ -33,6 +33,7 @@ def examine() -> Iterator[Finding]:
     yield from _devices()
     yield _disk()
     yield from _models()
+    yield from _published()
     yield from _artefacts()
     yield from _plugins()
     yield from _corpus()
@@ -105,17 +106,42 @@ def _disk() -> Finding:
 
 
 def _models() -> Iterator[Finding]:
+    """The models that packages carry, each verified."""
     from imfbench.weights import KNOWN, DamagedModelError, MissingModelError, find
 
     for name, model in KNOWN.items():
+        about = f"{model.source}, {model.licence}"
         try:
-            find(name)
+            place = find(name)
         except MissingModelError as error:
-            yield Finding("note", f"model {name}", str(error))
+            yield Finding("note", f"model {name}", f"{about}; {error}")
         except DamagedModelError as error:
-            yield Finding("bad", f"model {name}", str(error))
+            yield Finding("bad", f"model {name}", f"{about}; {error}")
         else:
-            yield Finding("ok", f"model {name}", f"{model.licence}, sha256 {model.files[0].sha256[:12]}… verified")
+            files = [place / file.name for file in model.files] if place.is_dir() else [place]
+            told = f"{sum(file.stat().st_size for file in files) / 1e6:.0f} MB, sha256 {model.files[0].sha256[:12]}… verified"
+            yield Finding("ok", f"model {name}", f"{about}, {told}")
+
+
+def _published() -> Iterator[Finding]:
+    """The models of the published scorers; that one is not here stops nothing but its protocols."""
+    from imfbench.published import PUBLISHED, remedy, state
+    from imfbench.weights import DamagedModelError
+
+    for name, model in PUBLISHED.items():
+        subject, about = f"model {name}", f"{model.used_by}: {model.repository}, {model.licence}"
+        found = state(model)
+        package = f"; to be run it needs {found['package']}" if found["package"] else ""
+        problem = found["problem"]
+        if problem is not None:
+            level: Literal["note", "bad"] = "bad" if isinstance(problem, DamagedModelError) else "note"
+            yield Finding(level, subject, f"{about}; {problem}{package}")
+        elif found["place"] is None:
+            yield Finding("note", subject, f"{about}; not here ({model.gigabytes}): {remedy(model)}{package}")
+        else:
+            checked = "verified" if model.sha256 else "no published sum to compare with"
+            told = f"{found['size'] / 1e6:.0f} MB, sha256 {found['sha256'][:12]}… ({checked}), in {found['place']}"
+            yield Finding("note" if package else "ok", subject, f"{about}, {told}{package}")
 
 
 def _artefacts() -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from imfbench.pipeline.work import RunWork
 from imfbench.plugins import plugins
 from imfbench.progress import Reporting, log
 from imfbench.store import RunFolder
+from imfbench.weights import MissingModelError
 
 SMALLEST_DISK = 500_000_000
 
@@ -132,14 +133,37 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
                 )
     context.forget("artefact")
     searched = {name for search in context.plan.searches.values() for name in search.search.score} - {TEACHER_DISTANCE}
-    for name in {*(context.config.metrics if "score" in stages else ()), *(searched if "search" in stages else ())}:
-        if not str(context.metric(name).signature):  # it holds the model's sha256: the files are found and verified
-            raise RunError(f"metric {name!r} has no signature")
+    scored = [*(context.config.metrics if "score" in stages else ()), *(sorted(searched) if "search" in stages else ())]
+    _check_models(context, list(dict.fromkeys(scored)))
     vocoded = any(row.kind in ("sampled", "vocoded-ground-truth") for row in context.plan.rows.values())
     if "synthesise" in stages and vocoded:
         context.vocoder()
         context.forget("vocoder")  # it would count as memory of the trainings
     context.record(context.config)
+
+
+def _check_models(context: Context, metrics: list[str]) -> None:
+    """Find and verify the models of all metrics: their signatures hold the models' sha256.
+
+    Raises:
+        MissingModelError: All that is missing, metric by metric, each with what to do about it.
+    """
+    missing: dict[str, str] = {}
+    for name in metrics:
+        try:
+            if not str(context.metric(name).signature):
+                raise RunError(f"metric {name!r} has no signature")
+        except MissingModelError as error:
+            missing[name] = str(error)
+    if len(missing) == 1 and context.config.protocol is None:
+        raise MissingModelError(next(iter(missing.values())))
+    if missing:
+        whose = "this experiment" if context.config.protocol is None else f"protocol {context.config.protocol!r}"
+        told = "\n".join(f"- {name}: {message}" for name, message in missing.items())
+        raise MissingModelError(
+            f"{whose} needs models that are not here; nothing was scored. `imfbench doctor` lists all models, "
+            f"`--metrics` leaves some out\n{told}"
+        )
 
 
 def _check_data(context: Context) -> None:

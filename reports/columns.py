@@ -83,7 +83,7 @@ class Quality:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
-_PREDICTORS = {"distillmos": "DistillMOS", "utmos": "UTMOS"}
+_PREDICTORS = {"distillmos": "DistillMOS", "utmos": "UTMOS", "dnsmos": "DNSMOS"}
 _KNOWN = {
     "wer": Quality("wer", "wer", "wer", "WER", "lower", 100.0, "%", 1),
     "sim": Quality("sim", "sim", "sim", "SIM-o", "higher", decimals=3),

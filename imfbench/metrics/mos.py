@@ -4,6 +4,7 @@
   It fills up to 7.68 s with zeros, so compare systems on the same texts only; human speech is not its ceiling.
 - ``utmos`` → ``mos_utmos``: UTMOS22 strong (Saeki et al. 2022, arXiv 2204.02152) by ``utmos-pytorch``, with weights
   from a path or the hub.
+- ``dnsmos`` → ``mos_dnsmos``: DNSMOS P.835 (``dnsmos.py``).
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import field_validator
 
-from imfbench import weights
+from imfbench import published, weights
 from imfbench.features.audio import RESAMPLER
 from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, clip
+from imfbench.metrics.resamplers import RESAMPLERS
 from imfbench.metrics.signature import Signature
+from imfbench.registry import nearest
 
 SAMPLE_RATE = 16000
 SHORTEST = 0.4
@@ -37,10 +41,19 @@ class PredictedMOS(Metric):
 
         path: Path | None = None
         """The user's own file of weights; wins over the package and the hub."""
+        resampler: str = RESAMPLER
+        """A key of ``RESAMPLERS``: how audio gets to 16 kHz."""
+
+        @field_validator("resampler")
+        @classmethod
+        def _there(cls, name: str) -> str:
+            if name not in RESAMPLERS:
+                raise ValueError(f"unknown resampler {name!r}: {nearest(name, list(RESAMPLERS))}")
+            return name
 
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """The predicted score."""
-        audio = clip(item.audio, item.sample_rate, SAMPLE_RATE)
+        audio = clip(item.audio, item.sample_rate, SAMPLE_RATE, resampler=self.config.resampler)
         if len(audio) < SHORTEST * SAMPLE_RATE:
             raise ScoreError(
                 f"the audio lasts {len(audio) / SAMPLE_RATE:.2f} s; a MOS is predicted from {SHORTEST} s on"
@@ -68,7 +81,9 @@ class DistillMOS(PredictedMOS):
     def model_signature(self) -> Signature:
         """Predictor, sha256 of its weights, padding."""
         file = weights.find("distillmos", self.config.path)
-        return Signature("mos", 1, predictor=f"distillmos@{weights.sha8(file)}", pad="7.68s", resample=RESAMPLER)
+        return Signature(
+            "mos", 1, predictor=f"distillmos@{weights.sha8(file)}", pad="7.68s", resample=self.config.resampler
+        )
 
     def open_model(self) -> Any:
         """Build the package's network and load the verified weights into it."""
@@ -93,16 +108,7 @@ class UTMOS(PredictedMOS):
     def _file(self) -> Path:
         if self.config.path is not None:
             return weights.find("utmos", self.config.path)
-        self._require()
-        from utmos_pytorch.utils import download_utmos_ckpt
-
-        try:
-            return Path(download_utmos_ckpt())
-        except Exception as error:  # the hub's client raises many kinds
-            raise weights.MissingModelError(
-                f"UTMOS's weights could not be fetched from the hub ({type(error).__name__}). Without internet, set "
-                "metrics.utmos.path to a copy of utmos_state_dict.pt, or use metric mos (DistillMOS), which needs none"
-            ) from error
+        return published.obtain(published.PUBLISHED["utmos22-strong"])
 
     @staticmethod
     def _require() -> None:
@@ -113,7 +119,8 @@ class UTMOS(PredictedMOS):
     def model_signature(self) -> Signature:
         """Predictor, sha256 of its weights, the code that runs it."""
         digest = weights.sha8(self._file())
-        return Signature("utmos", 1, predictor=f"utmos22-strong@{digest}", code="utmos-pytorch", resample=RESAMPLER)
+        parts = {"predictor": f"utmos22-strong@{digest}", "code": "utmos-pytorch", "resample": self.config.resampler}
+        return Signature("utmos", 1, **parts)
 
     def open_model(self) -> Any:
         """Load the weights into the package's network, after checking that the file holds them."""

@@ -99,6 +99,20 @@ class Protocol:
         """Who listens to a language; raises as ``rule`` does."""
         return self._of(self.recognition, language)
 
+    @property
+    def predictor(self) -> str | None:
+        """The registered metric that predicts its MOS, if it has one."""
+        return None if self.opinion is None else PREDICTORS.get(self.opinion.model, self.opinion.model)
+
+    def metric_settings(self) -> dict[str, dict[str, Any]]:
+        """What it decides: registered metric → its settings."""
+        found: dict[str, dict[str, Any]] = {"wer": {"protocol": self.name}}
+        if self.similarity is not None:
+            found["sim"] = {"backend": self.similarity.model, "resampler": self.similarity.resampler}
+        if self.opinion is not None and self.predictor is not None:
+            found[self.predictor] = {"resampler": self.opinion.resampler}
+        return found
+
     def text_parts(self, language: str) -> dict[str, Any]:
         """What the text side adds to a signature, ahead of jiwer's version and the aggregate."""
         parts = self.rule(language).parts()
@@ -112,6 +126,10 @@ class Protocol:
         raise LanguageError(
             f"protocol {self.name!r} has no rule for language {language!r}, only for {' and '.join(map(repr, known))}"
         )
+
+
+PREDICTORS = {"distillmos": "mos", "utmos22-strong": "utmos", "dnsmos": "dnsmos"}
+"""Model of a protocol's ``opinion`` → the registered metric that runs it, where it is called otherwise."""
 
 
 class LanguageError(ValueError):

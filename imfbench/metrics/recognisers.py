@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from imfbench import weights
+from imfbench import published, weights
+from imfbench.metrics.hub_recognisers import HubertCTC, Paraformer, TransformersWhisper
 from imfbench.registry import nearest
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,11 @@ class FasterWhisper:
             imfbench.weights.MissingModelError: It is not there and cannot be had.
         """
         if self._folder is None:
+            model = published.published(self.asr)
             if self.path is not None or self.asr in weights.KNOWN:
                 self._folder = weights.find(self.asr, self.path)
+            elif model is not None and model.module == "faster_whisper":
+                self._folder = published.obtain(model)
             else:
                 self._folder = self._from_hub()
         return self._folder
@@ -169,4 +173,9 @@ def _unusable(kind: str) -> str:
     return f"CTranslate2 needs {name}, which was not found: `pip install nvidia-cublas-cu12`"
 
 
-RECOGNISERS: dict[str, Callable[..., Any]] = {"faster-whisper": FasterWhisper}
+RECOGNISERS: dict[str, Callable[..., Any]] = {
+    "faster-whisper": FasterWhisper,
+    "transformers-whisper": TransformersWhisper,
+    "hubert-ctc": HubertCTC,
+    "paraformer": Paraformer,
+}

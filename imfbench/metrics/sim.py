@@ -1,12 +1,12 @@
 """Speaker similarity: the cosine between the generated part alone and the original prompt recording (SIM-o).
 
 The prompt's own frames never stand in the scored audio. The backend is part of the signature, since the same pair of
-recordings gets .33 from one embedder and .77 from another: figures of different backends are never compared, and none
-of these is the WavLM scorer of the published tables.
+recordings gets .33 from one embedder and .77 from another: figures of different backends are never compared.
 
 - ``resemblyzer`` (default; its weights come in a pinned package): GE2E, three LSTM layers of 256 over 40 mel bands.
 - ``wespeaker-onnx``: a WeSpeaker export run by ONNX Runtime on an 80-band Kaldi filterbank; give its path.
 - ``wespeaker``: the toolkit itself, for its own checkpoints (extra ``imfbench[wespeaker]``).
+- ``wavlm-large-ecapa``: the scorer of the published tables (extra ``imfbench[transformers]``; its weights are in no package).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from imfbench import weights
+from imfbench import published, weights
 from imfbench.features.audio import RESAMPLER
 from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, clip, content_hash
+from imfbench.metrics.resamplers import RESAMPLERS
 from imfbench.metrics.signature import Signature
 from imfbench.registry import nearest
 
@@ -132,12 +133,15 @@ class WeSpeakerONNX(Embedder):
     """
 
     def _file(self) -> Path:
-        if self.config.path is None:
+        if self.config.path is not None:
+            return weights.find("wespeaker-onnx", self.config.path)
+        try:
+            return published.obtain(published.PUBLISHED["wespeaker-resnet34"])
+        except weights.MissingModelError as error:
             raise weights.MissingModelError(
-                "backend 'wespeaker-onnx' of metric sim needs the path of a WeSpeaker ONNX model: set "
-                "metrics.sim.path, or use backend: resemblyzer"
-            )
-        return weights.find("wespeaker-onnx", self.config.path)
+                f"backend 'wespeaker-onnx' of metric sim needs the path of a WeSpeaker ONNX model: set metrics.sim.path, or "
+                f"use backend: resemblyzer; {error}"
+            ) from error
 
     def parts(self) -> dict[str, Any]:
         """Embedder, sha256 and front end."""
@@ -229,10 +233,35 @@ class WeSpeaker(Embedder):
         return _unit(embedding.numpy().reshape(-1))
 
 
+class WavLM(Embedder):
+    """WavLM-large with ECAPA-TDNN, fine-tuned for speaker verification: what published SIM figures are made with."""
+
+    def _file(self) -> Path:
+        return published.obtain(published.PUBLISHED["wavlm-large-ecapa"], self.config.path)
+
+    def parts(self) -> dict[str, Any]:
+        """Embedder and sha256; all of the recording is heard, at its own level."""
+        return {"embedder": f"wavlm-large-ecapa@{weights.sha8(self._file())}", "vad": "none"}
+
+    def load(self) -> None:
+        """Build the network without weights and read the checkpoint into it."""
+        from imfbench.metrics.wavlm_ecapa import WavLMECAPA, fill
+
+        self.network = WavLMECAPA()
+        fill(self.network, self._file())
+        self.network.eval().to(self.device)
+
+    @torch.inference_mode()
+    def embed(self, audio: np.ndarray) -> np.ndarray:
+        """The embedding, brought to unit length."""
+        return _unit(self.network(torch.from_numpy(audio)[None].to(self.device))[0].float().cpu().numpy())
+
+
 EMBEDDERS: dict[str, type[Embedder]] = {
     "resemblyzer": Resemblyzer,
     "wespeaker-onnx": WeSpeakerONNX,
     "wespeaker": WeSpeaker,
+    "wavlm-large-ecapa": WavLM,
 }
 
 
@@ -263,11 +292,21 @@ class SpeakerSimilarity(Metric):
         backend: str = "resemblyzer"
         """A key of ``EMBEDDERS``."""
         path: Path | None = None
-        """The user's own weights: a .pt of Resemblyzer, a WeSpeaker .onnx, or a folder of a WeSpeaker checkpoint."""
+        """The user's own weights: a .pt of Resemblyzer, a WeSpeaker .onnx, a folder of a WeSpeaker checkpoint, or
+        wavlm_large_finetune.pth."""
         model: str = "english"
         """For backend wespeaker without a path: the name of the model that the toolkit is to download."""
         frontend: Literal["hamming", "povey"] = "hamming"
         """For WeSpeaker: hamming with 16-bit scale (ResNet, ECAPA), or povey with unit scale (CAM++, ERes2Net)."""
+        resampler: str = RESAMPLER
+        """A key of ``RESAMPLERS``: how audio gets to 16 kHz."""
+
+        @field_validator("resampler")
+        @classmethod
+        def _there(cls, name: str) -> str:
+            if name not in RESAMPLERS:
+                raise ValueError(f"unknown resampler {name!r}: {nearest(name, list(RESAMPLERS))}")
+            return name
 
         @field_validator("backend")
         @classmethod
@@ -291,7 +330,7 @@ class SpeakerSimilarity(Metric):
     @property
     def model_signature(self) -> Signature:
         """What the embeddings depend on."""
-        return Signature("sim", 1, **self._embedder().parts(), reference="prompt", resample=RESAMPLER)
+        return Signature("sim", 1, **self._embedder().parts(), reference="prompt", resample=self.config.resampler)
 
     def open_model(self) -> Embedder:
         """Load the embedder."""
@@ -318,7 +357,7 @@ class SpeakerSimilarity(Metric):
         return {"embedding": self._embed(item.audio, item.sample_rate, "audio"), "prompt": self._prompts[key]}
 
     def _embed(self, audio: np.ndarray, rate: int, what: str) -> list[float]:
-        wave = clip(audio, rate, SAMPLE_RATE, what)
+        wave = clip(audio, rate, SAMPLE_RATE, what, self.config.resampler)
         if len(wave) < SHORTEST * SAMPLE_RATE:
             raise ScoreError(
                 f"the {what} lasts {len(wave) / SAMPLE_RATE:.2f} s; a voice needs {SHORTEST} s to be compared"

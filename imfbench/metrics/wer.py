@@ -12,6 +12,7 @@ For Chinese the same columns hold characters instead of words (CER).
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -176,6 +177,26 @@ def _text_side(protocol: Protocol, language: str) -> dict[str, Any]:
     return {**protocol.text_parts(language), "jiwer": jiwer, "agg": protocol.aggregate}
 
 
+def language_note(text: str, heard: str, language: str) -> str | None:
+    """Whether text or transcript are in another language than the one that is listened for, by their signs; None if not.
+
+    A recogniser that is told to hear Chinese in English speech often writes English, and the reverse. Its figure stands, as
+    the protocol has it.
+    """
+    told = []
+    for side, words in (("text", text), ("transcript", heard)):
+        chinese, letters = _CHINESE.search(words) is not None, any(map(str.isalpha, words))
+        if language == "zh" and letters and not chinese:
+            told.append(f"no Chinese character in the {side}")
+        elif language == "en" and chinese:
+            told.append(f"Chinese characters in the {side}")
+    return f"{' and '.join(told)}, which should be {_LANGUAGES[language]}" if told else None
+
+
+_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_LANGUAGES = {"en": "English", "zh": "Chinese"}
+
+
 class WordErrorRate(Metric):
     """Edits that turn what was to be said into what a recogniser hears, over the words that were to be said.
 
@@ -194,9 +215,11 @@ class WordErrorRate(Metric):
         """A model of ``imfbench.weights``, or a name or repository that the recogniser takes from the hub; the protocol's
         without it."""
         asr_path: Path | None = None
-        """Folder of a model in CTranslate2's format; wins over ``asr``."""
+        """Folder of a model in the recogniser's format (CTranslate2's for faster-whisper, Hugging Face's for those of
+        transformers, FunASR's for Paraformer); wins over ``asr``."""
         compute: str = "auto"
-        """CTranslate2's compute type; auto is the protocol's, ours int8 on the CPU and float16 on an accelerator."""
+        """CTranslate2's compute type, or float32, float16 or bfloat16 for the other recognisers; auto is the protocol's, ours
+        int8 on the CPU and float16 on an accelerator."""
         language: Language = "en"
         """The language that is listened for; never guessed from the audio."""
 
@@ -216,11 +239,15 @@ class WordErrorRate(Metric):
 
         @model_validator(mode="after")
         def _spoken(self) -> WordErrorRate.Config:
-            protocol_of(self.protocol).rule(self.language)
+            listener = protocol_of(self.protocol).listener(self.language)
+            name = self.recogniser or listener.recogniser
+            spoken = getattr(RECOGNISERS.get(name), "languages", (self.language,))
+            if self.language not in spoken:
+                raise ValueError(f"the recogniser {name!r} hears {' and '.join(spoken)}, not {self.language!r}")
             return self
 
     name: ClassVar[str] = "wer"
-    columns: ClassVar[tuple[str, ...]] = (*COLUMNS, "hypothesis")
+    columns: ClassVar[tuple[str, ...]] = (*COLUMNS, "hypothesis", "wer_note")
     reads: ClassVar[tuple[str, ...] | None] = ("audio",)
     summary_columns: ClassVar[tuple[str, ...]] = ("wer", "wer_mean", "wer_above_half")
     higher_is_better: ClassVar[bool | None] = False
@@ -291,8 +318,9 @@ class WordErrorRate(Metric):
 
     def row(self, item: ScoreItem, observation: Mapping[str, Any]) -> dict[str, Any]:
         """Edits between text and transcript, both normalised."""
-        heard = observation["hypothesis"]
-        return {**count_edits(item.text, heard, self.protocol, self.config.language), "hypothesis": heard}
+        heard, language = observation["hypothesis"], self.config.language
+        edits = count_edits(item.text, heard, self.protocol, language)
+        return {**edits, "hypothesis": heard, "wer_note": language_note(item.text, heard, language)}
 
     def unheard(self, item: ScoreItem) -> dict[str, Any] | None:
         """Everything deleted."""

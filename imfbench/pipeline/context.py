@@ -22,6 +22,7 @@ from imfbench.method import Method
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan
 from imfbench.progress import Reporting
+from imfbench.published import look_in
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
 from imfbench.sampling import sampling_guidance
 from imfbench.sets import open_dataset
@@ -76,6 +77,7 @@ class Context:
             raise RunError(str(error)) from None
         self.use_threads(self.config.threads or available_cores())
         self.dtype = dtype_name(self.device, self.config.precision)
+        look_in(self.config.model_dir)
         self.cache = ScoreCache(Path(self.config.score_cache) if self.config.score_cache else None)
 
     def use_threads(self, threads: int) -> None:

@@ -55,6 +55,9 @@ def score(context: Context, name: str) -> None:
                 log.warning(
                     "%s: %s has no score for %d of %d: %s", cell.row.label, name, len(errors), len(rows), errors[0]
                 )
+            notes = [note for row in rows if (note := row.get(f"{name}_note"))]
+            if notes:
+                log.warning("%s: %s: %d of %d rows: %s", cell.row.label, name, len(notes), len(rows), notes[0])
     for cell in all_cells(context):
         summarise(context, cell)
 
