@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from imfbench import interruption
 from imfbench.cli_base import Commands, UserError, user_errors
+from imfbench.cli_cache import cache
 from imfbench.cli_protocols import protocols
 from imfbench.cli_score import recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
@@ -164,6 +165,8 @@ def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
     from imfbench import cli_score
 
     own = {name: options.pop(name) for name in cli_score.OWN if name != "form"}
+    if (workers := options.pop("workers")) is not None:
+        options["settings"] += (f"workers={workers}",)
     if own["dataset"] is None:
         _no_folders(what, own)
         _run("score", what[0] if what else None, **options)
@@ -257,6 +260,7 @@ def list_command(what: str) -> None:
 
 
 main.add_command(protocols)
+main.add_command(cache)
 
 
 @main.command("doctor")

@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "md", "csv", "json", "latex")
 OWN = (
-    "dataset", "data", "split", "metrics", "baseline", "margin", "allow_missing", "ground_truth", "form",
+    "dataset", "data", "split", "metrics", "baseline", "margin", "cluster", "allow_missing", "ground_truth", "form",
 )  # fmt: skip
 """Options that only the scoring of folders has."""
+
+
+cluster_option = click.option(
+    "--cluster", type=click.Choice(["speaker"]),
+    help="Intervals and tests for new speakers: whole speakers are resampled. Refused below 20 of them.",
+)  # fmt: skip
 
 
 def recordings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,6 +41,10 @@ def recordings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--margin", "margin", multiple=True, metavar="METRIC=LOSS",
             help="Accepted loss of the tests of non-inferiority and equivalence, such as wer=0.01; may be repeated.",
+        ),
+        cluster_option,
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Processes that score, each with a model of its own [1]."
         ),
         click.option("--allow-missing", is_flag=True, help="Count a missing file as a text of which nothing was said."),
         click.option("--ground-truth", is_flag=True, help="Score the test set's own recordings too."),
@@ -78,12 +88,18 @@ def experiment_of(
             for folder, name in names.items()
         ],
         "baseline": None if baseline is None else names[baseline],
-        "margins": dict(map(_margin, options["margin"])),
+        "margins": margins_of(options["margin"]),
+        "cluster": options["cluster"],
         "metrics": [name.strip() for name in options["metrics"].split(",") if name.strip()],
     }
     source = Source("imfbench score", {key: value for key, value in values.items() if value is not None})
     override(source, settings)
     return check(source)
+
+
+def margins_of(texts: tuple[str, ...]) -> dict[str, float]:
+    """The values of ``--margin``."""
+    return dict(map(_margin, texts))
 
 
 def _margin(text: str) -> tuple[str, float]:
@@ -165,8 +181,9 @@ def _print_group(group: Group, rankings: list[Ranking], comparisons: list[Compar
     said = findings(group, comparisons)
     if said:
         console.print(Markdown(said))
+    over = f" over whole {group.cluster}s" if group.cluster else ""
     console.print(
-        "Brackets: 95 % bootstrap intervals. Bold: the best of a column; ≈: not told apart from it.",
+        f"Brackets: 95 % bootstrap intervals{over}. Bold: the best of a column; ≈: not told apart from it.",
         style="dim", highlight=False,
     )  # fmt: skip
     for metric, signature in sorted(group.signatures.items()):

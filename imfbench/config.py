@@ -208,6 +208,8 @@ class ExperimentConfig(_Strict):
     """One of the recordings: the others are tested against it. Without it each is tested against each."""
     margins: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Accepted losses of the tests of non-inferiority and equivalence, by figure, where they differ from the convention."""
+    cluster: Literal["speaker"] | None = None
+    """Intervals and tests for new speakers, not only for new texts of these: whole speakers are resampled. From 20 on."""
     metrics: Annotated[dict[str, dict[str, Any]], BeforeValidator(_named_options)] = {
         "wer": {},
         "sim": {},
@@ -222,6 +224,8 @@ class ExperimentConfig(_Strict):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the cores that this process may use without it. Fewer is faster on a busy machine."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that score, each with the model of the metric and its share of ``threads``. The scores are the same."""
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     """Of sampling; training has its own."""
     overwrite: Literal["only-missing", "always", "only-cache"] = "only-missing"
@@ -239,7 +243,7 @@ class ExperimentConfig(_Strict):
     @property
     def hash(self) -> str:
         """sha256 of everything that decides the figures (not: name, device, threads, caches, reports)."""
-        without = {"name", "device", "threads", "overwrite", "score_cache", "reports", "then"}
+        without = {"name", "device", "threads", "workers", "overwrite", "score_cache", "reports", "then"}
         decides = self.model_dump(mode="json", exclude=without)
         return content_hash([decides, *(part.hash for part in self.then)] if self.then else decides)
 

@@ -42,6 +42,7 @@ class Group:
         part: Which of the groups with this task and dataset, from 1.
         parts: How many there are; above 1 where signatures differ.
         signatures: Metric → signature of all the rows that have one.
+        cluster: Column of the utterances whose values are resampled whole in intervals and tests; None is utterances.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Group:
     part: int = 1
     parts: int = 1
     signatures: dict[str, str] = field(default_factory=dict)
+    cluster: str | None = None
 
     @property
     def title(self) -> str:
@@ -86,7 +88,7 @@ class Entry:
         return [str(c.row["key"]) for c in self.cells]
 
 
-def group_cells(cells: Sequence[Cell]) -> list[Group]:
+def group_cells(cells: Sequence[Cell], cluster: str | None = None) -> list[Group]:
     """Split rows by task and dataset, then so that no two rows of a group have different signatures of one metric.
 
     A row joins the first group that it does not contradict, the rows with most signatures first; a row without any (a
@@ -107,7 +109,7 @@ def group_cells(cells: Sequence[Cell]) -> list[Group]:
                 parts.append((own, [cell]))
         for i, (signatures, members) in enumerate(parts, 1):
             members.sort(key=here.index)
-            found.append(Group(task, dataset, members, i, len(parts), signatures))
+            found.append(Group(task, dataset, members, i, len(parts), signatures, cluster))
     return found
 
 

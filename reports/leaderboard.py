@@ -89,7 +89,7 @@ def analyse(run: Path) -> tuple[Results, list[Group], dict[str, list[Ranking]], 
         RunFolderError: There is nothing to report, or a result file is damaged; the message names it.
     """
     results = read_run(run)
-    groups = group_cells(results.cells)
+    groups = group_cells(results.cells, results.cluster)
     rankings = {g.title: [r for q in qualities([c.row for c in g.cells]) if (r := rank(g, q))] for g in groups}
     families = (
         (*against_teacher(g), *at_equal_nfe(g), *between_recordings(g, results.baseline, results.margins))

@@ -38,7 +38,8 @@ def main_table(group: Group, rankings: Sequence[Ranking]) -> list[str]:
     notes = Footnotes()
     header, rows = main_rows(group, rankings, notes)
     best = [r for r in rankings if r.tied or r.untested]
-    how = ["Brackets hold 95 % bootstrap intervals over utterances."]
+    over = f"{group.cluster}s, each resampled whole" if group.cluster else "utterances"
+    how = [f"Brackets hold 95 % bootstrap intervals over {over}."]
     how += ["RTF is network and vocoder together."] if "RTF" in header else []
     if rankings:
         how.append("**Bold** is the best generated row of a column; recordings are not ranked.")

@@ -97,6 +97,7 @@ class Results:
         unfinished: Folders under ``cells/`` without a summary.
         baseline: The recordings that others are tested against, if the experiment names one.
         margins: Accepted losses that the experiment sets.
+        cluster: What intervals and tests resample whole, if not utterances.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Results:
     unfinished: list[str]
     baseline: str | None = None
     margins: Mapping[str, float] = field(default_factory=dict)
+    cluster: str | None = None
 
 
 def read_run(run: Path) -> Results:
@@ -135,13 +137,13 @@ def read_run(run: Path) -> Results:
     return Results(run.resolve().name, sorted(cells, key=_place), trainings, unfinished, *_wishes(run))
 
 
-def _wishes(run: Path) -> tuple[str | None, dict[str, float]]:
-    """Baseline and margins of the run's experiment."""
+def _wishes(run: Path) -> tuple[str | None, dict[str, float], str | None]:
+    """Baseline, margins and clusters of the run's experiment."""
     try:
         experiment = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return None, {}
-    return experiment.get("baseline"), dict(experiment.get("margins") or {})
+        return None, {}, None
+    return experiment.get("baseline"), dict(experiment.get("margins") or {}), experiment.get("cluster")
 
 
 def _place(cell: Cell) -> tuple[Any, ...]:

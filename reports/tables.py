@@ -213,8 +213,9 @@ def _test_table(tests: Sequence[Comparison]) -> list[str]:
         rows.append(row)
     header = ["Comparison", "Figure", "Difference", "95 % interval", "p", "Detectable", "n", "Verdict"]
     header += ["Worse by less than the margin", "Equal within the margin"] * margins
+    whole = next((t.cluster for t in tests if t.cluster), None)
     text = (
-        "Paired over the same utterances. p: sign-flip test, Holm-corrected over the "
+        f"Paired over the same utterances{f', whole {whole}s resampled and flipped' if whole else ''}. p: sign-flip test, Holm-corrected over the "
         f"{sum(t.tested for t in tests)} tests of this table; each interval is for its difference alone. Detectable: "
         "the true difference that such a test, uncorrected, finds four times in five (2.8·sd/√n)."
     )

@@ -214,7 +214,7 @@ def test_a_known_score_is_found_without_decoding_a_file(  # type: ignore[no-unty
     assert score(systems[0], metrics="f0cv,sim").exit_code == 0
     before = summaries(tmp_path / "out")["first"]
     shutil.rmtree(tmp_path / "out" / "leaderboard")
-    for module in ("score", "recordings"):
+    for module in ("scorer", "recordings"):
         monkeypatch.setattr(f"imfbench.pipeline.{module}.load_audio", lambda *_: pytest.fail("decoded again"))
     assert score(systems[0], metrics="f0cv,sim").exit_code == 0
     after = summaries(tmp_path / "out")["first"]

@@ -19,7 +19,7 @@ import torch
 
 from imfbench import weights
 from imfbench.features.audio import RESAMPLER
-from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, clip
+from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, at_rate, clip
 from imfbench.metrics.signature import Signature
 
 SAMPLE_RATE = 16000
@@ -37,6 +37,10 @@ class PredictedMOS(Metric):
 
         path: Path | None = None
         """The user's own file of weights; wins over the package and the hub."""
+
+    def prepare(self, item: ScoreItem) -> ScoreItem:
+        """At the model's rate."""
+        return at_rate(item, SAMPLE_RATE)
 
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """The predicted score."""

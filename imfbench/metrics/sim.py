@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from imfbench import weights
 from imfbench.features.audio import RESAMPLER
-from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, clip, content_hash
+from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, at_rate, clip, content_hash
 from imfbench.metrics.signature import Signature
 from imfbench.registry import nearest
 
@@ -308,6 +308,10 @@ class SpeakerSimilarity(Metric):
         """Generated part and prompt recording."""
         prompt, rate = _prompt(item)
         return [item.audio, item.sample_rate, prompt, rate]
+
+    def prepare(self, item: ScoreItem) -> ScoreItem:
+        """At the model's rate; the prompt, which many utterances share, stays as it is until it is embedded."""
+        return at_rate(item, SAMPLE_RATE)
 
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """Both embeddings; a prompt that many utterances share is embedded once."""

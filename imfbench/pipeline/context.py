@@ -24,8 +24,9 @@ from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan
 from imfbench.progress import Reporting
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
 from imfbench.sampling import sampling_guidance
+from imfbench.score_cache import ScoreCache
 from imfbench.sets import open_dataset
-from imfbench.store import RunFolder, ScoreCache, StoreError, content_hash, read_json, write_text
+from imfbench.store import RunFolder, StoreError, content_hash, read_json, write_text
 from imfbench.weights import DamagedModelError, MissingModelError
 
 
