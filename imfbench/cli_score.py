@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,17 +155,18 @@ def show(run: Path, form: str) -> None:
         click.echo(latex(groups, rankings), nl=False)
         return
     for group in groups:
-        _print_group(group, rankings.get(group.title, []), comparisons)
+        print_group(group, rankings.get(group.title, []), comparisons)
     click.echo(f"with signatures, tests and a row for each utterance: {run / 'leaderboard'}, {run / 'cells'}")
 
 
-def _print_group(group: Group, rankings: list[Ranking], comparisons: list[Comparison]) -> None:
+def print_group(group: Group, rankings: list[Ranking], comparisons: list[Comparison], told: Iterable[str] = ()) -> None:
+    """Print a table, what is ``told`` of it, what its tests say, and its signatures."""
     from rich.console import Console
     from rich.markdown import Markdown
     from rich.table import Table
     from rich.text import Text
 
-    from imfbench.reports.main_table import Footnotes, main_rows
+    from imfbench.reports.main_table import Footnotes, main_rows, resampled
     from imfbench.reports.tables import findings
 
     console, notes = Console(), Footnotes()
@@ -178,12 +179,13 @@ def _print_group(group: Group, rankings: list[Ranking], comparisons: list[Compar
     console.print(table)
     for line in notes.lines():
         console.print(line.strip(), highlight=False, markup=False)
+    for line in told:
+        console.print(line, highlight=False, markup=False)
     said = findings(group, comparisons)
     if said:
         console.print(Markdown(said))
-    over = f" over whole {group.cluster}s" if group.cluster else ""
     console.print(
-        f"Brackets: 95 % bootstrap intervals{over}. Bold: the best of a column; ≈: not told apart from it.",
+        f"Brackets: 95 % bootstrap intervals over {resampled(group)}. Bold: the best of a column; ≈: not told apart from it.",
         style="dim", highlight=False,
     )  # fmt: skip
     for metric, signature in sorted(group.signatures.items()):

@@ -232,6 +232,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("not_measured", "object", "", "record", "Column → why it has no value."),
     Column("artefact_sha256", "string or null", "", "record", "Weights that were sampled.", _SAMPLED),
     Column("key", "string", "", "record", "The cell's key; its folder is `cells/<key>`."),
+    Column("schema_version", "integer", "", "record", "Version of this schema."),
 )
 # fmt: on
 

@@ -17,7 +17,7 @@ from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
 
 ALPHA = 0.05
 MARGIN_ALPHA = 0.025
-Family = Literal["teacher", "equal-nfe", "best", "recordings"]
+Family = Literal["teacher", "equal-nfe", "best", "recordings", "compare"]
 
 MARGINS = {"wer": 0.02, "sim": 0.03, "mos": 0.15}
 """Losses that would be accepted in "not worse than": a convention set before any run; MOS for every predictor."""
@@ -153,6 +153,23 @@ def between_recordings(
     return _family("recordings", group, pairs, {**MARGINS, **(margins or {})})
 
 
+def between_rows(
+    group: Group,
+    pairs: Sequence[tuple[Entry, Entry]],
+    columns: Sequence[str],
+    margins: Mapping[str, float] | None = None,
+) -> list[Comparison]:
+    """The first of each pair against the second, in these figures alone.
+
+    Args:
+        group: Rows on one test set.
+        pairs: Of its entries.
+        columns: Figures whose signatures are the same in all rows.
+        margins: Accepted losses where they differ from ``MARGINS``.
+    """
+    return _family("compare", group, pairs, {**MARGINS, **(margins or {})}, columns)
+
+
 def rank(group: Group, quality: Quality) -> Ranking | None:
     """The best generated row of a figure and its ties; None where no direction is better or nothing is scored."""
     found = [(e, v) for e in entries(group) if not e.cells[0].reference and (v := _figure(e, quality)) is not None]
@@ -167,9 +184,10 @@ def rank(group: Group, quality: Quality) -> Ranking | None:
 
 
 def _family(
-    family: Family, group: Group, pairs: Sequence[tuple[Entry, Entry]], margins: Mapping[str, float] | None = None
-) -> list[Comparison]:
-    shown = qualities([c.row for c in group.cells])
+    family: Family, group: Group, pairs: Sequence[tuple[Entry, Entry]], margins: Mapping[str, float] | None = None,
+    columns: Sequence[str] | None = None,
+) -> list[Comparison]:  # fmt: skip
+    shown = [q for q in qualities([c.row for c in group.cells]) if columns is None or q.name in columns]
     tests = []
     for a, b in pairs:
         for q in shown:

@@ -165,7 +165,7 @@ def entries(group: Group) -> list[Entry]:
     for cell in cells:
         same = tuple(
             repr(cell.row.get(c))
-            for c in (*_ASIDE, "steps", "nfe", "grid_values", "artefact_sha256")
+            for c in ("system", *_ASIDE, "steps", "nfe", "grid_values", "artefact_sha256")
             if c != "noise_seed"
         )
         # Cells that share the noise seed as well are no repetitions of each other: they stay apart.

@@ -19,6 +19,7 @@ from imfbench.reports.comparison import Comparison, Ranking, against_teacher, at
 from imfbench.reports.grouping import Group, group_cells
 from imfbench.reports.results import Cell, Results, read_run
 from imfbench.reports.tables import markdown
+from imfbench.schema import SCHEMA_VERSION, VERSION_KEY
 from imfbench.store import plain, write_json, write_text
 
 SCHEMA = "imfbench-leaderboard-v1"
@@ -134,6 +135,7 @@ def _record(
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
+        VERSION_KEY: SCHEMA_VERSION,
         "run": results.name,
         "rows": rows,
         "groups": [

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from imfbench.reports.columns import RECORDINGS, REFERENCES, REQUIRED, TEACHER
+from imfbench.schema import VERSION_KEY, check_version, read_utterances
 
 _AGAIN = "remove the folder and repeat the run"
 
@@ -46,7 +47,7 @@ class Cell:
     @property
     def reference(self) -> bool:
         """Whether the row is a recording (as it is, or vocoded) instead of a model's output."""
-        return self.system in REFERENCES
+        return self.system in REFERENCES or self.row.get("kind") in REFERENCES
 
     @property
     def recordings(self) -> bool:
@@ -157,6 +158,7 @@ def _place(cell: Cell) -> tuple[Any, ...]:
 
 def _read_cell(folder: Path) -> Cell:
     row = _read_object(folder / "summary.json")
+    check_version(row.setdefault(VERSION_KEY, 1), folder / "summary.json")
     absent = [key for key in REQUIRED if row.get(key) is None]
     if absent:
         raise RunFolderError(f"{folder / 'summary.json'}: no value for {', '.join(absent)}; {_AGAIN}")
@@ -168,7 +170,7 @@ def _read_cell(folder: Path) -> Cell:
     if not table.is_file():
         return Cell(row)
     try:
-        utterances = pd.read_parquet(table)
+        utterances = read_utterances(table)
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{table}: not readable ({error}); {_AGAIN}") from error
     if "id" not in utterances.columns:

@@ -35,7 +35,9 @@ def entry_file(cache: ScoreCache, key: str = KEY) -> Path:
 
 def test_it_gives_back_what_was_put(cache: ScoreCache) -> None:
     assert cache.get(KEY, MODEL) is None
-    fresh = cache.put(KEY, {"embedding": np.array([0.1, 0.2], np.float32), "mos": float("nan"), "text": "a\nb 😀"}, MODEL)
+    fresh = cache.put(
+        KEY, {"embedding": np.array([0.1, 0.2], np.float32), "mos": float("nan"), "text": "a\nb 😀"}, MODEL
+    )
     again = cache.get(KEY, MODEL)
     assert again is not None
     assert again["embedding"] == fresh["embedding"] == [float(np.float32(0.1)), float(np.float32(0.2))]

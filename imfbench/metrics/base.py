@@ -224,7 +224,12 @@ def interval_columns(name: str, bootstrap: Any, *values: Any) -> dict[str, float
     if len(values[0]) == 0:
         return {name: float("nan"), f"{name}_low": float("nan"), f"{name}_high": float("nan"), f"{name}_n": 0}
     interval = bootstrap(*(np.asarray(value, dtype=np.float64) for value in values))
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high, f"{name}_n": len(values[0])}
+    return {
+        name: interval.value,
+        f"{name}_low": interval.low,
+        f"{name}_high": interval.high,
+        f"{name}_n": len(values[0]),
+    }
 
 
 def by_utterance(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from imfbench.pipeline.score_workers import Recipe, by_processes, by_threads
 from imfbench.pipeline.scorer import Asked, Row, Scorer
 from imfbench.pipeline.summary import summarise
 from imfbench.progress import Bar, log
+from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
 from imfbench.store import write_parquet
 
 
@@ -92,7 +93,7 @@ def table(cell: Cell, utterances: list[Utterance]) -> pd.DataFrame:
             frame[column] = None
     if not cell.folder.table.is_file():
         return frame
-    present = pd.read_parquet(cell.folder.table)
+    present = read_utterances(cell.folder.table)
     further = [column for column in present.columns if column not in frame.columns]
     if not further:
         return frame
@@ -133,4 +134,6 @@ def with_columns(frame: pd.DataFrame, metric: Metric, rows: list[dict[str, Any]]
     # Columns without any value need a type all the same, or two cells' tables would not fit together.
     for column in scores.columns[scores.isna().all()]:
         scores[column] = scores[column].astype("float64" if column in metric.summary_columns else "object")
-    return pd.concat([frame.drop(columns=[c for c in own if c in frame]), scores], axis=1)
+    found = pd.concat([frame.drop(columns=[c for c in own if c in frame]), scores], axis=1)
+    found.attrs = {VERSION_KEY: SCHEMA_VERSION}  # parquet keeps it beside the columns
+    return found

@@ -12,6 +12,7 @@ from imfbench.metrics.speed import rtf_columns
 from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline.cells import Cell, write_about
 from imfbench.pipeline.context import Context
+from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
 from imfbench.store import read_json, write_json
 
 RTF = ("rtf_network", "rtf_vocoder", "rtf_total")
@@ -21,11 +22,11 @@ ONLY_SPEECH = "another program's: only its speech is here"
 OVER_UTTERANCES = "intervals and tests are over utterances"
 ELSEWHERE = "trained elsewhere, on other hardware and batches: see the artefact's card"
 COLUMNS = (
-    "task", "system", "kind", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance", "trained_guidance",
-    "steps", "nfe", "network_calls", "dataset", "vocoder", "n_expected", "n_scored", "cluster", "n_clusters", *RTF, "rtf_network_median",
-    "rtf_network_p95", "peak_memory", "peak_memory_kind", "train_steps", "train_frames_per_batch", "train_seconds_per_step",
-    "train_peak_memory", "train_seed", "device", "threads", "dtype", "batch", "noise_seed", "status",
-    "artefact_sha256", "key",
+    VERSION_KEY, "task", "system", "kind", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance",
+    "trained_guidance", "steps", "nfe", "network_calls", "dataset", "vocoder", "n_expected", "n_scored", "cluster",
+    "n_clusters", *RTF, "rtf_network_median", "rtf_network_p95", "peak_memory", "peak_memory_kind", "train_steps",
+    "train_frames_per_batch", "train_seconds_per_step", "train_peak_memory", "train_seed", "device", "threads", "dtype",
+    "batch", "noise_seed", "status", "artefact_sha256", "key",
 )  # fmt: skip
 """Columns that every summary has, with or without a value; the metrics' own come on top."""
 
@@ -35,9 +36,10 @@ def summarise(context: Context, cell: Cell) -> None:
     if not cell.folder.identity.is_file() or cell.status != "ok":
         write_about(cell, None)
     known = {**read_json(cell.folder.identity), **cell.about}
-    frame = pd.read_parquet(cell.folder.table) if cell.status == "ok" and cell.folder.table.is_file() else None
+    frame = read_utterances(cell.folder.table) if cell.status == "ok" and cell.folder.table.is_file() else None
     found: dict[str, Any] = {key: value for key, value in known.items() if key not in ("identity", "row")}
     found |= {"key": cell.folder.key, "status": cell.status, "signatures": {}, "not_measured": {}, "n_scored": 0}
+    found |= {VERSION_KEY: SCHEMA_VERSION}
     found["cluster"] = context.config.cluster
     found |= {"n_expected": len(context.utterances(context.test_set(cell.row)))}
     found = dict.fromkeys(COLUMNS) | found
