@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/calibration.py docs/results/calibration/utterances.csv --out docs/results/calibration
 
-The table has the scores of one real system from two noise seeds (``--collect RUN`` makes it of a run with ``noise_seeds: [0, 1]``).
+The table has the scores of one real system from two noise seeds (``--collect RUN`` makes it of a run with two ``noise_seeds``).
 Each comparison is of a new test set: as many utterances as the table has are drawn with replacement, and for each of them a coin
 decides which seed is system A and which is B. So A and B are the same system, and every difference that is shown is a false
 alarm. The comparison is the leaderboard's own, Holm's correction over its figures included.

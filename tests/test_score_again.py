@@ -205,3 +205,41 @@ def test_only_a_few_utterances_are_in_memory_at_a_time(tmp_path: Path, folder: P
     found = list(score_workers.by_threads(scorer, iter(asked)))
     assert [row["wer"] for row in found] == [0.0] * 40
     assert 2 <= most <= score_workers.AHEAD + 2 * 2 + 2
+
+
+def test_intervals_and_tests_over_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty-two speakers with short pieces of recordings, some with two; and the same with nineteen."""
+    monkeypatch.setenv("IMFBENCH_CACHE", str(tmp_path / "cache"))
+    pieces = []
+    for u in select(DemoCorpus().utterances("test"), 8, False):
+        audio, rate = soundfile.read(u.target_audio, dtype="float32")
+        pieces += [audio[i * rate : (i + 1) * rate] for i in range(3)]
+    folders = [tmp_path / "slow", tmp_path / "fast"]
+    for i, piece in enumerate(pieces):
+        for folder, faster in zip(folders, (1.0, 1.1), strict=True):
+            folder.mkdir(exist_ok=True)
+            soundfile.write(folder / f"u{i}.wav", piece, int(rate * faster))
+    for speakers in (22, 19):
+        own_set(tmp_path / str(speakers), folders[0], "anything")
+        lines = [f"u{i},anything,prompt.flac,voice{i % speakers}" for i in range(len(pieces))]
+        text = "\n".join(["id,text,prompt_audio,speaker", *lines, ""])
+        (tmp_path / str(speakers) / "test.csv").write_text(text)
+
+    def run(speakers: int) -> Result:
+        given = ["score", *folders, "--dataset", "folder", "--data", tmp_path / str(speakers), "--metrics", "f0cv"]
+        given += ["--cluster", "speaker", "--threads", 1, "--out", tmp_path / f"out{speakers}"]
+        return CliRunner().invoke(main, [str(argument) for argument in given])
+
+    refused = run(19)
+    assert refused.exit_code == 2
+    assert "there are 19 speakers" in " ".join(refused.output.split())
+    assert list((tmp_path / "out19").glob("cells/*")) == []
+    result = run(22)
+    assert result.exit_code == 0, result.output
+    assert "intervals over whole speakers" in " ".join(result.output.split())
+    found = [json.loads(file.read_text()) for file in (tmp_path / "out22").glob("cells/*/summary.json")]
+    assert [(row["cluster"], 20 <= row["n_clusters"] <= row["f0cv_n"]) for row in found] == [("speaker", True)] * 2
+    assert all(row["f0cv_low"] < row["f0cv"] < row["f0cv_high"] for row in found)
+    board = json.loads((tmp_path / "out22" / "leaderboard" / "leaderboard.json").read_text())
+    (test,) = board["comparisons"]
+    assert (test["cluster"], 20 <= test["n_clusters"] <= test["n"]) == ("speaker", True)

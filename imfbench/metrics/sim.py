@@ -29,6 +29,8 @@ from imfbench.metrics.signature import Signature
 from imfbench.registry import nearest
 
 SAMPLE_RATE = 16000
+MOST_PROMPTS = 2048
+"""Prompts whose embeddings are kept while their utterances are scored."""
 SHORTEST = 0.4
 """Seconds below which an embedding says nothing about a voice; such audio is a failed row."""
 
@@ -318,6 +320,8 @@ class SpeakerSimilarity(Metric):
         prompt, rate = _prompt(item)
         key = content_hash(prompt, rate)
         if key not in self._prompts:
+            if len(self._prompts) >= MOST_PROMPTS:  # memory must not grow with the number of utterances
+                self._prompts.clear()
             self._prompts[key] = self._embed(prompt, rate, "prompt audio")
         return {"embedding": self._embed(item.audio, item.sample_rate, "audio"), "prompt": self._prompts[key]}
 

@@ -54,7 +54,8 @@ def test_the_same_system_of_two_runs_is_two_rows_that_are_tested(runs: Any) -> N
     assert (found["sim"].a, found["sim"].b, found["sim"].verdict) == ("mine (tuesday)", "mine (monday)", "worse")
     assert found["sim"].difference == pytest.approx(-0.1)
     assert found["wer"].verdict == "no difference shown"
-    assert {r.column: r.best for r in table.rankings}["sim"] == ["monday/mine-None"]
+    assert {r.column: r.best for r in table.rankings}["sim"] == [table.group.cells[1].row["key"]]
+    assert table.group.cells[1].row["run"] == "monday"
     assert table.unranked == {}
 
 
