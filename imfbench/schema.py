@@ -132,6 +132,7 @@ FURTHER: tuple[Key, ...] = (
     Key("train_peak_memory_kind", _TEXT, "", "if a network was sampled", "What `train_peak_memory` counts."),
     *(Key(f"rtf_{part}_{figure}", "number", "s/s", "if speed was timed", f"{told} of `rtf_{part}` over utterances.")
       for part in ("vocoder", "total") for figure, told in (("median", "Median"), ("p95", "95th percentile"))),
+    Key("run", "string", "", "in `imfbench compare`", "The folder that the row is of."),
     Key("rtf_n", "integer", "", "if speed was timed", "Utterances that were timed."),
 )
 """Keys that a row has besides the documented columns of the leaderboard."""

@@ -80,7 +80,7 @@ def compare(
         pairs, untested = _pairs(contestants, baseline)
         tests = between_rows(group, pairs, [q.name for q in ranked], margins)
         found.append(Across(group, [r for q in ranked if (r := rank(group, q))], tests, unranked, untested))
-    if baseline is not None and not any(_is(entry, baseline) for entry in seen):
+    if baseline is not None and not _called_so(seen, baseline):
         names = ", ".join(repr(entry.name) for entry in seen) or "none"
         raise RunFolderError(f"--baseline {baseline}: no row is called so, and no folder of one row; there are {names}")
     return found
@@ -241,8 +241,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _pairs(found: Sequence[Entry], baseline: str | None) -> tuple[list[tuple[Entry, Entry]], str]:
     if baseline is not None:
-        bases = [entry for entry in found if _is(entry, baseline)]
-        return [(entry, bases[0]) for entry in found if entry is not bases[0]] if bases else [], ""
+        bases = _called_so(found, baseline)
+        if len(bases) > 1:
+            names = ", ".join(repr(entry.name) for entry in bases)
+            raise RunFolderError(f"--baseline {baseline}: several rows are called so; name one of {names}")
+        return [(entry, base) for base in bases for entry in found if entry is not base], ""
     if len(found) > MOST_PAIRS:
         return [], (
             f"The {len(found)} rows are tested against the best of each figure alone (≈): name one of them with --baseline to "
@@ -251,7 +254,9 @@ def _pairs(found: Sequence[Entry], baseline: str | None) -> tuple[list[tuple[Ent
     return [(b, a) for a, b in combinations(found, 2)], ""
 
 
-def _is(entry: Entry, name: str) -> bool:
-    """Whether a row is called so in the table, or is of the folder of this name."""
-    run = str(entry.cells[0].row["run"])
-    return name in (entry.name, entry.label, entry.system) or Path(name).resolve().name == run.rpartition("/")[2]
+def _called_so(found: Sequence[Entry], name: str) -> list[Entry]:
+    """The rows that the table calls so, the more exactly the better; else those of the folder of this name."""
+    for called in ("name", "label", "system"):
+        if same := [entry for entry in found if getattr(entry, called) == name]:
+            return same
+    return [e for e in found if Path(name).resolve().parts[-1] == str(e.cells[0].row["run"]).rpartition("/")[2]]

@@ -111,6 +111,10 @@ def test_many_rows_are_tested_against_the_best_or_a_baseline(runs: Any) -> None:
         (table,) = compare([run.path for run in runs], baseline=name)
         assert {test.b for test in table.comparisons} == {"theirs"}
         assert len(table.comparisons) == 14
+    with pytest.raises(RunFolderError, match=r"several rows are called so; name one of 'meanflow at NFE 1', "):
+        compare([run.path for run in runs], baseline="meanflow")
+    (table,) = compare([run.path for run in runs], baseline="meanflow at NFE 3")
+    assert {test.b for test in table.comparisons} == {"meanflow at NFE 3"}
     with pytest.raises(RunFolderError, match="no row is called so"):
         compare([run.path for run in runs], baseline="their")
 
