@@ -68,6 +68,11 @@ def bootstrap_ratio(
     return stats.bootstrap_ratio(above, below, **settings)
 
 
+def bootstrap_mean(values: ArrayLike, clusters: Sequence[Hashable], **settings: Any) -> Interval:
+    """The mean over utterances and its interval for new clusters; arguments and errors as for ``bootstrap_ratio``."""
+    return bootstrap_ratio(values, np.ones(len(clusters)), clusters, **settings)
+
+
 def paired_ratio(
     a: ArrayLike, b: ArrayLike, denominators: ArrayLike, clusters: Sequence[Hashable], **settings: Any
 ) -> Paired:
@@ -107,11 +112,7 @@ def bootstraps(clusters: Sequence[Hashable] | None) -> tuple[Callable[..., Inter
     """How to resample means and ratios: over utterances, or over these clusters."""
     if clusters is None:
         return stats.bootstrap_mean, stats.bootstrap_ratio
-    return partial(_bootstrap_mean, clusters=clusters), partial(bootstrap_ratio, clusters=clusters)
-
-
-def _bootstrap_mean(values: ArrayLike, clusters: Sequence[Hashable]) -> Interval:
-    return bootstrap_ratio(values, np.ones(len(clusters)), clusters)
+    return partial(bootstrap_mean, clusters=clusters), partial(bootstrap_ratio, clusters=clusters)
 
 
 def _linear(differences: Array, denominators: Array) -> Array:

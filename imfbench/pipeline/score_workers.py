@@ -24,7 +24,8 @@ from imfbench.pipeline.context import RunError
 from imfbench.pipeline.scorer import Asked, Ready, Row, Scorer
 from imfbench.score_cache import ScoreCache
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 AHEAD = 4
 """Utterances that are decoded before the model asks for them."""
 CHUNK = 8

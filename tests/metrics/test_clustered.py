@@ -69,7 +69,16 @@ def test_copies_of_utterances_tell_nothing_new() -> None:
     )
 
 
-def false_alarms(clusters: bool, repetitions: int = 300) -> float:
+def test_speakers_that_differ_widen_the_interval() -> None:
+    names = np.repeat(np.arange(30), 10)
+    scores = rng().normal(size=30)[names] + 0.1 * rng(1).normal(size=300)
+    whole, plain = clustered.bootstrap_mean(scores, list(names)), stats.bootstrap_mean(scores)
+    assert whole.value == pytest.approx(plain.value)
+    # Utterances of a speaker are nearly copies: the right interval is about √10 times wider.
+    assert 2.2 < (whole.high - whole.low) / (plain.high - plain.low) < 4.2
+
+
+def false_alarms(clusters: bool, repetitions: int = 150) -> float:
     """How often two equal systems, whose difference varies from speaker to speaker, are called different."""
     names, found = speakers_of([8] * SPEAKERS), 0
     for i in range(repetitions):
