@@ -76,7 +76,7 @@ def _metric(name: str, *columns: Key) -> list[Key]:
     return [
         *(Key(c.name, c.type, c.unit, when, c.meaning) for c in columns),
         Key(f"{name}_error", "string or null", "", when, f"Why the row has no score of `{name}`; null if it has one."),
-        Key(f"{name}_signature", "string or null", "", when, "How the columns before it were made."),
+        Key(f"{name}_signature", "string", "", when, "How the columns before it were made."),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -121,7 +122,9 @@ def test_all_three_files_have_the_version(scored: Path) -> None:
 def test_the_lines_of_pandas_load_a_run(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     (cell,) = (path.name for path in scored.glob("cells/*"))
-    lines = code.replace("runs/quickstart", str(scored)).replace("KEY", cell).splitlines()
+    lines = [
+        ast.unparse(line) for line in ast.parse(code.replace("runs/quickstart", str(scored)).replace("KEY", cell)).body
+    ]
     one, every, figures = (eval(line, {"pd": pd, "Path": Path}) for line in lines)
     assert len(one) == 3
     pd.testing.assert_frame_equal(every.loc[cell], one)

@@ -97,8 +97,10 @@ def table(cell: Cell, utterances: list[Utterance]) -> pd.DataFrame:
     further = [column for column in present.columns if column not in frame.columns]
     if not further:
         return frame
-    known = present[["id", "audio_sha256", *further]].dropna(subset=["audio_sha256"])
-    return frame.merge(known, on=["id", "audio_sha256"], how="left", validate="one_to_one")
+    # A row without audio keeps what is known of it too, such as the WER of a missing file, as long as it has none.
+    known = present[["id", *further]].assign(content=present["audio_sha256"].fillna(""))
+    rows = frame.assign(content=frame["audio_sha256"].fillna(""))
+    return rows.merge(known, on=["id", "content"], how="left", validate="one_to_one").drop(columns="content")
 
 
 _COLUMNS = (
