@@ -99,8 +99,8 @@ def table(cell: Cell, utterances: list[Utterance]) -> pd.DataFrame:
         return frame
     # A row without audio keeps what is known of it too, such as the WER of a missing file, as long as it has none.
     known = present[["id", *further]].assign(content=present["audio_sha256"].fillna(""))
-    rows = frame.assign(content=frame["audio_sha256"].fillna(""))
-    return rows.merge(known, on=["id", "content"], how="left", validate="one_to_one").drop(columns="content")
+    expected = frame.assign(content=frame["audio_sha256"].fillna(""))
+    return expected.merge(known, on=["id", "content"], how="left", validate="one_to_one").drop(columns="content")
 
 
 _COLUMNS = (
