@@ -15,6 +15,8 @@ from click.core import ParameterSource
 
 from imfbench import interruption
 from imfbench.cli_base import Commands, UserError, user_errors
+from imfbench.cli_cache import cache
+from imfbench.cli_compare import compare_command
 from imfbench.cli_protocols import protocols
 from imfbench.cli_score import METRICS, recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
@@ -51,7 +53,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing."),
         click.option("--threads", type=click.IntRange(min=1), help="CPU threads; fewer is faster on a busy machine."),
         click.option(
-            "--workers", type=click.IntRange(min=1), help="Processes that train, search and sample side by side."
+            "--workers", type=click.IntRange(min=1), help="Processes that train, search, sample and score [1]."
         ),
         click.option("--device", help="auto, cpu, or an accelerator by torch's name for it."),
         click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
@@ -263,6 +265,8 @@ def list_command(what: str) -> None:
 
 
 main.add_command(protocols)
+main.add_command(cache)
+main.add_command(compare_command)
 
 
 @main.command("doctor")

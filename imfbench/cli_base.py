@@ -85,9 +85,10 @@ class user_errors:
         from imfbench.pipeline.context import STOPPING, NotReadyError
         from imfbench.protocol_comparison import TranscriptsError
         from imfbench.registry import BrokenEntryError, UnknownNameError
+        from imfbench.reports.results import RunFolderError
         from imfbench.speak import SpeakError
 
         of_commands = (LanguageError, MissingPhonemizerError, NewMethodError, SpeakError, TextError, TranscriptsError)
-        of_experiments = (BrokenEntryError, GridError, NotReadyError, SolverError, UnknownNameError)
+        of_experiments = (BrokenEntryError, GridError, NotReadyError, RunFolderError, SolverError, UnknownNameError)
         if isinstance(error, (*STOPPING, *of_commands, *of_experiments)):
             raise UserError(str(error)) from None

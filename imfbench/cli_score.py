@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "md", "csv", "json", "latex")
 OWN = (
-    "dataset", "data", "split", "metrics", "protocol", "model_dir", "baseline", "margin", "allow_missing", "ground_truth", "form",
+    "dataset", "data", "split", "metrics", "protocol", "model_dir", "baseline", "margin", "cluster", "allow_missing",
+    "ground_truth", "form",
 )  # fmt: skip
 """Options that only the scoring of folders has."""
 METRICS = "wer,sim,mos,f0cv"
+
+
+cluster_option = click.option(
+    "--cluster", type=click.Choice(["speaker"]),
+    help="Intervals and tests for new speakers: whole speakers are resampled. Refused below 20 of them.",
+)  # fmt: skip
 
 
 def recordings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,6 +51,7 @@ def recordings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--margin", "margin", multiple=True, metavar="METRIC=LOSS",
             help="Accepted loss of the tests of non-inferiority and equivalence, such as wer=0.01; may be repeated.",
         ),
+        cluster_option,
         click.option("--allow-missing", is_flag=True, help="Count a missing file as a text of which nothing was said."),
         click.option("--ground-truth", is_flag=True, help="Score the test set's own recordings too."),
         click.option(
@@ -90,7 +98,8 @@ def experiment_of(
             for folder, known_as in names.items()
         ],
         "baseline": None if baseline is None else names[baseline],
-        "margins": dict(map(_margin, options["margin"])),
+        "margins": margins_of(options["margin"]),
+        "cluster": options["cluster"],
         "protocol": options["protocol"],
         "model_dir": None if model_dir is None else str(model_dir),
         "metrics": metrics,
@@ -100,6 +109,11 @@ def experiment_of(
     source = Source("imfbench score", {key: value for key, value in values.items() if value is not None})
     override(source, experiment)
     return check(source)
+
+
+def margins_of(texts: tuple[str, ...]) -> dict[str, float]:
+    """The values of ``--margin``."""
+    return dict(map(_margin, texts))
 
 
 def _set_of(options: dict[str, Any]) -> tuple[str, str]:
@@ -197,17 +211,18 @@ def show(run: Path, form: str) -> None:
         click.echo(latex(groups, rankings), nl=False)
         return
     for group in groups:
-        _print_group(group, rankings.get(group.title, []), comparisons)
+        print_group(group, rankings.get(group.title, []), comparisons)
     click.echo(f"with signatures, tests and a row for each utterance: {run / 'leaderboard'}, {run / 'cells'}")
 
 
-def _print_group(group: Group, rankings: list[Ranking], comparisons: list[Comparison]) -> None:
+def print_group(group: Group, rankings: list[Ranking], comparisons: list[Comparison], told: Iterable[str] = ()) -> None:
+    """Print a table, what is ``told`` of it, what its tests say, and its signatures."""
     from rich.console import Console
     from rich.markdown import Markdown
     from rich.table import Table
     from rich.text import Text
 
-    from imfbench.reports.main_table import Footnotes, main_rows
+    from imfbench.reports.main_table import Footnotes, main_rows, resampled
     from imfbench.reports.tables import findings
 
     console, notes = Console(), Footnotes()
@@ -220,11 +235,13 @@ def _print_group(group: Group, rankings: list[Ranking], comparisons: list[Compar
     console.print(table)
     for line in notes.lines():
         console.print(line.strip(), highlight=False, markup=False)
+    for line in told:
+        console.print(line, highlight=False, markup=False)
     said = findings(group, comparisons)
     if said:
         console.print(Markdown(said))
     console.print(
-        "Brackets: 95 % bootstrap intervals. Bold: the best of a column; ≈: not told apart from it.",
+        f"Brackets: 95 % bootstrap intervals over {resampled(group)}. Bold: the best of a column; ≈: not told apart from it.",
         style="dim", highlight=False,
     )  # fmt: skip
     for metric, signature in sorted(group.signatures.items()):

@@ -208,6 +208,8 @@ class ExperimentConfig(_Strict):
     """One of the recordings: the others are tested against it. Without it each is tested against each."""
     margins: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Accepted losses of the tests of non-inferiority and equivalence, by figure, where they differ from the convention."""
+    cluster: Literal["speaker"] | None = None
+    """Intervals and tests for new speakers, not only for new texts of these: whole speakers are resampled. From 20 on."""
     metrics: Annotated[dict[str, dict[str, Any]], BeforeValidator(_named_options)] = {
         "wer": {},
         "sim": {},
@@ -227,8 +229,9 @@ class ExperimentConfig(_Strict):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the cores that this process may use without it. Fewer is faster on a busy machine."""
     workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that train, search and sample side by side, each with ``threads`` threads (or its share of the cores). On a
-    CPU two single threads do more than two threads together; times are then those of a busy machine."""
+    """Processes that train, search, sample and score side by side, each with ``threads`` threads (or its share of the cores)
+    and models of its own. On a CPU two single threads do more than two threads together; times are then those of a busy
+    machine. The figures are the same."""
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     """Of sampling; training has its own."""
     overwrite: Literal["only-missing", "always", "only-cache"] = "only-missing"

@@ -15,6 +15,8 @@ from imfbench.disk import FULL_DISK, unwritable, write_fault
 from imfbench.executors import Executor
 from imfbench.executors.local import LocalExecutor
 from imfbench.executors.processes import ProcessExecutor
+from imfbench.metrics.clustered import require_clusters
+from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline import manifest
 from imfbench.pipeline.context import STOPPING, Context, RunError, told
 from imfbench.pipeline.plan import STAGES, Job, Stage
@@ -119,6 +121,7 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
     for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
         context.utterances(selection)
     _check_data(context)
+    _check_clusters(context)
     for artefact in context.plan.artefacts.values():
         if artefact.ready is None:
             settings_of(context.config, artefact)
@@ -183,6 +186,20 @@ def _check_data(context: Context) -> None:
     trained = any(artefact.ready is None for artefact in context.plan.artefacts.values())
     if trained and not hasattr(context.dataset(context.config.train_data), "batches"):
         raise RunError(f"dataset {context.config.train_data.name!r} is for testing alone: name another as `train_data`")
+
+
+def _check_clusters(context: Context) -> None:
+    """Refuse now what would have no interval when all is scored.
+
+    Raises:
+        RunError: A test set has too few speakers for intervals that resample whole speakers.
+    """
+    cluster = context.config.cluster
+    for selection in context.config.dataset if cluster else ():
+        try:
+            require_clusters([getattr(u, str(cluster)) for u in context.utterances(selection)], str(cluster))
+        except TooFewClustersError as error:
+            raise RunError(f"--cluster {cluster}: {selection.name}/{selection.split}: {error}") from None
 
 
 def _failed(context: Context, job: Job, error: Exception) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from imfbench.metrics.protocols import PROTOCOLS, protocol_of
 from imfbench.metrics.text_rules import LANGUAGES
 from imfbench.metrics.wer import COUNTS, score_transcripts
+from imfbench.schema import read_utterances
 from imfbench.store import StoreError, read_json
 
 TABLES = (
@@ -132,7 +133,7 @@ def _tables(folder: Path) -> Iterator[Path]:
 def _read(file: Path, language: str | None) -> pd.DataFrame:
     try:
         if file.suffix == ".parquet":
-            table = pd.read_parquet(file)
+            table = read_utterances(file)
         elif file.suffix == ".jsonl":
             table = pd.read_json(file, lines=True, dtype=False)
         elif file.suffix in (".csv", ".tsv"):

@@ -1,4 +1,4 @@
-"""Run folders: atomic writes, journals, a lock, content hashes and the content-addressed score cache.
+"""Run folders: atomic writes, journals, a lock, and content hashes.
 
 Every write goes to a temporary name in the same folder and is renamed, so a killed run leaves whole files or none. What
 cannot be renamed into place, a table that grows row by row, is a journal: one JSON object a line, flushed to the disk, whose
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import os
 import re
@@ -23,10 +22,8 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from imfbench.cache import cache_folder
 from imfbench.disk import StoreError, unwritable, write_fault
 
-log = logging.getLogger("imfbench")
 _LEFT_BY_A_KILL = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?|\..+\.part")
 
 
@@ -220,61 +217,6 @@ class Journal:
     def _whole(self) -> bytes:
         data = self.path.read_bytes()
         return data[: data.rfind(b"\n") + 1]
-
-
-# --- score cache ------------------------------------------------------------------------------------------------------
-
-
-class ScoreCache:
-    """What models said about audio, addressed by the content of everything that was read, never by a file's name.
-
-    Keys are a metric's ``cache_key``: its model's signature and the sha256 of every input. One small JSON file an entry,
-    written atomically, so that runs side by side may share it. Failures are not kept.
-
-    Args:
-        folder: Where the entries lie; ``cache_folder() / "scores"`` by default.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or cache_folder() / "scores"
-        self._told = False
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        """The entry, or None; a file that cannot be read counts as absent."""
-        try:
-            found = json.loads(self._path(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
-
-    def put(self, key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep an entry; returns it as ``get`` will, so that a fresh and a cached one lead to the same figures.
-
-        A cache that cannot be written costs time later, nothing else: it is told once.
-        """
-        text = json.dumps(_listed(entry), ensure_ascii=False)
-        try:
-            write_text(self._path(key), text)
-        except StoreError as error:
-            if not self._told:
-                log.warning("scores are not cached: %s", error)
-            self._told = True
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
-
-
-def _listed(value: Any) -> Any:
-    """JSON types as in ``plain``, but with NaN kept: an observation must come back from the cache as it went in."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _listed(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_listed(entry) for entry in value]
-    return value
 
 
 # --- run folders ------------------------------------------------------------------------------------------------------

@@ -132,6 +132,7 @@ def qualities(rows: Iterable[Mapping[str, Any]]) -> list[Quality]:
 
 
 _SAMPLED = "if a network was sampled"
+_CLUSTERED = "if `--cluster` asked for it"
 _SCORED = "if the metric was scored"
 _TRAINED = "if the artefact's training is on record"
 _TRAINED_HERE = "if the artefact was trained in this run"
@@ -176,6 +177,9 @@ COLUMNS: tuple[Column, ...] = (
            "Vocoder that made the audio.", "if the audio was vocoded", "Vocoder"),
     Column("n_expected", "integer", "", "quality", "Utterances that should have been scored."),
     Column("n_scored", "integer", "", "quality", "Utterances that were scored."),
+    Column("cluster", "string or null", "", "record",
+           "What was resampled whole for intervals and tests (`speaker`), where it was not utterances.", _CLUSTERED),
+    Column("n_clusters", "integer or null", "", "record", "How many of them were scored.", _CLUSTERED),
     Column("wer", "number or null", "fraction", "quality",
            "Word error rate as the protocol aggregates (`agg` in its signature); by default the corpus figure.", _SCORED),
     *_interval("wer", "fraction"),
@@ -230,6 +234,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("not_measured", "object", "", "record", "Column → why it has no value."),
     Column("artefact_sha256", "string or null", "", "record", "Weights that were sampled.", _SAMPLED),
     Column("key", "string", "", "record", "The cell's key; its folder is `cells/<key>`."),
+    Column("schema_version", "integer", "", "record", "Version of this schema."),
 )
 # fmt: on
 
@@ -246,6 +251,8 @@ def missing_reason(row: Mapping[str, Any], name: str) -> str:
         return str(told.get(name) or told[base])
     if row["status"] != "ok":
         return str(row["status"])
+    if name in ("cluster", "n_clusters"):
+        return "intervals and tests are over utterances"
     group = BY_NAME[name].group if name in BY_NAME else "quality"
     if row["system"] in REFERENCES and (group in ("sampling", "training") or name.startswith("rtf_network")):
         return "does not apply: a recording, not a model's output"

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from imfbench.metrics import stats
+from imfbench.metrics import clustered, stats
 from imfbench.reports.columns import TEACHER, Quality, qualities
 from imfbench.reports.columns import quality as quality_of
 from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
 
 ALPHA = 0.05
 MARGIN_ALPHA = 0.025
-Family = Literal["teacher", "equal-nfe", "best", "recordings"]
+Family = Literal["teacher", "equal-nfe", "best", "recordings", "compare"]
 
 MARGINS = {"wer": 0.02, "sim": 0.03, "mos": 0.15}
 """Losses that would be accepted in "not worse than": a convention set before any run; MOS for every predictor."""
@@ -41,6 +41,8 @@ class Comparison:
         p: Uncorrected.
         p_holm: After Holm's correction over the family.
         n: Utterances that both sides have.
+        cluster: What was resampled and flipped whole ("speaker"), if not utterances.
+        n_clusters: How many of them both sides have.
         minimum_detectable: 2.8·sd(d)/√n.
         same_noise: Whether both sides started from the same noise.
         margin: The accepted loss of the non-inferiority test.
@@ -66,6 +68,8 @@ class Comparison:
     p: float | None = None
     p_holm: float | None = None
     n: int = 0
+    cluster: str | None = None
+    n_clusters: int | None = None
     minimum_detectable: float | None = None
     same_noise: bool | None = None
     margin: float | None = None
@@ -149,6 +153,23 @@ def between_recordings(
     return _family("recordings", group, pairs, {**MARGINS, **(margins or {})})
 
 
+def between_rows(
+    group: Group,
+    pairs: Sequence[tuple[Entry, Entry]],
+    columns: Sequence[str],
+    margins: Mapping[str, float] | None = None,
+) -> list[Comparison]:
+    """The first of each pair against the second, in these figures alone.
+
+    Args:
+        group: Rows on one test set.
+        pairs: Of its entries.
+        columns: Figures whose signatures are the same in all rows.
+        margins: Accepted losses where they differ from ``MARGINS``.
+    """
+    return _family("compare", group, pairs, {**MARGINS, **(margins or {})}, columns)
+
+
 def rank(group: Group, quality: Quality) -> Ranking | None:
     """The best generated row of a figure and its ties; None where no direction is better or nothing is scored."""
     found = [(e, v) for e in entries(group) if not e.cells[0].reference and (v := _figure(e, quality)) is not None]
@@ -163,9 +184,10 @@ def rank(group: Group, quality: Quality) -> Ranking | None:
 
 
 def _family(
-    family: Family, group: Group, pairs: Sequence[tuple[Entry, Entry]], margins: Mapping[str, float] | None = None
-) -> list[Comparison]:
-    shown = qualities([c.row for c in group.cells])
+    family: Family, group: Group, pairs: Sequence[tuple[Entry, Entry]], margins: Mapping[str, float] | None = None,
+    columns: Sequence[str] | None = None,
+) -> list[Comparison]:  # fmt: skip
+    shown = [q for q in qualities([c.row for c in group.cells]) if columns is None or q.name in columns]
     tests = []
     for a, b in pairs:
         for q in shown:
@@ -197,18 +219,37 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
             blank, n=len(both), verdict=f"not tested: {len(both)} utterances in common, at least 2 are needed"
         )
     x, y = both["score_a"], both["score_b"]
-    if _is_corpus(quality, group):
-        words = both["words_a"]
+    corpus, number = _is_corpus(quality, group), len(both)
+    words = both["words_a"] if corpus else pd.Series(1.0, both.index)
+    if group.cluster is not None:
+        labels = _labels(a, group.cluster, both.index)
+        try:
+            test = clustered.paired_ratio(x, y, words, labels)
+        except stats.TooFewClustersError as error:
+            return replace(blank, n=number, verdict=f"not tested: {error}")
+        blank = replace(blank, cluster=group.cluster, n_clusters=test.n)
+        x = pd.Series(clustered.linearised(x, y, words, labels))
+        y = pd.Series(0.0, x.index)
+    elif corpus:
         test = stats.paired_ratio(x, y, words)
         x, y = x / words.mean(), y / words.mean()
     else:
         test = stats.paired_difference(x, y)
-    found = replace(blank, same_noise=bool(seeds), **asdict(test))
+    found = replace(blank, same_noise=bool(seeds), **{**asdict(test), "n": number})
     if margin is not None and quality.better:
         shown = stats.non_inferior(x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA)
         alike = stats.equivalent(x, y, margin, alpha=ALPHA)
         found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
+
+
+def _labels(entry: Entry, cluster: str, ids: pd.Index) -> list[Any]:
+    """The cluster of each utterance; None where the tables do not tell it."""
+    found: dict[Any, Any] = {}
+    for cell in entry.cells:
+        if cell.utterances is not None and cluster in cell.utterances:
+            found |= dict(zip(cell.utterances["id"], cell.utterances[cluster], strict=True))
+    return [found.get(one) for one in ids]
 
 
 def _is_corpus(quality: Quality, group: Group) -> bool:

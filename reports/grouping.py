@@ -44,6 +44,7 @@ class Group:
         part: Which of the groups with this task and dataset, from 1.
         parts: How many there are; above 1 where signatures differ.
         signatures: Metric → signature of all the rows that have one.
+        cluster: Column of the utterances whose values are resampled whole in intervals and tests; None is utterances.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Group:
     part: int = 1
     parts: int = 1
     signatures: dict[str, str] = field(default_factory=dict)
+    cluster: str | None = None
 
     @property
     def title(self) -> str:
@@ -88,7 +90,7 @@ class Entry:
         return [str(c.row["key"]) for c in self.cells]
 
 
-def group_cells(cells: Sequence[Cell]) -> list[Group]:
+def group_cells(cells: Sequence[Cell], cluster: str | None = None) -> list[Group]:
     """Split rows by task and dataset, then so that no two rows of a group have different signatures of one metric.
 
     A row joins the first group that it does not contradict, the rows with most signatures first; a row without any (a
@@ -109,7 +111,7 @@ def group_cells(cells: Sequence[Cell]) -> list[Group]:
                 parts.append((own, [cell]))
         for i, (signatures, members) in enumerate(parts, 1):
             members.sort(key=here.index)
-            found.append(Group(task, dataset, members, i, len(parts), signatures))
+            found.append(Group(task, dataset, members, i, len(parts), signatures, cluster))
     return found
 
 
@@ -165,7 +167,7 @@ def entries(group: Group) -> list[Entry]:
     for cell in cells:
         same = tuple(
             repr(cell.row.get(c))
-            for c in (*_ASIDE, "steps", "nfe", "grid_values", "artefact_sha256")
+            for c in ("system", *_ASIDE, "steps", "nfe", "grid_values", "artefact_sha256")
             if c != "noise_seed"
         )
         # Cells that share the noise seed as well are no repetitions of each other: they stay apart.

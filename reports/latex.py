@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from imfbench.reports.columns import qualities
 from imfbench.reports.comparison import Ranking
 from imfbench.reports.grouping import Group, labels
+from imfbench.reports.main_table import resampled
 from imfbench.reports.results import Cell
 
 _SPECIAL = {
@@ -57,8 +58,8 @@ def _table(group: Group, rankings: Sequence[Ranking]) -> str:
             *(f"    {line}" for line in lines),
             r"    \bottomrule",
             r"  \end{tabular}",
-            f"  \\caption{{{escaped(group.title)}. Brackets: 95\\,\\% bootstrap intervals over utterances. Bold: best generated "
-            r"row; $\approx$: not told apart from it (paired test, Holm-corrected).}",
+            f"  \\caption{{{escaped(group.title)}. Brackets: 95\\,\\% bootstrap intervals over {resampled(group)}. "
+            r"Bold: best generated row; $\approx$: not told apart from it (paired test, Holm-corrected).}",
             r"\end{table}",
             f"% {signatures}",
             "",

@@ -19,6 +19,7 @@ from imfbench.reports.comparison import Comparison, Ranking, against_teacher, at
 from imfbench.reports.grouping import Group, group_cells
 from imfbench.reports.results import Cell, Results, read_run
 from imfbench.reports.tables import markdown
+from imfbench.schema import SCHEMA_VERSION, VERSION_KEY
 from imfbench.store import plain, write_json, write_text
 
 SCHEMA = "imfbench-leaderboard-v1"
@@ -89,7 +90,7 @@ def analyse(run: Path) -> tuple[Results, list[Group], dict[str, list[Ranking]], 
         RunFolderError: There is nothing to report, or a result file is damaged; the message names it.
     """
     results = read_run(run)
-    groups = group_cells(results.cells)
+    groups = group_cells(results.cells, results.cluster)
     rankings = {g.title: [r for q in qualities([c.row for c in g.cells]) if (r := rank(g, q))] for g in groups}
     families = (
         (*against_teacher(g), *at_equal_nfe(g), *between_recordings(g, results.baseline, results.margins))
@@ -134,6 +135,7 @@ def _record(
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
+        VERSION_KEY: SCHEMA_VERSION,
         "run": results.name,
         "rows": rows,
         "groups": [

@@ -38,7 +38,7 @@ def main_table(group: Group, rankings: Sequence[Ranking]) -> list[str]:
     notes = Footnotes()
     header, rows = main_rows(group, rankings, notes)
     best = [r for r in rankings if r.tied or r.untested]
-    how = ["Brackets hold 95 % bootstrap intervals over utterances."]
+    how = [f"Brackets hold 95 % bootstrap intervals over {resampled(group)}."]
     how += ["RTF is network and vocoder together."] if "RTF" in header else []
     if rankings:
         how.append("**Bold** is the best generated row of a column; recordings are not ranked.")
@@ -55,6 +55,15 @@ def main_table(group: Group, rankings: Sequence[Ranking]) -> list[str]:
     made = [f"- {metric}: `{text}`" for metric, text in sorted(group.signatures.items())]
     signatures = ["Signatures, which pin how each figure was made:", "\n".join(made)] if made else []
     return [table(header, rows), "\n".join(notes.lines()), " ".join(how), *_other_utterances(group), *signatures]
+
+
+def resampled(group: Group) -> str:
+    """What the intervals of the rows resample, in words."""
+    found = {cell.row.get("cluster") for cell in group.cells if cell.ok}
+    if found <= {None}:
+        return "utterances"
+    whole = " or ".join(f"whole {name}s" for name in sorted(filter(None, found)))
+    return whole if None not in found else f"utterances or {whole} (`cluster` in each row)"
 
 
 def main_rows(group: Group, rankings: Sequence[Ranking], notes: Footnotes) -> tuple[list[str], list[list[str]]]:

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from imfbench.reports.columns import RECORDINGS, REFERENCES, REQUIRED, TEACHER
+from imfbench.schema import VERSION_KEY, check_version, read_utterances
 
 _AGAIN = "remove the folder and repeat the run"
 
@@ -46,7 +47,7 @@ class Cell:
     @property
     def reference(self) -> bool:
         """Whether the row is a recording (as it is, or vocoded) instead of a model's output."""
-        return self.system in REFERENCES
+        return self.system in REFERENCES or self.row.get("kind") in REFERENCES
 
     @property
     def recordings(self) -> bool:
@@ -97,6 +98,7 @@ class Results:
         unfinished: Folders under ``cells/`` without a summary.
         baseline: The recordings that others are tested against, if the experiment names one.
         margins: Accepted losses that the experiment sets.
+        cluster: What intervals and tests resample whole, if not utterances.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Results:
     unfinished: list[str]
     baseline: str | None = None
     margins: Mapping[str, float] = field(default_factory=dict)
+    cluster: str | None = None
 
 
 def read_run(run: Path) -> Results:
@@ -135,13 +138,13 @@ def read_run(run: Path) -> Results:
     return Results(run.resolve().name, sorted(cells, key=_place), trainings, unfinished, *_wishes(run))
 
 
-def _wishes(run: Path) -> tuple[str | None, dict[str, float]]:
-    """Baseline and margins of the run's experiment."""
+def _wishes(run: Path) -> tuple[str | None, dict[str, float], str | None]:
+    """Baseline, margins and clusters of the run's experiment."""
     try:
         experiment = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return None, {}
-    return experiment.get("baseline"), dict(experiment.get("margins") or {})
+        return None, {}, None
+    return experiment.get("baseline"), dict(experiment.get("margins") or {}), experiment.get("cluster")
 
 
 def _place(cell: Cell) -> tuple[Any, ...]:
@@ -155,6 +158,7 @@ def _place(cell: Cell) -> tuple[Any, ...]:
 
 def _read_cell(folder: Path) -> Cell:
     row = _read_object(folder / "summary.json")
+    check_version(row.setdefault(VERSION_KEY, 1), folder / "summary.json")
     absent = [key for key in REQUIRED if row.get(key) is None]
     if absent:
         raise RunFolderError(f"{folder / 'summary.json'}: no value for {', '.join(absent)}; {_AGAIN}")
@@ -166,7 +170,7 @@ def _read_cell(folder: Path) -> Cell:
     if not table.is_file():
         return Cell(row)
     try:
-        utterances = pd.read_parquet(table)
+        utterances = read_utterances(table)
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{table}: not readable ({error}); {_AGAIN}") from error
     if "id" not in utterances.columns:

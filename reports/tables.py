@@ -22,6 +22,8 @@ from imfbench.reports.main_table import (
 )  # fmt: skip
 from imfbench.reports.results import Cell, Results, Training
 
+_SAID = ("recordings", "compare")
+"""Families of which equality is said in words: between systems that somebody chooses from."""
 _IN_MAIN = ("system", "status", "nfe", "network_calls", "rtf_total")
 
 
@@ -70,25 +72,25 @@ def _tests(group: Group, tests: Sequence[Comparison]) -> list[str]:
     if recorded:
         bases = dict.fromkeys(t.b for t in recorded)
         against = f"Systems against {recorded[0].b}" if len(bases) == 1 else "Systems against each other"
-        parts += [f"## {against}: {group.title}", _sentences(recorded, group), *_test_table(recorded)]
+        parts += [f"## {against}: {group.title}", _sentences(recorded, group), *test_table(recorded)]
     students = [c for c in group.cells if not c.reference and not c.recordings and c.system != TEACHER]
     teacher = [t for t in tests if t.family == "teacher"]
     if teacher:
         parts += [f"## Each student against {teacher[0].b}: {group.title}", _scope(group)]
-        parts += [_sentences(teacher, group), *_test_table(teacher)]
+        parts += [_sentences(teacher, group), *test_table(teacher)]
     elif students:
         full = any(c.ok and c.system == TEACHER for c in group.cells)
         why = "no student has a figure to compare" if full else "no row of the teacher is ok"
         parts.append(f"No comparison with the teacher: {why}.")
     equal = [t for t in tests if t.family == "equal-nfe"]
     if equal:
-        parts += [f"## Systems of equal NFE: {group.title}", *_test_table(equal)]
+        parts += [f"## Systems of equal NFE: {group.title}", *test_table(equal)]
     return parts
 
 
 def findings(group: Group, comparisons: Sequence[Comparison]) -> str:
     """What the tests between systems say, a line each."""
-    tests = [t for t in comparisons if t.group == group.title and t.family == "recordings"]
+    tests = [t for t in comparisons if t.group == group.title and t.family in _SAID]
     return _sentences(tests, group) if tests else ""
 
 
@@ -164,7 +166,7 @@ def _sentences(tests: Sequence[Comparison], group: Group) -> str:
         open_ = [
             f"{quality(t.column).title} (could have seen {_size(t, detectable=True)})" for t in mine if not t.different
         ]
-        equal = [t for t in mine if t.equivalent and t.family == "recordings"]
+        equal = [t for t in mine if t.equivalent and t.family in _SAID]
         alike = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in equal]
         within = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in mine if t.not_worse and t not in equal]
         clauses = [", ".join(shown)] if shown else []
@@ -193,7 +195,8 @@ def _size(test: Comparison, value: float | None = None, detectable: bool = False
     return f"{abs(value or 0.0) * shown.scale:.{shown.decimals}f}{unit}"
 
 
-def _test_table(tests: Sequence[Comparison]) -> list[str]:
+def test_table(tests: Sequence[Comparison]) -> list[str]:
+    """The tests in Markdown, and how to read them."""
     margins = any(t.margin is not None for t in tests)
     rows, above = [], ""
     for t in tests:
@@ -213,8 +216,10 @@ def _test_table(tests: Sequence[Comparison]) -> list[str]:
         rows.append(row)
     header = ["Comparison", "Figure", "Difference", "95 % interval", "p", "Detectable", "n", "Verdict"]
     header += ["Worse by less than the margin", "Equal within the margin"] * margins
+    whole = next((t.cluster for t in tests if t.cluster), None)
+    flipped = f", whole {whole}s resampled and flipped" if whole else ""
     text = (
-        "Paired over the same utterances. p: sign-flip test, Holm-corrected over the "
+        f"Paired over the same utterances{flipped}. p: sign-flip test, Holm-corrected over the "
         f"{sum(t.tested for t in tests)} tests of this table; each interval is for its difference alone. Detectable: "
         "the true difference that such a test, uncorrected, finds four times in five (2.8·sd/√n)."
     )

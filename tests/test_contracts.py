@@ -150,6 +150,13 @@ class SilentSetting(PitchVariation):
         return self.model_signature
 
 
+class PreparesTooMuch(PitchVariation):
+    """Throws half of the recording away before the model hears it."""
+
+    def prepare(self, item: ScoreItem) -> ScoreItem:
+        return replace(item, audio=item.audio[: len(item.audio) // 2])
+
+
 class ScoresAnything(PitchVariation):
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         return {"f0": [100.0, 110.0, 120.0] * 10}
@@ -195,6 +202,7 @@ FLAWS: list[tuple[str, type, str, str, str]] = [
     ("dataset", RawCorpus, "batches are whole", "imfbench.features.mel.normalise", ", "),
     ("metric", ReadsTheText, "cache key", "the same observation for another text", "add the text to cache_inputs"),
     ("metric", SilentSetting, "settings that change", "another signature for shortest_run", "f0cv-v1"),
+    ("metric", PreparesTooMuch, "prepared is observed alike", "the same observation of a prepared recording", "another"),
     ("metric", ScoresAnything, "score error", "a ScoreError for audio with no samples", "no error"),
     ("backbone", CannotBeDropped, "can be dropped", "the same velocity whatever the dropped content was", "differs"),
     ("vocoder", RandomPhases, "the same mel", "torch's random state untouched", "a change"),

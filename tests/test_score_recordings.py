@@ -145,7 +145,8 @@ def test_allowed_missing_and_unreadable_files_count_as_all_deleted(  # type: ign
     refused = score(systems[0], metrics="wer")
     assert refused.exit_code == 2
     assert "1 cannot be read" in " ".join(refused.output.split())
-    result = score(systems[0], "--allow-missing", metrics="wer")
+    # The metric that follows must leave the figures of the missing rows alone.
+    result = score(systems[0], "--allow-missing", metrics="wer,f0cv")
     assert result.exit_code == 0, result.output
     row = summaries(tmp_path / "out")["first"]
     (table,) = (tmp_path / "out").glob("cells/*/utterances.parquet")
@@ -154,6 +155,7 @@ def test_allowed_missing_and_unreadable_files_count_as_all_deleted(  # type: ign
     words = frame["reference_words"].astype(int)
     assert row["wer"] == pytest.approx(words.iloc[:2].sum() / words.sum())
     assert (row["n_expected"], row["n_scored"]) == (N, N - 2)
+    assert frame["f0cv_error"].notna().sum() == 2
     assert "all of its words count as deleted" in (tmp_path / "out" / "leaderboard" / "leaderboard.md").read_text()
 
 
@@ -214,7 +216,7 @@ def test_a_known_score_is_found_without_decoding_a_file(  # type: ignore[no-unty
     assert score(systems[0], metrics="f0cv,sim").exit_code == 0
     before = summaries(tmp_path / "out")["first"]
     shutil.rmtree(tmp_path / "out" / "leaderboard")
-    for module in ("score", "recordings"):
+    for module in ("scorer", "recordings"):
         monkeypatch.setattr(f"imfbench.pipeline.{module}.load_audio", lambda *_: pytest.fail("decoded again"))
     assert score(systems[0], metrics="f0cv,sim").exit_code == 0
     after = summaries(tmp_path / "out")["first"]

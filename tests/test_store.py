@@ -14,7 +14,6 @@ import pytest
 from imfbench.store import (
     Journal,
     RunFolder,
-    ScoreCache,
     StoreError,
     atomic,
     content_hash,
@@ -92,25 +91,6 @@ def test_a_journal_survives_a_torn_line(tmp_path: Path) -> None:
         "b": {"id": "b", "seconds": 1.5},
     }
     assert len(journal.path.read_bytes().split(b"\n")) == 4
-
-
-def test_the_cache_gives_back_what_was_put(tmp_path: Path) -> None:
-    cache = ScoreCache(tmp_path)
-    key = content_hash("sim-v1|model:x", np.ones(3, np.float32))
-    assert cache.get(key) is None
-    fresh = cache.put(key, {"embedding": np.array([0.1, 0.2], np.float32), "mos": float("nan")})
-    again = cache.get(key)
-    assert again is not None
-    assert again["embedding"] == fresh["embedding"] == [float(np.float32(0.1)), float(np.float32(0.2))]
-    assert np.isnan(again["mos"])
-
-
-def test_a_damaged_cache_entry_counts_as_absent(tmp_path: Path) -> None:
-    cache = ScoreCache(tmp_path)
-    cache.put("ab" * 32, {"hypothesis": "yes"})
-    (file,) = tmp_path.rglob("*.json")
-    file.write_text('{"hypothesis": "ye')
-    assert cache.get("ab" * 32) is None
 
 
 def test_a_run_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import torch
 
 from imfbench import experiment
 from imfbench.features.audio import load_audio, save_audio
-from imfbench.store import RunFolder, ScoreCache, StoreError, content_hash, write_json
+from imfbench.score_cache import ScoreCache
+from imfbench.store import RunFolder, StoreError, content_hash, write_json
 from imfbench.training_log import TrainingLog
 
 GOES_ON = "what was done before is kept, and the same command goes on from there"
@@ -219,6 +220,6 @@ def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -
 def test_a_score_cache_on_a_full_disk_gives_what_it_was_given(tmp_path: Path) -> None:
     cache = ScoreCache(tmp_path)
     with file_sizes(10):
-        assert cache.put(content_hash("a"), {"mos": 3.5, "more": "x" * 50})["mos"] == 3.5
-    assert cache.get(content_hash("a")) is None
+        assert cache.put(content_hash("a"), {"mos": 3.5, "more": "x" * 50}, "mos-v1")["mos"] == 3.5
+    assert cache.get(content_hash("a"), "mos-v1") is None
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -142,6 +142,14 @@ def the_cache_key_covers_what_is_observed(part: Scorer) -> None:
                 expect(metric.observe(other) == seen, f"the same observation for another {what}, or another key", told)
 
 
+def what_is_prepared_is_observed_alike(part: Scorer) -> None:
+    """`prepare`, which is done ahead of the model, changes no observation."""
+    first = items()[0]
+    with part.loaded() as metric:
+        same = metric.observe(metric.prepare(first)) == metric.observe(first)
+        expect(same, "the same observation of a prepared recording", "another")
+
+
 def speech_that_cannot_be_scored_is_a_score_error(part: Scorer) -> None:
     """Audio without samples, or with values that are not finite, is a ScoreError, never a figure."""
     good = items()[0]
@@ -173,6 +181,7 @@ CLAUSES = (
     settings_that_change_figures_change_the_signature,
     a_row_has_its_columns_and_repeats,
     the_cache_key_covers_what_is_observed,
+    what_is_prepared_is_observed_alike,
     speech_that_cannot_be_scored_is_a_score_error,
     the_summary_has_intervals,
 )

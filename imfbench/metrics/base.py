@@ -13,7 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -109,6 +109,16 @@ class Metric(ABC):
             imfbench.weights.MissingModelError: Its package or file is absent; the message says how to get it.
         """
 
+    def prepare(self, item: ScoreItem) -> ScoreItem:
+        """The item as ``observe`` would have it, done while the model listens to the one before: resampled, say.
+
+        It changes no observation, and no key: those are of the item as it was.
+
+        Raises:
+            ScoreError: The utterance cannot be scored.
+        """
+        return item
+
     @abstractmethod
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """Run the model over the utterance; the result holds JSON types only.
@@ -188,18 +198,24 @@ class Metric(ABC):
         finally:
             self.unload()
 
-    def summarise(self, rows: pd.DataFrame) -> dict[str, float]:
-        """Mean and 95 % bootstrap interval of each summary column: ``x``, ``x_low``, ``x_high``, ``x_n``.
+    def summarise(self, rows: pd.DataFrame, cluster: str | None = None) -> dict[str, float]:
+        """Mean and 95 % bootstrap interval of each summary column: ``x``, ``x_low``, ``x_high``, ``x_n`` (utterances).
 
         Args:
             rows: One row an utterance, or an utterance (``id``) and ``noise_seed``, which are averaged first. Failed
                 rows hold NaN and are left out here; the caller states how many were expected.
+            cluster: A column ("speaker") whose values are resampled whole; utterances without it.
+
+        Raises:
+            imfbench.metrics.stats.TooFewClustersError: Fewer than 20 clusters.
         """
-        from imfbench.metrics.stats import bootstrap_mean
+        from imfbench.metrics.clustered import bootstraps
 
         summary: dict[str, float] = {}
         for column in self.summary_columns:
-            summary |= interval_columns(column, bootstrap_mean, by_utterance(rows, [column])[column])
+            scored = by_utterance(rows, [column])
+            mean, _ = bootstraps(clusters_of(rows, scored, cluster))
+            summary |= interval_columns(column, mean, scored[column])
         return summary
 
 
@@ -208,7 +224,12 @@ def interval_columns(name: str, bootstrap: Any, *values: Any) -> dict[str, float
     if len(values[0]) == 0:
         return {name: float("nan"), f"{name}_low": float("nan"), f"{name}_high": float("nan"), f"{name}_n": 0}
     interval = bootstrap(*(np.asarray(value, dtype=np.float64) for value in values))
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high, f"{name}_n": interval.n}
+    return {
+        name: interval.value,
+        f"{name}_low": interval.low,
+        f"{name}_high": interval.high,
+        f"{name}_n": len(values[0]),
+    }
 
 
 def by_utterance(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -226,6 +247,15 @@ def by_utterance(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return numbers[columns].dropna()
 
 
+def clusters_of(rows: pd.DataFrame, scored: pd.DataFrame, cluster: str | None) -> list[Any] | None:
+    """The cluster of each utterance that ``by_utterance`` left, in its order; None where none is asked for."""
+    if cluster is None or scored.empty:
+        return None
+    if scored.index.name == "id":  # noise seeds were averaged
+        return list(rows.drop_duplicates("id").set_index("id")[cluster].reindex(scored.index))
+    return list(rows.loc[scored.index, cluster])
+
+
 def content_hash(*parts: Any) -> str:
     """sha256 of arrays (type, shape and samples) and JSON values, in order."""
     digest = hashlib.sha256()
@@ -236,6 +266,11 @@ def content_hash(*parts: Any) -> str:
         else:
             digest.update(f"value {json.dumps(part, sort_keys=True)} ".encode())
     return digest.hexdigest()
+
+
+def at_rate(item: ScoreItem, target: int, resampler: str = RESAMPLER) -> ScoreItem:
+    """The item with its generated part at ``target`` samples a second; raises as ``clip`` does."""
+    return replace(item, audio=clip(item.audio, item.sample_rate, target, resampler=resampler), sample_rate=target)
 
 
 def clip(

@@ -21,7 +21,7 @@ from pydantic import field_validator
 
 from imfbench import published, weights
 from imfbench.features.audio import RESAMPLER
-from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, clip
+from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, at_rate, clip
 from imfbench.metrics.resamplers import RESAMPLERS
 from imfbench.metrics.signature import Signature
 from imfbench.registry import nearest
@@ -50,6 +50,10 @@ class PredictedMOS(Metric):
             if name not in RESAMPLERS:
                 raise ValueError(f"unknown resampler {name!r}: {nearest(name, list(RESAMPLERS))}")
             return name
+
+    def prepare(self, item: ScoreItem) -> ScoreItem:
+        """At the model's rate."""
+        return at_rate(item, SAMPLE_RATE, self.config.resampler)
 
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """The predicted score."""

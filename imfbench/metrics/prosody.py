@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from imfbench.features.audio import RESAMPLER
-from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, clip
+from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, at_rate, clip
 from imfbench.metrics.signature import Signature
 
 SAMPLE_RATE = 16000
@@ -77,6 +77,10 @@ class PitchVariation(Metric):
         from swift_f0 import SwiftF0
 
         return SwiftF0(threads=self.threads or torch.get_num_threads(), spin=False)
+
+    def prepare(self, item: ScoreItem) -> ScoreItem:
+        """At the model's rate."""
+        return at_rate(item, SAMPLE_RATE)
 
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """F0 in Hz of each frame of 16 ms, 0 where the network says unvoiced."""

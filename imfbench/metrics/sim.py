@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from imfbench import published, weights
 from imfbench.features.audio import RESAMPLER
-from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, clip, content_hash
+from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, at_rate, clip, content_hash
 from imfbench.metrics.resamplers import RESAMPLERS
 from imfbench.metrics.signature import Signature
 from imfbench.registry import nearest
 
 SAMPLE_RATE = 16000
+MOST_PROMPTS = 2048
+"""Prompts whose embeddings are kept while their utterances are scored."""
 SHORTEST = 0.4
 """Seconds below which an embedding says nothing about a voice; such audio is a failed row."""
 
@@ -348,11 +350,17 @@ class SpeakerSimilarity(Metric):
         prompt, rate = _prompt(item)
         return [item.audio, item.sample_rate, prompt, rate]
 
+    def prepare(self, item: ScoreItem) -> ScoreItem:
+        """At the model's rate; the prompt, which many utterances share, stays as it is until it is embedded."""
+        return at_rate(item, SAMPLE_RATE, self.config.resampler)
+
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """Both embeddings; a prompt that many utterances share is embedded once."""
         prompt, rate = _prompt(item)
         key = content_hash(prompt, rate)
         if key not in self._prompts:
+            if len(self._prompts) >= MOST_PROMPTS:  # memory must not grow with the number of utterances
+                self._prompts.clear()
             self._prompts[key] = self._embed(prompt, rate, "prompt audio")
         return {"embedding": self._embed(item.audio, item.sample_rate, "audio"), "prompt": self._prompts[key]}
 

@@ -7,7 +7,7 @@ that no denominator shrinks in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -171,37 +171,6 @@ def bootstrap_ratio(
     return _bootstrap((above, below), lambda x, y, axis=-1: x.sum(axis) / y.sum(axis), n, seed, level)
 
 
-def bootstrap_clustered(
-    values: Scores, clusters: Sequence[Hashable], n: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """The mean over utterances with whole clusters (speakers) resampled; the answer for *new* speakers.
-
-    Args:
-        values: A score per utterance, (utterances,).
-        clusters: The cluster of each utterance, (utterances,).
-        n: Resamples, `seed` and `level` as for `bootstrap_mean`.
-
-    Returns:
-        The interval; its `n` counts clusters.
-
-    Raises:
-        TooFewClustersError: Fewer than 20 clusters.
-        ValueError: A score is not finite, or the lengths differ.
-    """
-    scores = _scores(values)
-    labels = pd.Series(list(clusters))
-    if len(labels) != len(scores):
-        raise ValueError(f"{len(scores)} scores but {len(labels)} cluster names; give one for each utterance")
-    groups = pd.Series(scores).groupby(labels)
-    if groups.ngroups < MINIMUM_CLUSTERS:
-        raise TooFewClustersError(
-            f"{groups.ngroups} clusters are too few for a clustered bootstrap (at least {MINIMUM_CLUSTERS}); "
-            "use bootstrap_mean and limit the statement to these speakers"
-        )
-    # The mean over all utterances of the clusters drawn is a ratio of sums over clusters.
-    return bootstrap_ratio(groups.sum().to_numpy(), groups.count().to_numpy(), n, seed, level)
-
-
 def paired_difference(a: Scores, b: Scores, n: int = 2000, seed: int = 0, level: float = 0.95) -> Paired:
     """Compare two systems by a per-utterance score over the same utterances and the same initial noise.
 
@@ -350,6 +319,7 @@ def _bootstrap(data: tuple[Array, ...], statistic: Callable[..., Any], n: int, s
         data,
         statistic,
         n_resamples=n,
+        batch=_batch(size),
         paired=True,
         vectorized=True,
         confidence_level=level,
@@ -357,6 +327,11 @@ def _bootstrap(data: tuple[Array, ...], statistic: Callable[..., Any], n: int, s
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(float(statistic(*data)), float(found.low), float(found.high), size)
+
+
+def _batch(size: int) -> int:
+    """Resamples made at a time: memory must not grow with the utterances; the numbers drawn are the same."""
+    return max(1, 4_000_000 // size)
 
 
 def _paired(differences: Array, n: int, seed: int, level: float) -> Paired:
@@ -368,6 +343,7 @@ def _paired(differences: Array, n: int, seed: int, level: float) -> Paired:
         permutation_type="samples",
         vectorized=True,
         n_resamples=PERMUTATIONS,
+        batch=_batch(len(differences)),
         random_state=np.random.default_rng(seed),
     ).pvalue
     return Paired(interval.value, interval.low, interval.high, float(p), interval.n, minimum_detectable(differences))

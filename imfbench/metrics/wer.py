@@ -24,8 +24,10 @@ from imfbench.metrics.base import (
     MetricConfig,
     ScoreError,
     ScoreItem,
+    at_rate,
     by_utterance,
     clip,
+    clusters_of,
     interval_columns,
 )
 from imfbench.metrics.protocols import PROTOCOLS, Protocol, protocol_of
@@ -306,6 +308,10 @@ class WordErrorRate(Metric):
         self._found = None
         super().unload()
 
+    def prepare(self, item: ScoreItem) -> ScoreItem:
+        """At the model's rate."""
+        return at_rate(item, SAMPLE_RATE, self.listener.resampler)
+
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         """The transcript."""
         if item.language != self.config.language:
@@ -326,14 +332,15 @@ class WordErrorRate(Metric):
         """Everything deleted."""
         return self.row(item, {"hypothesis": ""})
 
-    def summarise(self, rows: pd.DataFrame) -> dict[str, float]:
+    def summarise(self, rows: pd.DataFrame, cluster: str | None = None) -> dict[str, float]:
         """``wer`` as the protocol aggregates, ``wer_corpus``, ``wer_mean``, ``wer_above_half``, with intervals."""
-        from imfbench.metrics.stats import bootstrap_mean, bootstrap_ratio
+        from imfbench.metrics.clustered import bootstraps
 
         if "wer" in rows:
             above = rows["wer"].astype(float)
             rows = rows.assign(above_half=(above > 0.5).astype(float).where(above.notna()))
         scored = by_utterance(rows, ["wer", "above_half", *COUNTS])
+        bootstrap_mean, bootstrap_ratio = bootstraps(clusters_of(rows, scored, cluster))
         edits = scored["substitutions"] + scored["deletions"] + scored["insertions"]
         figures = {
             "corpus": (bootstrap_ratio, edits, scored["reference_words"]),

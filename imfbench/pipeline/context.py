@@ -25,8 +25,9 @@ from imfbench.progress import Reporting
 from imfbench.published import look_in
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
 from imfbench.sampling import sampling_guidance
+from imfbench.score_cache import ScoreCache
 from imfbench.sets import open_dataset
-from imfbench.store import RunFolder, ScoreCache, StoreError, content_hash, read_json, write_text
+from imfbench.store import RunFolder, StoreError, content_hash, read_json, write_text
 from imfbench.weights import DamagedModelError, MissingModelError
 
 

@@ -2,107 +2,84 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from imfbench import plugins
 from imfbench.data import Utterance
-from imfbench.devices import free_memory, out_of_memory
-from imfbench.features.audio import load_audio
-from imfbench.metrics.base import Metric, ScoreError, ScoreItem
+from imfbench.metrics.base import Metric
 from imfbench.pipeline.cells import Cell, all_cells
-from imfbench.pipeline.context import STOPPING, Context, told
-from imfbench.pipeline.recordings import MISSING
+from imfbench.pipeline.context import Context
+from imfbench.pipeline.score_workers import Recipe, by_processes, by_threads
+from imfbench.pipeline.scorer import Asked, Row, Scorer
 from imfbench.pipeline.summary import summarise
-from imfbench.progress import log
-from imfbench.store import StoreError, content_hash, file_sha256, write_parquet
-from imfbench.weights import DamagedModelError, MissingModelError
-
-Observe = Callable[[ScoreItem], dict[str, Any]]
-
-
-class LoadError(RuntimeError):
-    """A scorer whose model cannot be loaded: no utterance gets a score from it."""
+from imfbench.progress import Bar, log
+from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
+from imfbench.store import write_parquet
 
 
 def score(context: Context, name: str) -> None:
     """Score every utterance of every cell with one metric; write tables and summaries."""
     metric = context.metric(name)
+    scorer = Scorer(metric, context.cache, context.config.overwrite)
     cells = [cell for cell in all_cells(context) if cell.status == "ok"]
     sets = [{u.id: u for u in context.utterances(context.test_set(cell.row))} for cell in cells]
-    total = sum(map(len, sets))
-    with on_demand(metric) as observe, context.reporting.bar(f"score {name}", total) as bar:
-        for cell, utterances in zip(cells, sets, strict=True):
-            frame = table(cell, list(utterances.values()))
-            records = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-            def one(row: dict[str, Any], cell: Cell = cell, known: dict[str, Utterance] = utterances) -> dict[str, Any]:
-                return _scored(context, metric, cell, row, known[str(row["id"])], observe)
-
-            rows = []
-            for scored in observe.map(one, records):
-                rows.append(scored)
-                bar.advance()
-            write_parquet(cell.folder.table, with_columns(frame, metric, rows))
-            errors = [reason for row in rows if (reason := row[f"{name}_error"])]
-            if errors:
-                log.warning(
-                    "%s: %s has no score for %d of %d: %s", cell.row.label, name, len(errors), len(rows), errors[0]
-                )
-            notes = [note for row in rows if (note := row.get(f"{name}_note"))]
-            if notes:
-                log.warning("%s: %s: %d of %d rows: %s", cell.row.label, name, len(notes), len(rows), notes[0])
+    try:
+        with context.reporting.bar(f"score {name}", sum(map(len, sets))) as bar:
+            for cell, utterances in zip(cells, sets, strict=True):
+                frame = table(cell, list(utterances.values()))
+                records = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+                asked = [Asked(row, cell.folder.path, utterances[str(row["id"])]) for row in records]
+                rows = _rows(context, scorer, asked, bar)
+                write_parquet(cell.folder.table, with_columns(frame, metric, rows))
+                errors = [reason for row in rows if (reason := row[f"{name}_error"])]
+                if errors:
+                    log.warning(
+                        "%s: %s has no score for %d of %d: %s", cell.row.label, name, len(errors), len(rows), errors[0]
+                    )
+                notes = [note for row in rows if (note := row.get(f"{name}_note"))]
+                if notes:
+                    log.warning("%s: %s: %d of %d rows: %s", cell.row.label, name, len(notes), len(rows), notes[0])
+    finally:
+        scorer.close()
     for cell in all_cells(context):
         summarise(context, cell)
 
 
-class OnDemand:
-    """A metric's ``observe``, its model loaded when first called; as many calls side by side as the model allows."""
-
-    def __init__(self, metric: Metric, model: contextlib.ExitStack) -> None:
-        self._metric, self._model = metric, model
-        self._lock = threading.Lock()
-        self._opened = False
-
-    def __call__(self, item: ScoreItem) -> dict[str, Any]:
-        """What the model says of an utterance."""
-        with self._lock:
-            if not self._opened:
-                try:
-                    self._model.enter_context(self._metric.loaded())
-                except STOPPING:
-                    raise
-                except Exception as error:  # no utterance's fault, and not to be tried again for each of them
-                    name = self._metric.name
-                    raise LoadError(f"the model of metric {name!r} cannot be loaded: {told(error)}") from error
-                self._opened = True
-        return self._metric.observe(item)
-
-    def map(
-        self, one: Callable[[dict[str, Any]], dict[str, Any]], rows: list[dict[str, Any]]
-    ) -> Iterator[dict[str, Any]]:
-        """``one`` of every row, in order. The first runs alone: only then is known how many may."""
-        yield from map(one, rows[:1])
-        with ThreadPoolExecutor(self._metric.workers) as pool:
-            futures = [pool.submit(one, row) for row in rows[1:]]
-            try:
-                for future in futures:
-                    yield future.result()
-            finally:  # Ctrl-C does not wait for what has not begun
-                pool.shutdown(wait=False, cancel_futures=True)
+def _rows(context: Context, scorer: Scorer, asked: list[Asked], bar: Bar) -> list[Row]:
+    """The metric's columns of each utterance: the known ones at once, the others by threads or processes."""
+    rows: list[Row] = []
+    unknown: list[int] = []
+    for i, one in enumerate(asked):
+        known = scorer.known(one)
+        rows.append(known or {})
+        if known is None:
+            unknown.append(i)
+        else:
+            bar.advance()
+    workers = min(context.config.workers, len(unknown))
+    if workers > 1:
+        made = by_processes(_recipe(context, scorer, workers), workers, [asked[i] for i in unknown])
+    else:
+        made = by_threads(scorer, (asked[i] for i in unknown))
+    for i, row in zip(unknown, made, strict=True):
+        rows[i] = row
+        bar.advance()
+    return rows
 
 
-@contextlib.contextmanager
-def on_demand(metric: Metric) -> Iterator[OnDemand]:
-    """The metric, to be loaded when it is first asked and freed at the end."""
-    with contextlib.ExitStack() as model:
-        yield OnDemand(metric, model)
+def _recipe(context: Context, scorer: Scorer, workers: int) -> Recipe:
+    name = scorer.metric.name
+    return Recipe(
+        metric=name,
+        options=context.config.metrics.get(name, {}),
+        device=str(context.device),
+        threads=context.config.threads or max(1, context.threads // workers),
+        cache=scorer.cache.folder,
+        overwrite=scorer.overwrite,
+        plugins=tuple(plugin.path for plugin in plugins.plugins() if plugin.package is None and plugin.path),
+    )
 
 
 def table(cell: Cell, utterances: list[Utterance]) -> pd.DataFrame:
@@ -119,12 +96,14 @@ def table(cell: Cell, utterances: list[Utterance]) -> pd.DataFrame:
             frame[column] = None
     if not cell.folder.table.is_file():
         return frame
-    present = pd.read_parquet(cell.folder.table)
+    present = read_utterances(cell.folder.table)
     further = [column for column in present.columns if column not in frame.columns]
     if not further:
         return frame
-    known = present[["id", "audio_sha256", *further]].dropna(subset=["audio_sha256"])
-    return frame.merge(known, on=["id", "audio_sha256"], how="left", validate="one_to_one")
+    # A row without audio keeps what is known of it too, such as the WER of a missing file, as long as it has none.
+    known = present[["id", *further]].assign(content=present["audio_sha256"].fillna(""))
+    expected = frame.assign(content=frame["audio_sha256"].fillna(""))
+    return expected.merge(known, on=["id", "content"], how="left", validate="one_to_one").drop(columns="content")
 
 
 _COLUMNS = (
@@ -161,81 +140,6 @@ def with_columns(frame: pd.DataFrame, metric: Metric, rows: list[dict[str, Any]]
     # Columns without any value need a type all the same, or two cells' tables would not fit together.
     for column in scores.columns[scores.isna().all()]:
         scores[column] = scores[column].astype("float64" if column in metric.summary_columns else "object")
-    return pd.concat([frame.drop(columns=[c for c in own if c in frame]), scores], axis=1)
-
-
-def _scored(
-    context: Context, metric: Metric, cell: Cell, row: dict[str, Any], utterance: Utterance, observe: Observe
-) -> dict[str, Any]:
-    """The metric's columns of one utterance, or the reason why there are none."""
-    signed = {f"{metric.name}_signature": str(metric.signature)}
-    if row["status"] == MISSING:
-        nothing = ScoreItem(utterance.id, np.zeros(0, np.float32), 16_000, utterance.text, utterance.language)
-        with contextlib.suppress(ScoreError):  # a text that normalises to nothing stays without a figure
-            return {**(metric.unheard(nothing) or {}), **signed, f"{metric.name}_error": str(row["reason"])}
-    if row["status"] != "ok":
-        return {**signed, f"{metric.name}_error": str(row["reason"])}
-    try:
-        key = _files_key(context, metric, cell, row, utterance)
-        known = None if key is None or context.config.overwrite == "always" else _behind(context, key)
-        if known is None:
-            item = score_item(cell, row, utterance)
-            known = _observation(context, metric, item, observe)
-            if key is not None:
-                context.cache.put(key, {"same_as": metric.cache_key(item)})
-        else:
-            item = ScoreItem(utterance.id, np.zeros(0, np.float32), 16_000, utterance.text, utterance.language)
-        return {**metric.score(item, known), **signed, f"{metric.name}_error": None}
-    except (LoadError, StoreError, DamagedModelError, MissingModelError):
-        raise
-    except Exception as error:  # whatever a scorer stumbles over is the reason of this row, and the others are scored
-        if out_of_memory(error):
-            free_memory()
-        return {**signed, f"{metric.name}_error": told(error)}
-
-
-def _files_key(context: Context, metric: Metric, cell: Cell, row: dict[str, Any], utterance: Utterance) -> str | None:
-    """Under what the score is found without decoding a file: the content of the files that the metric reads."""
-    prompt = utterance.prompt_audio
-    if metric.reads is None or ("prompt" in metric.reads and not prompt.is_file()):
-        return None
-    _check_unchanged(cell, row)
-    content = {
-        "audio": lambda: row["audio_sha256"],
-        "prompt": lambda: context.once(f"sha256:{prompt}", lambda: file_sha256(prompt)),
-    }
-    return content_hash([str(metric.model_signature), *(content[file]() for file in metric.reads)])
-
-
-def _behind(context: Context, key: str) -> dict[str, Any] | None:
-    """The observation that a key by files points to."""
-    same_as = (context.cache.get(key) or {}).get("same_as")
-    return None if same_as is None else context.cache.get(str(same_as))
-
-
-def _check_unchanged(cell: Cell, row: dict[str, Any]) -> Path:
-    path = cell.folder.path / str(row["audio"])
-    if not path.is_file() or file_sha256(path) != row["audio_sha256"]:
-        raise ScoreError(f"{path} is missing or was changed; --set overwrite=always makes it again")
-    return path
-
-
-def score_item(cell: Cell, row: dict[str, Any], utterance: Utterance) -> ScoreItem:
-    """What scorers read of an utterance: the audio as it was stored, the text, the prompt's recording.
-
-    Raises:
-        ScoreError: The audio file is not the one that the run wrote.
-    """
-    audio, rate = load_audio(_check_unchanged(cell, row))
-    prompt, prompt_rate = load_audio(utterance.prompt_audio)
-    return ScoreItem(utterance.id, audio, rate, utterance.text, utterance.language, prompt, prompt_rate)
-
-
-def _observation(context: Context, metric: Metric, item: ScoreItem, observe: Observe) -> dict[str, Any]:
-    """What the model says of the audio, from the cache if it is known. A failure is never cached."""
-    overwrite = context.config.overwrite
-    key = metric.cache_key(item)
-    known = None if overwrite == "always" else context.cache.get(key)
-    if known is None and overwrite == "only-cache":
-        raise ScoreError("not in the score cache, and overwrite is only-cache")
-    return context.cache.put(key, observe(item)) if known is None else known
+    found = pd.concat([frame.drop(columns=[c for c in own if c in frame]), scores], axis=1)
+    found.attrs = {VERSION_KEY: SCHEMA_VERSION}  # parquet keeps it beside the columns
+    return found

@@ -9,21 +9,24 @@ import pandas as pd
 
 from imfbench.metrics.base import Metric
 from imfbench.metrics.speed import rtf_columns
+from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline.cells import Cell, write_about
 from imfbench.pipeline.context import Context
+from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
 from imfbench.store import read_json, write_json
 
 RTF = ("rtf_network", "rtf_vocoder", "rtf_total")
 NO_NETWORK = "no network takes part"
 GUIDED_WHILE_SAMPLING = "does not apply: its guidance is chosen while sampling"
 ONLY_SPEECH = "another program's: only its speech is here"
+OVER_UTTERANCES = "intervals and tests are over utterances"
 ELSEWHERE = "trained elsewhere, on other hardware and batches: see the artefact's card"
 COLUMNS = (
-    "task", "system", "kind", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance", "trained_guidance",
-    "steps", "nfe", "network_calls", "dataset", "vocoder", "n_expected", "n_scored", *RTF, "rtf_network_median",
-    "rtf_network_p95", "peak_memory", "peak_memory_kind", "train_steps", "train_frames_per_batch", "train_seconds_per_step",
-    "train_peak_memory", "train_seed", "device", "threads", "workers", "dtype", "batch", "noise_seed", "status",
-    "artefact_sha256", "key",
+    VERSION_KEY, "task", "system", "kind", "method", "teacher_nfe", "grid", "grid_values", "solver", "guidance",
+    "trained_guidance", "steps", "nfe", "network_calls", "dataset", "vocoder", "n_expected", "n_scored", "cluster",
+    "n_clusters", *RTF, "rtf_network_median", "rtf_network_p95", "peak_memory", "peak_memory_kind", "train_steps",
+    "train_frames_per_batch", "train_seconds_per_step", "train_peak_memory", "train_seed", "device", "threads", "workers",
+    "dtype", "batch", "noise_seed", "status", "artefact_sha256", "key",
 )  # fmt: skip
 """Columns that every summary has, with or without a value; the metrics' own come on top."""
 
@@ -33,9 +36,11 @@ def summarise(context: Context, cell: Cell) -> None:
     if not cell.folder.identity.is_file() or cell.status != "ok":
         write_about(cell, None)
     known = {**read_json(cell.folder.identity), **cell.about}
-    frame = pd.read_parquet(cell.folder.table) if cell.status == "ok" and cell.folder.table.is_file() else None
+    frame = read_utterances(cell.folder.table) if cell.status == "ok" and cell.folder.table.is_file() else None
     found: dict[str, Any] = {key: value for key, value in known.items() if key not in ("identity", "row")}
     found |= {"key": cell.folder.key, "status": cell.status, "signatures": {}, "not_measured": {}, "n_scored": 0}
+    found |= {VERSION_KEY: SCHEMA_VERSION}
+    found["cluster"] = context.config.cluster
     found |= {"n_expected": len(context.utterances(context.test_set(cell.row)))}
     found = dict.fromkeys(COLUMNS) | found
     missing: dict[str, str] = found["not_measured"]
@@ -61,6 +66,8 @@ def summarise(context: Context, cell: Cell) -> None:
         chosen = "trained_guidance" in known
         missing["trained_guidance"] = GUIDED_WHILE_SAMPLING if chosen else "not on record in the cell"
     _explain(cell, found, missing)
+    if context.config.cluster is None:
+        missing |= dict.fromkeys(("cluster", "n_clusters"), OVER_UTTERANCES)
     write_json(cell.folder.summary, found)
 
 
@@ -77,6 +84,8 @@ def _counts(context: Context, frame: pd.DataFrame) -> dict[str, Any]:
         column = f"{metric.name}_error"
         scored &= frame[column].isna() if column in frame else False
     found: dict[str, Any] = {"n_scored": int(scored.sum())}
+    if context.config.cluster is not None:
+        found["n_clusters"] = int(frame.loc[scored, context.config.cluster].nunique())
     for column in ("steps", "nfe", "network_calls"):
         values = frame[column].dropna().unique()
         if len(values) > 1:
@@ -116,13 +125,21 @@ def _quality(
     column = f"{metric.name}_signature"
     signature = str(metric.signature)
     scored = column in frame and bool((frame[column] == signature).all())
-    figures = metric.summarise(frame) if scored else {}
+    figures: dict[str, Any] = {}
+    too_few = ""
+    if scored:
+        try:
+            figures = _summarised(metric, frame, context.config.cluster)
+        except TooFewClustersError as error:  # of those that were scored; the whole set was looked at before
+            too_few = str(error)
     errors = frame[f"{metric.name}_error"].dropna() if scored else pd.Series(dtype=object)
     for name in _with_interval(metric):
         value = figures.get(name)
         if _is_figure(value):
             continue
-        if scored and len(errors) == len(frame):
+        if too_few:
+            missing[name] = too_few
+        elif scored and len(errors) == len(frame):
             missing[name] = f"no utterance could be scored: {errors.iloc[0]}"
         else:
             failure = context.failures.get(f"score:{metric.name}", "not scored yet: `imfbench score` does it")
@@ -130,6 +147,11 @@ def _quality(
     found |= figures
     if scored:
         found["signatures"][metric.name] = signature
+
+
+def _summarised(metric: Metric, frame: pd.DataFrame, cluster: str | None) -> dict[str, Any]:
+    # A plug-in's metric may have a summary of its own that knows no clusters, and is asked for none in vain.
+    return metric.summarise(frame) if cluster is None else metric.summarise(frame, cluster=cluster)
 
 
 def _with_interval(metric: Metric) -> list[str]:

@@ -81,22 +81,7 @@ def test_intervals_cover_the_truth_about_19_times_in_20(kind: str) -> None:
     assert 0.90 <= hits / repetitions <= 0.975
 
 
-# --- clusters and seeds ---------------------------------------------------------------------------
-
-
-def test_clustered_bootstrap_is_refused_below_20_speakers() -> None:
-    with pytest.raises(stats.TooFewClustersError, match="4 clusters are too few"):
-        stats.bootstrap_clustered(rng().normal(size=40), [f"voice{i % 4}" for i in range(40)])
-    assert stats.bootstrap_clustered(rng().normal(size=40), [i % 20 for i in range(40)]).n == 20
-
-
-def test_speakers_that_differ_widen_the_clustered_interval() -> None:
-    speakers = np.repeat(np.arange(30), 10)
-    scores = rng().normal(size=30)[speakers] + 0.1 * rng(1).normal(size=300)
-    clustered, plain = stats.bootstrap_clustered(scores, speakers), stats.bootstrap_mean(scores)
-    assert clustered.value == pytest.approx(plain.value)
-    # Utterances of a speaker are nearly copies: the right interval is about √10 times wider.
-    assert 2.2 < (clustered.high - clustered.low) / (plain.high - plain.low) < 4.2
+# --- seeds --------------------------------------------------------------------------------------
 
 
 def test_seeds_are_averaged_per_utterance_and_are_not_n() -> None:
@@ -277,3 +262,13 @@ def test_holm_by_hand() -> None:
 def test_a_statement_about_methods_needs_three_training_seeds() -> None:
     assert stats.statement_scope([1, 2, 3]) == "methods"
     assert stats.statement_scope([1, 2, 2]) == "checkpoints"
+
+
+def test_memory_does_not_grow_with_the_utterances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resamples are made in batches, and the batches change no figure."""
+    a, b = rng().normal(size=60), rng(1).normal(size=60)
+    whole = stats.paired_difference(a, b), stats.bootstrap_ratio(a + 9, b + 9)
+    monkeypatch.setattr(stats, "_batch", lambda size: 7)
+    assert (stats.paired_difference(a, b), stats.bootstrap_ratio(a + 9, b + 9)) == whole
+    monkeypatch.undo()
+    assert stats._batch(100_000) * 100_000 <= 4_000_000

@@ -1,0 +1,206 @@
+"""Rows of several runs in one table: what is ranked, tested and refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from imfbench.cli import main
+from imfbench.reports.across import compare, gather
+from imfbench.reports.leaderboard import Leaderboard
+from imfbench.reports.results import RunFolderError
+
+N = 40
+EVEN = np.tile([0.0, 0.02], N // 2)
+OTHER = {"wer": "wer-v1|asr:large|beam:1", "sim": "sim-v1|model:resemblyzer"}
+
+
+def scores(wer: float = 0.1, sim: float = 0.8) -> dict[str, np.ndarray]:
+    return {"wer": wer + 5 * EVEN - 0.05, "sim": sim + EVEN - 0.01}
+
+
+@pytest.fixture
+def runs(run: Any, tmp_path: Path) -> tuple[Any, Any]:
+    return type(run)(tmp_path / "monday"), type(run)(tmp_path / "tuesday")
+
+
+def recordings(run: Any, system: str, found: dict[str, np.ndarray], **changes: Any) -> str:
+    return run.cell(system, None, found, kind="recordings", task="speech", vocoder=None, **changes)
+
+
+def imfbench(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["compare", *map(str, arguments)])
+
+
+def plain(result: Result) -> str:
+    return " ".join(result.output.split())
+
+
+def test_the_same_system_of_two_runs_is_two_rows_that_are_tested(runs: Any) -> None:
+    for run, sim in zip(runs, (0.8, 0.7), strict=True):
+        recordings(run, "mine", scores(sim=sim))
+        run.cell("ground-truth", scores=scores(wer=0.0, sim=0.9), task="speech")
+    (table,) = compare([run.path for run in runs])
+    assert [cell.system for cell in table.group.cells] == ["ground-truth", "mine (monday)", "mine (tuesday)"]
+    found = {test.column: test for test in table.comparisons}
+    assert (found["sim"].a, found["sim"].b, found["sim"].verdict) == ("mine (tuesday)", "mine (monday)", "worse")
+    assert found["sim"].difference == pytest.approx(-0.1)
+    assert found["wer"].verdict == "no difference shown"
+    assert {r.column: r.best for r in table.rankings}["sim"] == [table.group.cells[1].row["key"]]
+    assert table.group.cells[1].row["run"] == "monday"
+    assert table.unranked == {}
+
+
+def test_other_signatures_are_neither_ranked_nor_tested_and_the_field_is_told(runs: Any) -> None:
+    recordings(runs[0], "mine", scores(wer=0.1))
+    recordings(runs[1], "theirs", scores(wer=0.4, sim=0.6), signatures=OTHER)
+    (table,) = compare([run.path for run in runs])
+    assert [r.column for r in table.rankings] == ["sim"]
+    assert [test.column for test in table.comparisons] == ["sim"]
+    assert "asr: base (mine), large (theirs); beam: 5 (mine), 1 (theirs)" in table.unranked["wer"]
+    assert "wer" not in table.group.signatures
+    shown = imfbench(*(run.path for run in runs), "--format", "md")
+    assert shown.exit_code == 0, shown.output
+    rows = {line.split("|")[1].strip(): line for line in shown.output.splitlines() if line.startswith("| ")}
+    assert "| 10.0 [" in rows["mine"]
+    assert "| **0.800** [" in rows["mine"]
+    assert "asr: base (mine), large (theirs)" in shown.output
+
+
+def test_rows_of_an_experiment_and_of_recordings_stand_in_one_table(runs: Any) -> None:
+    runs[0].cell("teacher", 8, scores())
+    recordings(runs[1], "theirs", scores(sim=0.5))
+    (table,) = compare([run.path for run in runs])
+    assert [(test.a, test.b) for test in table.comparisons] == [("theirs", "teacher at NFE 8")] * 2
+
+
+def test_other_test_sets_are_other_tables(runs: Any) -> None:
+    recordings(runs[0], "mine", scores())
+    recordings(runs[1], "mine", scores(), dataset="demo/dev")
+    tables = compare([run.path for run in runs])
+    assert [table.group.dataset for table in tables] == ["demo/test", "demo/dev"]
+    assert [table.comparisons for table in tables] == [[], []]
+    assert [cell.system for table in tables for cell in table.group.cells] == ["mine", "mine"]
+
+
+def test_only_shared_utterances_are_paired(runs: Any) -> None:
+    key = recordings(runs[0], "mine", scores())
+    recordings(runs[1], "theirs", scores(sim=0.7))
+    path = runs[0].path / "cells" / key / "utterances.parquet"
+    pd.read_parquet(path).iloc[:30].to_parquet(path)
+    (table,) = compare([run.path for run in runs])
+    assert {test.n for test in table.comparisons} == {30}
+
+
+def test_many_rows_are_tested_against_the_best_or_a_baseline(runs: Any) -> None:
+    for nfe in range(1, 8):
+        runs[0].cell("meanflow", nfe, scores(sim=0.7 + nfe / 100))
+    recordings(runs[1], "theirs", scores(sim=0.9))
+    (table,) = compare([run.path for run in runs])
+    assert table.comparisons == []
+    assert "--baseline" in table.untested
+    for name in ("theirs", str(runs[1].path)):
+        (table,) = compare([run.path for run in runs], baseline=name)
+        assert {test.b for test in table.comparisons} == {"theirs"}
+        assert len(table.comparisons) == 14
+    with pytest.raises(RunFolderError, match=r"several rows are called so; name one of 'meanflow at NFE 1', "):
+        compare([run.path for run in runs], baseline="meanflow")
+    (table,) = compare([run.path for run in runs], baseline="meanflow at NFE 3")
+    assert {test.b for test in table.comparisons} == {"meanflow at NFE 3"}
+    with pytest.raises(RunFolderError, match="no row is called so"):
+        compare([run.path for run in runs], baseline="their")
+
+
+def test_noise_seeds_are_averaged_but_never_over_runs(runs: Any) -> None:
+    for seed in (0, 1):
+        runs[0].cell("meanflow", 1, scores(sim=0.8 + seed / 100), noise_seed=seed)
+    runs[1].cell("meanflow", 1, scores(sim=0.7), noise_seed=2)
+    (table,) = compare([run.path for run in runs])
+    assert [(len(t.a_keys), len(t.b_keys)) for t in table.comparisons] == [(1, 2)] * 2
+
+
+def test_a_folder_of_results_alone_is_shown_and_not_tested(runs: Any, tmp_path: Path) -> None:
+    for run, sim in zip(runs, (0.8, 0.7), strict=True):
+        recordings(run, "mine", scores(sim=sim))
+    Leaderboard(pictures=False).write(runs[1].path)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (runs[1].path / "leaderboard" / "leaderboard.json").rename(kept / "leaderboard.json")
+    (table,) = compare([runs[0].path, kept])
+    assert [cell.system for cell in table.group.cells] == ["mine (monday)", "mine (kept)"]
+    assert all(test.verdict.startswith("not tested") for test in table.comparisons)
+
+
+@pytest.mark.parametrize("where", ["summary", "board", "table"])
+def test_results_of_a_newer_schema_are_refused(runs: Any, tmp_path: Path, where: str) -> None:
+    key = recordings(runs[0], "mine", scores())
+    folder = runs[0].path / "cells" / key
+    if where == "table":
+        frame = pd.read_parquet(folder / "utterances.parquet")
+        frame.attrs["schema_version"] = 2
+        frame.to_parquet(folder / "utterances.parquet")
+    elif where == "summary":
+        row = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**row, "schema_version": 2}))
+    else:
+        folder = tmp_path / "kept"
+        folder.mkdir()
+        (folder / "leaderboard.json").write_text(json.dumps({"schema_version": 2, "rows": []}))
+    result = imfbench(folder if where == "board" else runs[0].path)
+    assert result.exit_code == 2
+    assert "was written by a newer imfbench: its schema_version is 2" in plain(result)
+
+
+def test_formats(runs: Any) -> None:
+    for run, sim in zip(runs, (0.8, 0.7), strict=True):
+        recordings(run, "mine", scores(sim=sim))
+    places = [run.path for run in runs]
+    table = imfbench(*places)
+    assert "mine (tuesday): SIM-o worse by 0.100; no difference shown in WER (could have seen" in plain(table)
+    found = json.loads(imfbench(*places, "--format", "json").output)
+    assert [row["run"] for row in found["rows"]] == ["monday", "tuesday"]
+    assert {test["column"] for test in found["comparisons"]} == {"wer", "sim"}
+    rows = list(csv.DictReader(io.StringIO(imfbench(*places, "--format", "csv").output)))
+    assert [row["system"] for row in rows] == ["mine (monday)", "mine (tuesday)"]
+    assert r"\textbf{0.800}" in imfbench(*places, "--format", "latex").output
+
+
+def test_speakers_are_resampled_on_request(runs: Any) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.02, (2, N))
+    for run, own in zip(runs, noise, strict=True):
+        key = recordings(run, "mine", {"sim": 0.8 + own})
+        path = run.path / "cells" / key / "utterances.parquet"
+        pd.read_parquet(path).assign(speaker=[f"voice{i // 2}" for i in range(N)]).to_parquet(path)
+    places = [run.path for run in runs]
+    (table,) = compare(places, cluster="speaker")
+    assert [(t.cluster, t.n_clusters, t.n) for t in table.comparisons] == [("speaker", 20, N)]
+    few = pd.read_parquet(path).assign(speaker=[f"voice{i // 4}" for i in range(N)])
+    for run in runs:
+        few.to_parquet(next(run.path.glob("cells/*/utterances.parquet")))
+    (table,) = compare(places, cluster="speaker")
+    assert "there are 10 speakers" in table.comparisons[0].verdict
+
+
+def test_names_of_folders_are_as_long_as_they_must_be(run: Any, tmp_path: Path) -> None:
+    for name in ("a/run", "b/run", "c"):
+        type(run)(tmp_path / name).cell("mine", None, scores())
+    found = gather([tmp_path / name for name in ("a/run", "b/run", "c")])
+    assert [cell.row["run"] for cell in found] == ["a/run", "b/run", "c"]
+
+
+def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
+    result = imfbench(tmp_path)
+    assert result.exit_code == 2
+    assert "nothing to report" in plain(result)
+    (tmp_path / "leaderboard.json").write_text("[]")
+    result = imfbench(tmp_path)
+    assert result.exit_code == 2
+    assert "leaderboard.json holds no rows" in plain(result)
