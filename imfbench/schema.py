@@ -104,6 +104,7 @@ UTTERANCE: tuple[Key, ...] = (
     Key("network_calls", _WHOLE, "", "always", "Rows sent through the network, measured."),
     Key("device", _TEXT, "", "always", "Device that sampled and was timed."),
     Key("threads", _WHOLE, "", "always", "CPU threads."),
+    Key("workers", _WHOLE, "", "since there is `--workers`", "Processes that were at work side by side while it was timed."),
     *_metric(
         "wer",
         Key("wer", _NUMBER, "fraction", "", "Edits over the words that are compared (characters in Chinese)."),
@@ -114,10 +115,17 @@ UTTERANCE: tuple[Key, ...] = (
         Key("reference_normalised", _TEXT, "", "", "The text as it was compared."),
         Key("hypothesis_normalised", _TEXT, "", "", "The transcript as it was compared."),
         Key("hypothesis", _TEXT, "", "", "The transcript."),
+        Key("wer_note", _TEXT, "", "", "Why the speech may be of another language than the text."),
     ),
     *_metric("sim", Key("sim", _NUMBER, "cosine", "", "Similarity of the voice to the prompt's recording (SIM-o).")),
     *_metric("mos", Key("mos_distillmos", _NUMBER, "MOS, 1 to 5", "", "Opinion predicted by DistillMOS.")),
     *_metric("utmos", Key("mos_utmos", _NUMBER, "MOS, 1 to 5", "", "Opinion predicted by UTMOS.")),
+    *_metric(
+        "dnsmos",
+        Key("mos_dnsmos_speech", _NUMBER, "MOS, 1 to 5", "", "Opinion of the speech alone predicted by DNSMOS P.835."),
+        Key("mos_dnsmos_background", _NUMBER, "MOS, 1 to 5", "", "Opinion of the background; higher is less intrusive."),
+        Key("mos_dnsmos", _NUMBER, "MOS, 1 to 5", "", "Opinion of the whole."),
+    ),
     *_metric(
         "f0cv",
         Key("f0cv", _NUMBER, "ratio", "", "Standard deviation of F0 over its mean."),

@@ -199,6 +199,8 @@ COLUMNS: tuple[Column, ...] = (
     *_interval("mos_distillmos", "MOS"),
     Column("mos_utmos", "number or null", "MOS, 1 to 5", "quality", "Mean opinion score predicted by UTMOS.", _SCORED),
     *_interval("mos_utmos", "MOS"),
+    Column("mos_dnsmos", "number or null", "MOS, 1 to 5", "quality", "Mean opinion score predicted by DNSMOS P.835.", _SCORED),
+    *_interval("mos_dnsmos", "MOS"),
     Column("f0cv", "number or null", "ratio", "quality",
            "Coefficient of variation of F0, mean over utterances.", _SCORED),
     *_interval("f0cv", "ratio"),
