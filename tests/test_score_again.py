@@ -157,7 +157,7 @@ def test_a_damaged_entry_is_made_again_in_a_run(score, tmp_path: Path) -> None: 
     assert rows(tmp_path)["f0cv"].tolist() == before
     assert observed[0].read_bytes() == whole
     assert ScoreCache(tmp_path / "cache" / "scores").sections()[0].entries == 2 * N
-    assert "damaged" not in score().output
+    assert "is damaged" not in score().output
 
 
 def test_processes_give_the_rows_of_threads(score, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
