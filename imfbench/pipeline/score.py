@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pandas as pd
@@ -24,49 +26,73 @@ def score(context: Context, name: str) -> None:
     metric = context.metric(name)
     scorer = Scorer(metric, context.cache, context.config.overwrite)
     cells = [cell for cell in all_cells(context) if cell.status == "ok"]
-    sets = [{u.id: u for u in context.utterances(context.test_set(cell.row))} for cell in cells]
-    try:
-        with context.reporting.bar(f"score {name}", sum(map(len, sets))) as bar:
-            for cell, utterances in zip(cells, sets, strict=True):
-                frame = table(cell, list(utterances.values()))
-                records = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-                asked = [Asked(row, cell.folder.path, utterances[str(row["id"])]) for row in records]
-                rows = _rows(context, scorer, asked, bar)
-                write_parquet(cell.folder.table, with_columns(frame, metric, rows))
+    with contextlib.ExitStack() as running:
+        running.callback(scorer.close)
+        tables = [_Table(cell, context.utterances(context.test_set(cell.row))) for cell in cells]
+        with context.reporting.bar(f"score {name}", sum(len(table.asked) for table in tables)) as bar:
+            for one in tables:
+                bar.advance(one.look_up(scorer))
+            # One after another through all cells: a model, in as many processes as there are, is loaded once.
+            made = running.enter_context(
+                contextlib.closing(_made(context, scorer, [asked for one in tables for asked in one.unknown]))
+            )
+            for one in tables:
+                rows = one.completed(made, bar)
+                write_parquet(one.cell.folder.table, with_columns(one.frame, metric, rows))
                 errors = [reason for row in rows if (reason := row[f"{name}_error"])]
                 if errors:
                     log.warning(
-                        "%s: %s has no score for %d of %d: %s", cell.row.label, name, len(errors), len(rows), errors[0]
-                    )
+                        "%s: %s has no score for %d of %d: %s",
+                        one.cell.row.label, name, len(errors), len(rows), errors[0],
+                    )  # fmt: skip
                 notes = [note for row in rows if (note := row.get(f"{name}_note"))]
                 if notes:
-                    log.warning("%s: %s: %d of %d rows: %s", cell.row.label, name, len(notes), len(rows), notes[0])
-    finally:
-        scorer.close()
+                    log.warning("%s: %s: %d of %d rows: %s", one.cell.row.label, name, len(notes), len(rows), notes[0])
     for cell in all_cells(context):
         summarise(context, cell)
 
 
-def _rows(context: Context, scorer: Scorer, asked: list[Asked], bar: Bar) -> list[Row]:
-    """The metric's columns of each utterance: the known ones at once, the others by threads or processes."""
-    rows: list[Row] = []
-    unknown: list[int] = []
-    for i, one in enumerate(asked):
-        known = scorer.known(one)
-        rows.append(known or {})
-        if known is None:
-            unknown.append(i)
-        else:
-            bar.advance()
-    workers = min(context.config.workers, len(unknown))
+class _Table:
+    """A cell's rows, of which some are known.
+
+    Args:
+        cell: The cell.
+        utterances: What it should hold, in order.
+    """
+
+    def __init__(self, cell: Cell, utterances: list[Utterance]) -> None:
+        self.cell, self.frame = cell, table(cell, utterances)
+        records = [{str(key): value for key, value in row.items()} for row in self.frame.to_dict("records")]
+        known = {u.id: u for u in utterances}
+        self.asked = [Asked(row, cell.folder.path, known[str(row["id"])]) for row in records]
+        self.known: list[Row | None] = []
+
+    def look_up(self, scorer: Scorer) -> int:
+        """Find what needs no model; the number of such rows."""
+        self.known = [scorer.known(one) for one in self.asked]
+        return len(self.known) - len(self.unknown)
+
+    @property
+    def unknown(self) -> list[Asked]:
+        """The utterances that must be listened to, or at least decoded."""
+        return [asked for asked, row in zip(self.asked, self.known, strict=True) if row is None]
+
+    def completed(self, made: Iterator[Row], bar: Bar) -> list[Row]:
+        """All rows, the unknown ones taken from ``made``."""
+        rows: list[Row] = []
+        for known in self.known:
+            if known is None:
+                known = next(made)
+                bar.advance()
+            rows.append(known)
+        return rows
+
+
+def _made(context: Context, scorer: Scorer, asked: list[Asked]) -> Generator[Row, None, None]:
+    workers = min(context.config.workers, len(asked))
     if workers > 1:
-        made = by_processes(_recipe(context, scorer, workers), workers, [asked[i] for i in unknown])
-    else:
-        made = by_threads(scorer, (asked[i] for i in unknown))
-    for i, row in zip(unknown, made, strict=True):
-        rows[i] = row
-        bar.advance()
-    return rows
+        return by_processes(_recipe(context, scorer, workers), workers, asked)
+    return by_threads(scorer, asked)
 
 
 def _recipe(context: Context, scorer: Scorer, workers: int) -> Recipe:

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ CHUNK = 8
 """Utterances that a process is given at a time."""
 
 
-def by_threads(scorer: Scorer, asked: Iterable[Asked]) -> Iterator[Row]:
+def by_threads(scorer: Scorer, asked: Iterable[Asked]) -> Generator[Row, None, None]:
     """The rows, by one model in this process: a thread decodes ahead, and as many listen as the model allows."""
     with ThreadPoolExecutor(1) as reader:
         looked = (found.result() for found in in_order(reader, scorer.look, asked, AHEAD))
@@ -100,7 +100,7 @@ class Recipe:
         return Scorer(metric, ScoreCache(self.cache), self.overwrite)
 
 
-def by_processes(recipe: Recipe, workers: int, asked: Sequence[Asked]) -> Iterator[Row]:
+def by_processes(recipe: Recipe, workers: int, asked: Sequence[Asked]) -> Generator[Row, None, None]:
     """The rows, by ``workers`` processes that load the model each; they are the rows that ``by_threads`` gives.
 
     Raises:
