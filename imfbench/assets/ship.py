@@ -52,11 +52,13 @@ def write_card(target: Path, run: Path | None) -> None:
     card = json.loads((target / "card.json").read_text(encoding="utf-8"))
     training, log = card["training"], pd.read_csv(target / "log.csv")
     lines = [
-        f"# {target.name}: an embedded teacher",
+        f"# {target.name}: an embedded {'student' if card.get('teacher_sha256') else 'teacher'}",
         "",
         card["note"],
         "",
         f"- Method `{card.get('method', 'teacher')}`, {training['parameters'] / 1e6:.1f} M parameters, sha256 `{card['sha256']}`",
+        *([f"- Teacher: weights of sha256 `{card['teacher_sha256']}`"] if card.get("teacher_sha256") else []),
+        f"- Method's settings: {json.dumps(card.get('method_config', {}))}",
         f"- Data: {json.dumps(card.get('train_data'))}",
         f"- {training['steps']} steps of {card['config']['frames_per_batch']} mel frames, {training['precision']}; "
         f"{card['hours']:.1f} hours",
