@@ -24,6 +24,7 @@ from imfbench.config_file import ConfigError
 from imfbench.datasets.demo.corpus import DATA
 from imfbench.pipeline import search as search_stage
 from imfbench.pipeline import train as train_stage
+from imfbench.pipeline import work
 from imfbench.pipeline.context import Context
 from imfbench.progress import Reporting, log
 from imfbench.store import RunFolder, read_json
@@ -182,7 +183,7 @@ def test_another_step_count_uses_the_same_artefact_and_only_asked_rows_are_shown
     out = copy / "out"
     weights = (out / "artefacts/own/model.safetensors").read_bytes()
     run(copy / "small.yaml", out, "systems.own.nfe=[1]")
-    experiment.report(Context(load(str(copy / "small.yaml"), ("systems.own.nfe=[1]",)), RunFolder(out)), "leaderboard")
+    work.report(Context(load(str(copy / "small.yaml"), ("systems.own.nfe=[1]",)), RunFolder(out)), "leaderboard")
     assert (out / "artefacts/own/model.safetensors").read_bytes() == weights
     assert sorted(summaries(out)) == ["ground-truth", "own 1 NFE uniform", "vocoded-ground-truth"]
     assert (out / "leaderboard" / "leaderboard.md").is_file()
