@@ -200,3 +200,8 @@ def test_quickstart_has_the_promised_rows_and_an_equal_budget() -> None:
     assert config.dev.limit <= 8
     assert config.training["minutes"] > 0
     assert all(system.train == {} for system in config.systems)
+    (text,) = config.then
+    assert text.task == "text2mel"
+    assert {s.label: (s.artefact, s.nfe) for s in text.systems} == {
+        name: (f"embedded:text2mel-{name}", [1, 3]) for name in ("meanflow", "intmeanflow")
+    }

@@ -20,6 +20,12 @@ ROWS = {
     *{("intmeanflow", nfe) for nfe in (1, 2, 3)},
     ("intmeanflow+o3s", 2),
 }
+TEXT_ROWS = {
+    ("ground-truth", None),
+    ("vocoded-ground-truth", None),
+    *{("teacher", nfe) for nfe in (16, 3, 1)},
+    *{(method, nfe) for method in ("meanflow", "intmeanflow") for nfe in (1, 3)},
+}
 SETTINGS = ["training.steps=2", "systems.intmeanflow.search.config.max_evaluations=4"]
 
 
@@ -41,6 +47,13 @@ def rows(out: Path) -> dict[tuple[str, int | None], dict[str, Any]]:
     return {(row["system"], row["nfe"]): row for row in found}
 
 
+@pytest.fixture(scope="module")
+def text_rows(out: Path) -> dict[tuple[str, int | None], dict[str, Any]]:
+    """(system, NFE) → summary, of text2mel."""
+    found = [json.loads(path.read_text()) for path in out.glob("text2mel/cells/*/summary.json")]
+    return {(row["system"], row["nfe"]): row for row in found}
+
+
 @pytest.mark.timeout(900)
 def test_every_promised_row_is_there_and_well(rows: dict[Any, dict[str, Any]]) -> None:
     assert set(rows) == ROWS
@@ -58,6 +71,18 @@ def test_scores_tell_speech_from_noise(rows: dict[Any, dict[str, Any]]) -> None:
     assert truth["mos_distillmos"] > 3.5
     # Two utterances are too few for WER to tell; the predicted MOS of one step is lower by far more than its spread.
     assert rows["teacher", 32]["mos_distillmos"] > rows["teacher", 1]["mos_distillmos"] + 0.5
+
+
+def test_the_rows_of_text2mel_are_of_artefacts_that_ship(text_rows: dict[Any, dict[str, Any]]) -> None:
+    assert set(text_rows) == TEXT_ROWS
+    for (system, nfe), row in text_rows.items():
+        assert row["status"] == "ok", row
+        assert (row["task"], row["n_scored"]) == ("text2mel", 2), row["not_measured"]
+        assert row["dataset"].endswith(", true length")
+        if nfe is not None:
+            assert row["network_calls"] == (2 * nfe if system == "teacher" else nfe)
+    # Alignment and sound out of one step: what the teacher at its own step count has, nobody has at one.
+    assert text_rows["teacher", 16]["mos_distillmos"] > text_rows["teacher", 1]["mos_distillmos"] + 0.5
 
 
 def test_counts_are_measured_and_students_need_no_guidance(rows: dict[Any, dict[str, Any]]) -> None:
@@ -81,7 +106,7 @@ def test_the_search_kept_its_budget_and_its_trace(out: Path, rows: dict[Any, dic
 
 def test_the_leaderboard_holds_all_rows_in_three_forms_with_plots(out: Path) -> None:
     folder = out / "leaderboard"
-    assert len(pd.read_csv(folder / "leaderboard.csv")) == len(ROWS)
+    assert len(pd.read_csv(folder / "leaderboard.csv")) == len(ROWS) + len(TEXT_ROWS)
     assert json.loads((folder / "leaderboard.json").read_text())
     assert "intmeanflow+o3s" in (folder / "leaderboard.md").read_text()
     for plot in ("quality_nfe", "pareto", "training"):
