@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +32,15 @@ def sides() -> tuple[pd.DataFrame, pd.DataFrame]:
     return first, second
 
 
+def test_the_page_has_the_committed_figures_and_they_keep_what_is_asked_for(calibration: ModuleType) -> None:
+    found = json.loads((FOLDER / "calibration.json").read_text())
+    assert calibration.as_markdown(found) in (CLONE / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert found["comparisons"] == 1000
+    assert found["planted_in_minimum_detectable"] == 2.0
+    assert found["utterances"] == pd.read_csv(FOLDER / "utterances.csv")["id"].nunique()
+    assert calibration.passed(found)
+
+
 def test_both_sides_are_one_system_and_its_noise_is_real(
     calibration: ModuleType, sides: tuple[pd.DataFrame, pd.DataFrame]
 ) -> None:
@@ -51,6 +61,19 @@ def test_what_is_planted_is_there_on_average(calibration: ModuleType, sides: tup
     more = [calibration.plant(first, "wer", 0.1, generator)["deletions"] - first["deletions"] for _ in range(200)]
     assert np.mean([d.sum() for d in more]) / first["reference_words"].sum() == pytest.approx(0.1, rel=0.1)
     assert (calibration.plant(first, "sim", 0.1, generator)["sim"] - first["sim"]).to_numpy() == pytest.approx(0.1)
+
+
+def test_the_size_is_twice_what_its_own_comparison_detects(
+    calibration: ModuleType, sides: tuple[pd.DataFrame, pd.DataFrame]
+) -> None:
+    generator = np.random.default_rng(0)
+    for figure in ("wer", "sim"):
+        size = calibration.planted_size(*sides, figure, 2.0, generator)
+        seen = [
+            calibration.detectable(calibration.plant(sides[0], figure, size, generator), sides[1], figure)
+            for _ in range(200)
+        ]
+        assert size == pytest.approx(2 * np.mean(seen), rel=0.1), figure
 
 
 def test_a_few_comparisons_run_through(calibration: ModuleType) -> None:
