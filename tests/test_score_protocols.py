@@ -26,7 +26,7 @@ from imfbench.sets import open_set
 
 OPTIONS: dict[str, Any] = {
     "dataset": "demo", "data": None, "split": None, "metrics": "wer,sim,mos,f0cv", "protocol": None, "model_dir": None,
-    "baseline": None, "margin": (), "allow_missing": False, "ground_truth": False,
+    "baseline": None, "margin": (), "allow_missing": False, "ground_truth": False, "cluster": None,
 }  # fmt: skip
 
 

@@ -168,9 +168,8 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks Linux about processes")
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_stop_with_the_run_and_the_same_command_goes_on(tiny, number: signal.Signals) -> None:  # type: ignore[no-untyped-def]
     """Ctrl-C reaches the whole process group of a terminal, SIGTERM and SIGKILL the run alone."""
     changes = {"training": {"steps": 120, "frames_per_batch": 400, "save_every": 1, "log_every": 1}}

@@ -139,6 +139,7 @@ def whisper_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_whisper_by_transformers_hears_what_faster_whisper_hears(whisper_base: Path, demo_test_items: Any) -> None:
     """The same weights, greedy, in float32, on two roads that share no code."""
     ours = TransformersWhisper(GREEDY, "whisper-base", whisper_base, "float32", "cpu")
