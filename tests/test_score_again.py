@@ -133,14 +133,14 @@ def test_another_normaliser_changes_the_figure_without_another_transcript(  # ty
 
 @pytest.mark.parametrize(
     "options",
-    [{"compute": "float32"}, {"protocol": "f5-tts", "asr": "whisper-base"}, {"path": "other"}],
+    [{"compute": "float32"}, {"protocol": "f5-tts", "asr": "whisper-base"}, {"asr_path": "other"}],
     ids=["precision", "decoding", "model"],
 )
 def test_another_model_or_decoding_is_another_key(options: dict[str, str], tmp_path: Path) -> None:
-    if "path" in options:  # only its sum is asked for
+    if "asr_path" in options:  # only its sum is asked for
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "model.bin").write_bytes(b"other weights")
-        options = {"path": str(tmp_path / "other")}
+        options = {"asr_path": str(tmp_path / "other")}
     audio, rate = soundfile.read(DemoCorpus().utterances("test")[0].target_audio, dtype="float32")
     item = ScoreItem("u", audio, rate, "text")
     ours, other = WordErrorRate(), WordErrorRate(WordErrorRate.Config(**options))
