@@ -117,6 +117,7 @@ def settings(tiny: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_by_two_workers_ends_as_one_by_one_does(tiny) -> None:  # type: ignore[no-untyped-def]
     one, two = tiny.folder / "1" / "run", tiny.folder / "2" / "run"
     config = str(tiny.config(**settings(tiny)))
