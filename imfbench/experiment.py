@@ -10,6 +10,7 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from imfbench import plugins
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig
 from imfbench.disk import FULL_DISK, unwritable, write_fault
 from imfbench.executors import Executor
@@ -22,7 +23,6 @@ from imfbench.pipeline.context import STOPPING, Context, RunError, told
 from imfbench.pipeline.plan import STAGES, Job, Stage
 from imfbench.pipeline.train import settings_of
 from imfbench.pipeline.work import RunWork
-from imfbench.plugins import plugins
 from imfbench.progress import Reporting, log
 from imfbench.store import RunFolder
 from imfbench.weights import MissingModelError
@@ -97,7 +97,7 @@ def run_all(
 def _executor(config: ExperimentConfig) -> Executor:
     if config.workers == 1:
         return LocalExecutor()
-    return ProcessExecutor(config.workers, [p.path for p in plugins() if p.path is not None and p.package is None])
+    return ProcessExecutor(config.workers, plugins.files())
 
 
 def default_folder(config: ExperimentConfig) -> Path:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType
 
 _asked = False
@@ -20,6 +24,24 @@ def check() -> None:
     """Raise ``KeyboardInterrupt`` if one was asked for and got lost."""
     if _asked:
         raise KeyboardInterrupt
+
+
+def when_parent_ends(then: Callable[[], None]) -> None:
+    """Call ``then``, in a thread, when the process that started this one has gone: nobody else would end it.
+
+    A parent that was killed cannot tell its processes to end; two runs in one folder, or processes that wait for work for ever,
+    would follow.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        multiprocessing.connection.wait([sentinel])
+        then()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

@@ -156,6 +156,11 @@ def source_of(kind: str, name: str) -> Plugin | None:
     return None
 
 
+def files() -> tuple[Path, ...]:
+    """The files that were given by ``--plugin``: what another process must load to know the same names."""
+    return tuple(plugin.path for plugin in _plugins if plugin.package is None and plugin.path is not None)
+
+
 def went_through(error: BaseException, path: Path | None) -> bool:
     """Whether a line of this file was at work when the error was raised."""
     return any(frame.filename == str(path) for frame in traceback.extract_tb(error.__traceback__))

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -158,7 +157,7 @@ def _serve(connection: Connection, pickled: bytes, plugins: Sequence[Path]) -> N
         for file in plugins:
             load_file(file)
         work: Work = pickle.loads(pickled)
-        threading.Thread(target=_watch_parent, daemon=True).start()
+        interruption.when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))  # which saves, as Ctrl-C does
         while True:
             try:
                 job, news = connection.recv()
@@ -174,14 +173,6 @@ def _serve(connection: Connection, pickled: bytes, plugins: Sequence[Path]) -> N
             connection.send((error, work.news()))
     except KeyboardInterrupt:
         pass  # the process that sent it tells the user
-
-
-def _watch_parent() -> None:
-    """Stop as at Ctrl-C when the process that asks for the work has gone: two runs in one folder would follow else."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _portable(error: Exception) -> Exception:

@@ -17,14 +17,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import field_validator
 
 from imfbench import published, weights
 from imfbench.features.audio import RESAMPLER
 from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, at_rate, clip
-from imfbench.metrics.resamplers import RESAMPLERS
+from imfbench.metrics.resamplers import ResamplerName
 from imfbench.metrics.signature import Signature
-from imfbench.registry import nearest
 
 SAMPLE_RATE = 16000
 SHORTEST = 0.4
@@ -41,15 +39,8 @@ class PredictedMOS(Metric):
 
         path: Path | None = None
         """The user's own file of weights; wins over the package and the hub."""
-        resampler: str = RESAMPLER
+        resampler: ResamplerName = RESAMPLER
         """A key of ``RESAMPLERS``: how audio gets to 16 kHz."""
-
-        @field_validator("resampler")
-        @classmethod
-        def _there(cls, name: str) -> str:
-            if name not in RESAMPLERS:
-                raise ValueError(f"unknown resampler {name!r}: {nearest(name, list(RESAMPLERS))}")
-            return name
 
     def prepare(self, item: ScoreItem) -> ScoreItem:
         """At the model's rate."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
 from imfbench.features.audio import RESAMPLER, resample
+from imfbench.registry import nearest
 
 Resampler = Callable[[np.ndarray, int, int], np.ndarray]
 
@@ -54,6 +57,16 @@ RESAMPLERS: dict[str, Resampler] = {
     "torchaudio-sinc": _torchaudio_sinc,
     "swresample-s16": _swresample,
 }
+
+
+def _known(name: str) -> str:
+    if name not in RESAMPLERS:
+        raise ValueError(f"unknown resampler {name!r}: {nearest(name, list(RESAMPLERS))}")
+    return name
+
+
+ResamplerName = Annotated[str, AfterValidator(_known)]
+"""A key of ``RESAMPLERS`` among a metric's settings; another name is an error that holds the nearest one."""
 
 
 def resampled(audio: np.ndarray, source: int, target: int, name: str = RESAMPLER) -> np.ndarray:

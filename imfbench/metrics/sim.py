@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from imfbench import published, weights
 from imfbench.features.audio import RESAMPLER
 from imfbench.metrics.base import Metric, MetricConfig, ScoreError, ScoreItem, at_rate, clip, content_hash
-from imfbench.metrics.resamplers import RESAMPLERS
+from imfbench.metrics.resamplers import ResamplerName
 from imfbench.metrics.signature import Signature
 from imfbench.registry import nearest
 
@@ -300,15 +300,8 @@ class SpeakerSimilarity(Metric):
         """For backend wespeaker without a path: the name of the model that the toolkit is to download."""
         frontend: Literal["hamming", "povey"] = "hamming"
         """For WeSpeaker: hamming with 16-bit scale (ResNet, ECAPA), or povey with unit scale (CAM++, ERes2Net)."""
-        resampler: str = RESAMPLER
+        resampler: ResamplerName = RESAMPLER
         """A key of ``RESAMPLERS``: how audio gets to 16 kHz."""
-
-        @field_validator("resampler")
-        @classmethod
-        def _there(cls, name: str) -> str:
-            if name not in RESAMPLERS:
-                raise ValueError(f"unknown resampler {name!r}: {nearest(name, list(RESAMPLERS))}")
-            return name
 
         @field_validator("backend")
         @classmethod

@@ -76,10 +76,14 @@ class Context:
             self.device = resolve_device(self.config.device)
         except (ValueError, RuntimeError) as error:
             raise RunError(str(error)) from None
-        self.use_threads(self.config.threads or available_cores())
+        self.use_threads(self.threads_of(1))
         self.dtype = dtype_name(self.device, self.config.precision)
         look_in(self.config.model_dir)
         self.cache = ScoreCache(Path(self.config.score_cache) if self.config.score_cache else None)
+
+    def threads_of(self, workers: int) -> int:
+        """CPU threads of each of so many processes: those that were asked for, else an equal share of the cores."""
+        return self.config.threads or max(1, available_cores() // workers)
 
     def use_threads(self, threads: int) -> None:
         """Let torch and the scorers have so many threads."""

@@ -101,10 +101,10 @@ def _recipe(context: Context, scorer: Scorer, workers: int) -> Recipe:
         metric=name,
         options=context.config.metrics.get(name, {}),
         device=str(context.device),
-        threads=context.config.threads or max(1, context.threads // workers),
+        threads=context.threads_of(workers),
         cache=scorer.cache.folder,
         overwrite=scorer.overwrite,
-        plugins=tuple(plugin.path for plugin in plugins.plugins() if plugin.package is None and plugin.path),
+        plugins=plugins.files(),
     )
 
 

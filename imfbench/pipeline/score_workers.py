@@ -7,10 +7,8 @@ what grows with their number is the table of rows alone.
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -20,6 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from imfbench import interruption
 from imfbench.pipeline.context import RunError
 from imfbench.pipeline.scorer import Asked, Ready, Row, Scorer
 from imfbench.score_cache import ScoreCache
@@ -130,17 +129,9 @@ def _begin(recipe: Recipe) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them; the parent says what becomes of it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    interruption.when_parent_ends(lambda: os._exit(1))
     torch.set_num_threads(recipe.threads)
     _scorer = recipe.make()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot tell its processes to end, and they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _chunk(asked: list[Asked]) -> list[Row]:

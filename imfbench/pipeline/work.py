@@ -9,7 +9,7 @@ from typing import Any
 from imfbench.config import ExperimentConfig
 from imfbench.executors import Work
 from imfbench.pipeline.cells import all_cells
-from imfbench.pipeline.context import Context, available_cores
+from imfbench.pipeline.context import Context
 from imfbench.pipeline.plan import Job
 from imfbench.pipeline.score import score
 from imfbench.pipeline.search import search_grid
@@ -91,7 +91,7 @@ class RunWork(Work):
 def _reopened(news: News, folder: Path) -> RunWork:
     config, failures = news
     context = Context(config, RunFolder(folder), Reporting(terminal=False), dict(failures))
-    context.use_threads(config.threads or max(1, available_cores() // config.workers))
+    context.use_threads(context.threads_of(config.workers))
     return RunWork(context, records=False)
 
 
