@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=40, help="utterances of the embedded test set")
     parser.add_argument("--metrics", default="wer,sim,mos")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes of ours")
+    parser.add_argument("--workers", type=int, default=1, help="processes of ours, which share the threads")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, help="CSV file")
     arguments = parser.parse_args()
@@ -163,7 +163,7 @@ def ours(
         "references": [],
         "recordings": [{"name": "theirs", "folder": str(folder)}],
         "metrics": metrics,
-        "threads": threads,
+        "threads": max(1, threads // workers),  # of each process: as many in all as the plain loop has
         "workers": workers,
         "score_cache": str(cache),
     }

@@ -227,7 +227,9 @@ def print_group(group: Group, rankings: list[Ranking], comparisons: list[Compari
 
     console, notes = Console(), Footnotes()
     header, rows = main_rows(group, rankings, notes)
-    table = Table(*header, title=group.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=group.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for title in header:
+        table.add_column(title, overflow="fold")  # names cut short would be alike
     for row in rows:
         # The interval goes under its figure: four metrics with intervals fit into eighty columns.
         cells = (figure.replace(" [", "\n[") for figure in row)

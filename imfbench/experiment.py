@@ -95,7 +95,9 @@ def run_all(
 
 
 def _executor(config: ExperimentConfig) -> Executor:
-    if config.workers == 1:
+    if (
+        config.workers == 1 or config.task == "speech"
+    ):  # files are read sooner than a process starts; scoring has its own
         return LocalExecutor()
     return ProcessExecutor(config.workers, plugins.files())
 

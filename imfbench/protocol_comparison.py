@@ -51,8 +51,11 @@ def read_transcripts(place: Path, language: str | None = None) -> pd.DataFrame:
     files = [place] if place.is_file() else list(_tables(place))
     if not files:
         raise TranscriptsError(f"no transcripts in {place}; what is looked for is a run, a cell, or {FORM}")
-    frames = sorted((_read(file, language) for file in files), key=lambda frame: _natural(str(frame["system"].max())))
-    return pd.concat(frames, ignore_index=True)
+    frames = [_read(file, language).assign(part=_part(file, place)) for file in files]
+    frames.sort(key=lambda frame: (frame["part"].max(), _natural(str(frame["system"].max()))))
+    found = pd.concat(frames, ignore_index=True)
+    found["system"] = found["part"].where(found["part"] == "", found["part"] + ": ") + found["system"]
+    return found.drop(columns="part")
 
 
 def compare_protocols(transcripts: pd.DataFrame, protocols: Sequence[str] | None = None) -> pd.DataFrame:
@@ -124,10 +127,20 @@ def _tables(folder: Path) -> Iterator[Path]:
     if own:
         yield own[0]
         return
-    below = sorted((folder / "cells").glob("*/")) or sorted(folder.glob("*/"))
+    cells = [
+        *sorted((folder / "cells").glob("*/")),
+        *sorted(folder.glob("*/cells/*/")),
+    ]  # of the run, of its further parts
+    below = cells or sorted(folder.glob("*/"))
     for part in below:
         if not part.name.startswith("."):
             yield from ([part / name for name in TABLES if (part / name).is_file()][:1])
+
+
+def _part(file: Path, run: Path) -> str:
+    """The further experiment of a run (``then``) to which a cell's table belongs; "" for the first."""
+    within = file.relative_to(run).parts if file.is_relative_to(run) else ()
+    return within[0] if len(within) == 4 and within[1] == "cells" else ""
 
 
 def _read(file: Path, language: str | None) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
 
 ALPHA = 0.05
 MARGIN_ALPHA = 0.025
+TOO_FEW = "too few to tell"
 Family = Literal["teacher", "equal-nfe", "best", "recordings", "compare"]
 
 MARGINS = {"wer": 0.02, "sim": 0.03, "mos": 0.15}
@@ -43,7 +44,7 @@ class Comparison:
         n: Utterances that both sides have.
         cluster: What was resampled and flipped whole ("speaker"), if not utterances.
         n_clusters: How many of them both sides have.
-        minimum_detectable: 2.8·sd(d)/√n.
+        minimum_detectable: 2.8·sd(d)/√n; null where so few utterances can show no difference, however large.
         same_noise: Whether both sides started from the same noise.
         margin: The accepted loss of the non-inferiority test.
         not_worse_p: Its p-value, uncorrected.
@@ -52,7 +53,7 @@ class Comparison:
         equivalent_p: P-value of the equivalence test (two one-sided tests), uncorrected.
         equivalent_p_holm: The same after Holm's correction over the family's equivalence tests.
         equivalent: Whether "differs by less than the margin either way" is shown at .05.
-        verdict: better, worse, higher, lower, no difference shown, or not tested with the reason.
+        verdict: better, worse, higher, lower, no difference shown, too few to tell, or not tested with the reason.
     """
 
     family: Family
@@ -287,7 +288,8 @@ def _correct(tests: list[Comparison]) -> list[Comparison]:
         replace(t, p_holm=p, not_worse_p_holm=q, equivalent_p_holm=e)
         for t, p, q, e in zip(tests, differences, margins, alike, strict=True)
     ]
-    return [replace(t, **_verdict(t)) for t in corrected]
+    made = sum(t.p is not None for t in corrected)
+    return [replace(t, **_verdict(t, made)) for t in corrected]
 
 
 def _holm(pvalues: Sequence[float | None]) -> list[float | None]:
@@ -296,7 +298,7 @@ def _holm(pvalues: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else next(corrected) for p in pvalues]
 
 
-def _verdict(test: Comparison) -> dict[str, Any]:
+def _verdict(test: Comparison, tests: int) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if test.not_worse_p_holm is not None:
         changes["not_worse"] = test.not_worse_p_holm < MARGIN_ALPHA
@@ -305,6 +307,8 @@ def _verdict(test: Comparison) -> dict[str, Any]:
     if test.difference is None:
         return changes
     better = quality_of(test.column).better
+    if not test.different and _least_p(test) * tests >= ALPHA:
+        return {**changes, "minimum_detectable": None, "verdict": TOO_FEW}
     if not test.different:
         verdict = "no difference shown"
     elif not better:
@@ -312,3 +316,8 @@ def _verdict(test: Comparison) -> dict[str, Any]:
     else:
         verdict = "better" if (test.difference > 0) == (better == "higher") else "worse"
     return {**changes, "verdict": verdict}
+
+
+def _least_p(test: Comparison) -> float:
+    """What a sign-flip test of so many pairs gives when all differences have one sign: 2 of 2ⁿ flips are as extreme."""
+    return 2.0 ** (1 - (test.n if test.n_clusters is None else test.n_clusters))

@@ -7,7 +7,7 @@ from typing import Any
 
 from imfbench.metrics.stats import MINIMUM_TRAINING_SEEDS, statement_scope
 from imfbench.reports.columns import BY_NAME, COLUMNS, TEACHER, Quality, quality
-from imfbench.reports.comparison import ALPHA, MARGIN_ALPHA, Comparison, Ranking
+from imfbench.reports.comparison import ALPHA, MARGIN_ALPHA, TOO_FEW, Comparison, Ranking
 from imfbench.reports.grouping import Group, apart, labels
 from imfbench.reports.main_table import (
     DASH,
@@ -163,14 +163,21 @@ def _sentences(tests: Sequence[Comparison], group: Group) -> str:
     for pair in dict.fromkeys((t.a, t.b) for t in tests):
         mine = [t for t in tests if (t.a, t.b) == pair and t.tested]
         shown = [f"{quality(t.column).title} {t.verdict} by {_size(t)}" for t in mine if t.different]
+        few = [quality(t.column).title for t in mine if t.verdict == TOO_FEW]
         open_ = [
-            f"{quality(t.column).title} (could have seen {_size(t, detectable=True)})" for t in mine if not t.different
+            f"{quality(t.column).title} (could have seen {_size(t, detectable=True)})"
+            for t in mine
+            if not t.different and t.verdict != TOO_FEW
         ]
         equal = [t for t in mine if t.equivalent and t.family in _SAID]
         alike = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in equal]
-        within = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in mine if t.not_worse and t not in equal]
+        better = [t for t in mine if t.different and t.verdict == "better"]  # says more than "not worse" does
+        within = [
+            f"{quality(t.column).title} ({_size(t, t.margin)})" for t in mine if t.not_worse and t not in equal + better
+        ]
         clauses = [", ".join(shown)] if shown else []
         clauses += [f"no difference shown in {', '.join(open_)}"] if open_ else []
+        clauses += [f"too few utterances to show a difference in {', '.join(few)}"] if few else []
         clauses += [f"equality within the margin is shown for {', '.join(alike)}"] if alike else []
         clauses += [f"worse by less than the margin is shown for {', '.join(within)}"] if within else []
         beside = "" if len({t.b for t in tests}) == 1 else f" against {pair[1]}"
@@ -207,7 +214,11 @@ def test_table(tests: Sequence[Comparison]) -> list[str]:
             rows.append([*row, *[DASH] * 4, str(t.n), t.verdict, *([DASH] * 2 * margins)])
             continue
         row += [_signed(t.difference, shown), f"[{_signed(t.low, shown)}, {_signed(t.high, shown)}]", _p(t.p_holm)]
-        row += [_size(t, detectable=True), str(t.n), f"**{t.verdict}**" if t.different else t.verdict]
+        row += [
+            DASH if t.minimum_detectable is None else _size(t, detectable=True),
+            str(t.n),
+            f"**{t.verdict}**" if t.different else t.verdict,
+        ]
         if margins:
             held = "shown" if t.not_worse else "not shown"
             row.append(DASH if t.margin is None else f"{held} ({_size(t, t.margin)}; p {_p(t.not_worse_p_holm)})")

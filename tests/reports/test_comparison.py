@@ -11,6 +11,7 @@ import pytest
 from imfbench.reports.columns import quality
 from imfbench.reports.comparison import against_teacher, at_equal_nfe, rank
 from imfbench.reports.grouping import Group, apart, entries, group_cells, labels
+from imfbench.reports.leaderboard import Leaderboard
 from imfbench.reports.results import read_run
 
 N = 40
@@ -43,6 +44,19 @@ def test_a_difference_is_found_with_its_size_and_direction(run: Any) -> None:
     assert (found["wer"].a, found["wer"].b) == ("intmeanflow at NFE 2", "teacher at NFE 32")
     assert found["sim"].not_worse
     assert not found["wer"].not_worse
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(4, "too few to tell"), (10, "worse")])
+def test_few_utterances_are_too_few_to_tell_however_large_the_difference(run: Any, n: int, verdict: str) -> None:
+    run.cell("teacher", 32, {"sim": 0.8 + EVEN[:n], "mos_distillmos": 4.0 + EVEN[:n]})
+    run.cell("intmeanflow", 1, {"sim": 0.5 + 2 * EVEN[:n], "mos_distillmos": 1.5 + 2 * EVEN[:n]})
+    found = against_teacher(groups_of(run)[0])
+    assert {c.verdict for c in found} == {verdict}
+    assert {c.minimum_detectable is None for c in found} == {n == 4}
+    Leaderboard().write(run.path)
+    text = (run.path / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8")
+    assert ("too few utterances to show a difference in SIM-o, MOS (DistillMOS)." in text) == (n == 4)
+    assert "could have seen" not in text
 
 
 @pytest.mark.parametrize("agg", ["corpus", "mean"])
