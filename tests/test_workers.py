@@ -17,6 +17,7 @@ import pytest
 
 from imfbench.config_file import ConfigError
 from imfbench.executors.processes import ProcessExecutor, WorkerError, _next
+from imfbench.pipeline.context import RunError
 from imfbench.pipeline.plan import Job
 from imfbench.store import read_json
 
@@ -77,6 +78,12 @@ def test_an_error_that_stops_a_run_keeps_its_kind(work: Any) -> None:
 
     with pytest.raises(ConfigError, match=r"my\.yaml, line 3"):
         ProcessExecutor(2).run([train("refused"), train("long-1")], work, stop)
+
+
+def test_a_worker_that_cannot_begin_ends_the_run_instead_of_all_its_jobs(work: Any) -> None:
+    work.__class__ = type("Ended", (type(work),), {"__reduce__": lambda self: (os._exit, (3,))})
+    with pytest.raises(RunError, match=r"before its first job \(exit code 3\)"):
+        done(work, train("a"), train("b"), train("c"))
 
 
 def test_what_may_begin(work: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from imfbench import interruption
 from imfbench.executors import Perform, Work
+from imfbench.pipeline.context import RunError
 from imfbench.pipeline.plan import Job, Stage
 
 ASIDE: tuple[Stage, ...] = ("train", "search", "synthesise")
@@ -36,6 +37,7 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     job: Job | None = None
+    begun: bool = False
 
 
 class ProcessExecutor:
@@ -85,6 +87,9 @@ class ProcessExecutor:
                     busy.append(worker)
                 for ready in wait([worker.connection for worker in busy], timeout=1.0):
                     worker = next(w for w in busy if w.connection is ready)
+                    if not worker.begun:
+                        _begin(worker)
+                        continue
                     busy.remove(worker)
                     error = _outcome(worker, work)
                     if worker.process.is_alive():
@@ -104,21 +109,42 @@ def _next(left: Sequence[Job], at_work: Sequence[Job], work: Work) -> Job | None
     return next((job for job in left if unmet.isdisjoint(job.needs) and work.alone(job) not in taken), None)
 
 
+def _begin(worker: _Worker) -> None:
+    """Hear that a worker is there.
+
+    Raises:
+        RunError: It ended before: so would every other one, and each would take a job with it.
+    """
+    try:
+        worker.connection.recv()
+    except (EOFError, OSError):
+        raise RunError(
+            f"a worker's process ended before its first job ({_end_of(worker)}); what it said stands above. A script that calls "
+            'imfbench must do so under `if __name__ == "__main__":`, since each worker imports it; --workers 1 needs none'
+        ) from None
+    worker.begun = True
+
+
 def _outcome(worker: _Worker, work: Work) -> Exception | None:
     """Hear what a worker has to say of its job: its error, if it had one."""
     try:
         error, news = worker.connection.recv()
     except (EOFError, OSError):
-        worker.process.join(STOP_SECONDS)
-        code = worker.process.exitcode
-        why = f"exit code {code}"
-        if code is not None and code < 0:
-            why = signal.Signals(-code).name
-            if -code == signal.SIGKILL:
-                why += ", which is what the system does to a process when memory runs out: fewer --workers need less"
-        return WorkerError(f"the worker's process ended ({why}); repeat the command to try it again")
+        return WorkerError(f"the worker's process ended ({_end_of(worker)}); repeat the command to try it again")
     work.hear(news)
     return error  # type: ignore[no-any-return]
+
+
+def _end_of(worker: _Worker) -> str:
+    """How the process of a worker ended."""
+    worker.process.join(STOP_SECONDS)
+    code = worker.process.exitcode
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    why = signal.Signals(-code).name
+    if -code == signal.SIGKILL:
+        why += ", which is what the system does to a process when memory runs out: fewer --workers need less"
+    return why
 
 
 def _start(work: Work, plugins: Sequence[Path]) -> _Worker:
@@ -158,6 +184,7 @@ def _serve(connection: Connection, pickled: bytes, plugins: Sequence[Path]) -> N
             load_file(file)
         work: Work = pickle.loads(pickled)
         interruption.when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))  # which saves, as Ctrl-C does
+        connection.send("begun")
         while True:
             try:
                 job, news = connection.recv()
