@@ -15,7 +15,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int | None = Field(None, ge=1)
-    """Optimiser steps. Give ``steps`` or ``minutes``; minutes are turned into steps once, by timing ten."""
+    """Optimiser steps. Give ``steps`` or ``minutes``; minutes are turned into steps once, by timing ten (the median)."""
     minutes: float | None = Field(None, gt=0)
     frames_per_batch: int = Field(2000, ge=1)
     """Mel frames of a batch, prompts and padding included."""

@@ -12,6 +12,7 @@ import copy
 import itertools
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -273,7 +274,11 @@ def budget_to_steps(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> int:
-    """Turn ``config.minutes`` into steps by timing ten (two more first, to warm up) on a copy of the network."""
+    """Turn ``config.minutes`` into steps by timing ten (two more first, to warm up) on a copy of the network.
+
+    The median counts: all methods are timed on the same batches, and a moment in which the machine did something else would
+    cost one of them steps.
+    """
     if config.steps is not None:
         return config.steps
     if config.minutes is None:
@@ -282,13 +287,15 @@ def budget_to_steps(
         batches = training.micro_batches()
         for _ in range(2):
             training.advance(next(batches), 1_000_000)
-        synchronize(device)
-        start = clock()
+        seconds = []
         for _ in range(10):
-            training.advance(next(batches), 1_000_000)
-        synchronize(device)
-        seconds = (clock() - start) / 10
-    return max(1, round(config.minutes * 60 / seconds))
+            micro = next(batches)
+            synchronize(device)
+            start = clock()
+            training.advance(micro, 1_000_000)
+            synchronize(device)
+            seconds.append(clock() - start)
+    return max(1, round(config.minutes * 60 / statistics.median(seconds)))
 
 
 def train(

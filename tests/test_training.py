@@ -134,7 +134,8 @@ def test_two_micro_batches_have_the_gradient_of_their_union() -> None:
 def test_budget_is_turned_into_steps_by_the_clock_and_leaves_the_network_alone() -> None:
     method = teacher()
     before = weights(method).clone()
-    times = iter([0.0, 20.0])  # ten steps took 20 s
+    each = [2.0] * 9 + [60.0]  # ten steps took 2 s each, but for one in which the machine did something else
+    times = iter([moment for i, step in enumerate(each) for moment in (100.0 * i, 100.0 * i + step)])
     assert budget_to_steps(method, ToneData(), config(steps=None, minutes=3), CPU, clock=lambda: next(times)) == 90
     assert torch.equal(weights(method), before)
 
