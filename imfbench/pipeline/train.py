@@ -65,7 +65,7 @@ def _train_artefact(context: Context, name: str) -> None:
     settings = settings_of(context.config, artefact)
     if settings.steps is None:
         settings = _turn_minutes_into_steps(context, artefact, settings)
-    recipe = _recipe(context, artefact, settings)
+    recipe = recipe_of_training(context, artefact, settings)
     _check_recipe(folder, recipe)
     timed = context.config.systems[artefact.system].timed_minutes
     write_json(folder / RECIPE, {**recipe, "timed_minutes": timed})
@@ -191,7 +191,7 @@ def _method(context: Context, artefact: Artefact, settings: TrainConfig) -> Meth
     return build_method(system.method, system.config, teacher, network.name, network.config, settings.seed, start)
 
 
-def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict[str, Any]:
+def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConfig) -> dict[str, Any]:
     """Everything that decides what is learnt."""
     assert artefact.system is not None
     config, system = context.config, context.config.systems[artefact.system]
