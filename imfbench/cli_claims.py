@@ -19,7 +19,10 @@ INTERRUPTED = 130
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and how far it has come; do nothing.")
 @click.option("--no-run", is_flag=True, help="Judge what is there already.")
 @click.option(
-    "--reuse", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+    "--reuse",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
     help="Folder of another run: what it holds of the same content is taken over; may be repeated.",
 )
 @click.option("--limit", type=click.IntRange(min=2), help="At most so many utterances of each set.")

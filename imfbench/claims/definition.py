@@ -65,14 +65,14 @@ class Part(_Strict):
     """What the statement is about."""
     b: Pick | None = None
     """What it is compared with."""
-    on: Names = []
+    sets: Names = []
     """Sets of the experiment's dataset, a test each; its only one without it."""
     figures: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Figure → margin in its own unit, set before any run."""
     margin: float | None = None
     """Of the tests without figures: least ratio, or largest share."""
     each: Rule = "all"
-    """Whether all, or any, of the rows that ``a`` and ``on`` list must show it."""
+    """Whether all, or any, of the rows that ``a`` and ``sets`` list must show it."""
     of_figures: Rule = "all"
     """Whether all, or any, of the figures must show it."""
     counts: bool = True
@@ -82,15 +82,15 @@ class Part(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Part:
-        if self.test in ON_SPEECH:
-            needed = {"experiment": self.experiment, "a": self.a, "b": self.b, "figures": self.figures}
-        elif self.test in ON_MEASUREMENTS:
+        needed: dict[str, object]
+        if self.test in ON_MEASUREMENTS:
             needed = {"measurement": self.measurement, "margin": self.margin}
-            if self.test != "convex":
-                needed |= {"a": self.a, "b": self.b}
         else:
-            needed = {"experiment": self.experiment, "a": self.a, "b": self.b}
-            needed |= {"figures": self.figures} if self.test == "steadier" else {}
+            needed = {"experiment": self.experiment}
+        if self.test != "convex":
+            needed |= {"a": self.a, "b": self.b}
+        if self.test in ON_SPEECH or self.test == "steadier":
+            needed["figures"] = self.figures
         missing = [name for name, value in needed.items() if value in (None, {})]
         if missing:
             raise ValueError(f"the test {self.test!r} needs {', '.join(missing)}")
@@ -100,12 +100,10 @@ class Part(_Strict):
         """Each row that is tested: what tells it from the part's others, its pick, and its set."""
         assert self.a is not None
         a = self.a
-        for system, nfe, grid, on in itertools.product(a.system, a.nfe or [None], a.grid or [None], self.on or [None]):
-            told = [
-                word for word, several in (
-                    (system, len(a.system) > 1), (f"{nfe} NFE", len(a.nfe) > 1), (grid, len(a.grid) > 1), (on, len(self.on) > 1)
-                ) if several
-            ]  # fmt: skip
+        lists: list[list[Any]] = [a.system, a.nfe or [None], a.grid or [None], self.sets or [None]]
+        for system, nfe, grid, on in itertools.product(*lists):
+            words = (system, f"{nfe} NFE", grid, on)
+            told = [word for word, several in zip(words, lists, strict=True) if len(several) > 1]
             pick = Pick(system=[system], nfe=[] if nfe is None else [nfe], grid=[] if grid is None else [grid])
             yield " ".join(map(str, told)), pick, on
 

@@ -93,7 +93,7 @@ class Evidence:
         grids = {str(cell.row.get("grid_values")) for cell in found if "+" not in cell.system}
         sets = {str(cell.row["dataset"]) for cell in found}
         if len(grids) > 1 or len(sets) > 1:
-            raise NoEvidenceError(f"{told} is more than one row: name its grid, and `on` which set")
+            raise NoEvidenceError(f"{told} is more than one row: name its grid, and `sets` which set")
         return found
 
     def differences(self, experiment: str, a: Pick, b: Pick, figure: str, on: str | None = None) -> Differences:

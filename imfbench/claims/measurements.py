@@ -10,6 +10,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,9 +124,7 @@ class Record:
 # --- memory and seconds of a training step ----------------------------------------------------------------------------
 
 
-def measure_steps(
-    settings: StepMeasurement, record: Record, device: torch.device, note: Callable[[str], None]
-) -> None:
+def measure_steps(settings: StepMeasurement, record: Record, device: torch.device, note: Callable[[str], None]) -> None:
     """Measure every method at every size: peak memory first, each in a pass of its own, then seconds, in turn."""
     from imfbench.devices import out_of_memory, synchronize
     from imfbench.metrics.memory import peak_memory
@@ -141,7 +140,10 @@ def measure_steps(
                 training.advance([batch], 1_000_000)  # the first step allocates what stays: the optimiser's state
                 with peak_memory(device) as peak:
                     training.advance([batch], 1_000_000)
-                trainings[name], found[name] = (training, batch), {"peak_memory": peak.bytes, "peak_memory_kind": peak.kind}
+                trainings[name], found[name] = (
+                    (training, batch),
+                    {"peak_memory": peak.bytes, "peak_memory_kind": peak.kind},
+                )
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
@@ -181,7 +183,7 @@ def _training(trained: Trained, size: StepSize, device: torch.device) -> Any:
         tokens, x1 * prompt[..., None], prompt, torch.ones_like(prompt), torch.zeros(size.batch, dtype=torch.bool)
     )
     batch = Batch(x1, condition, tuple(str(i) for i in range(size.batch)))
-    config = TrainConfig(steps=1_000_000, frames_per_batch=size.batch * size.frames)
+    config = TrainConfig.model_validate({"steps": 1_000_000, "frames_per_batch": size.batch * size.frames})
     return Training(method, _Nothing(), config, Path(), device), batch
 
 
@@ -200,7 +202,6 @@ def measure_speed(settings: SpeedMeasurement, record: Record, context: Any, note
     """Time the rows in turn on each utterance: the network alone, and with the vocoder; one more utterance warms up."""
     from imfbench.metrics.speed import time_passes
     from imfbench.pipeline.cells import row_grid
-    from imfbench.sampling import synthesize_mel
 
     test_set = context.config.dataset[0]
     utterances = context.utterances(test_set)[: settings.utterances]
@@ -218,20 +219,24 @@ def measure_speed(settings: SpeedMeasurement, record: Record, context: Any, note
         condition = dataset.condition(u)
         for name, (method, grid, row) in samplers.items():
             made: list[Any] = []
-            sample = lambda m=method, g=grid, r=row: made.append(  # type: ignore[misc]  # noqa: E731
-                synthesize_mel(
-                    m, condition, u.id, g, r.solver, r.noise_seed, context.device, context.config.precision  # noqa: B023
-                )
-            )
-            network = time_passes(sample, 0 if warm else 1, 1, context.device)[0]
+            network = time_passes(
+                partial(_sample, made, method, condition, u.id, grid, row, context), 0 if warm else 1, 1, context.device
+            )[0]
             mel, counts = made[-1]
-            vocoding = time_passes(lambda m=mel: vocoder(m), 0 if warm else 1, 1, context.device)[0]  # type: ignore[misc]
+            vocoding = time_passes(partial(vocoder, mel), 0 if warm else 1, 1, context.device)[0]
             found = {"network_seconds": network, "vocoder_seconds": vocoding, "frames": len(mel)}
             counted = {"nfe": counts.nfe, "network_calls": counts.network_calls}
             if not record.has(id=u.id, row=name):
                 record.add({"id": u.id, "row": name, **found, **counted})
         warm = True
         note(u.id)
+
+
+def _sample(made: list[Any], method: Any, condition: Any, id: str, grid: Any, row: Any, context: Any) -> None:
+    from imfbench.sampling import synthesize_mel
+
+    precision = context.config.precision
+    made.append(synthesize_mel(method, condition, id, grid, row.solver, row.noise_seed, context.device, precision))
 
 
 # --- a search's score on a lattice -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from imfbench.claims.judgement import Node
+from imfbench.claims.node import Node
 from imfbench.claims.run import Outcome, Request
 from imfbench.claims.scale import scale_of
 from imfbench.pipeline.manifest import git_revision, now
@@ -103,7 +103,13 @@ def markdown(found: list[Record], below: Path, out: Path) -> str:
 
 
 def _row(record: Record) -> str:
-    cells = [record["number"], record["title"], f"**{record['verdict']}**", record["decided_by"] or "–", _estimate(record)]
+    cells = [
+        record["number"],
+        record["title"],
+        f"**{record['verdict']}**",
+        record["decided_by"] or "–",
+        _estimate(record),
+    ]
     cells += [_number(record["margin"]), _number(record["minimum_detectable"]), record["n"] or "–"]
     return "| " + " | ".join(_cell(c) for c in (*cells, record["training_seeds"] or "–")) + " |"
 
@@ -114,7 +120,11 @@ def _part_rows(part: Record, above: str, below: Path, out: Path) -> list[str]:
     tested = "estimate" in part
     cells = [told, part["verdict"], _estimate(part) if tested else "–", _number(part.get("margin")) if tested else "–"]
     cells += [_number(part.get("minimum_detectable")) if tested else "–", part.get("n", "–"), part["reason"]]
-    links = [f"[{i}]({(below / path).as_posix()})" for i, path in enumerate(part.get("evidence", ()), 1) if (out / path).exists()]
+    links = [
+        f"[{i}]({(below / path).as_posix()})"
+        for i, path in enumerate(part.get("evidence", ()), 1)
+        if (out / path).exists()
+    ]
     rows = ["| " + " | ".join(_cell(c) for c in (*cells, " ".join(links) or "–")) + " |"]
     for child in part.get("parts", ()):
         rows += _part_rows(child, name, below, out)

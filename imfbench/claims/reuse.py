@@ -1,4 +1,4 @@
-"""What other runs have done already: trainings, searched grids and cells of the same content are taken over, whatever their names."""
+"""What other runs have done already: trainings, searched grids and cells of the same content are taken over."""
 
 from __future__ import annotations
 
@@ -99,9 +99,7 @@ def _cells(context: Context, sources: Sequence[Path]) -> int:
             continue
         _copy(other, cell.folder.path, leave=("summary.json",))
         present = read_json(cell.folder.identity) or {}
-        write_json(
-            cell.folder.identity, {**present, **cell.about, "identity": cell.identity, "row": cell.row.label}
-        )
+        write_json(cell.folder.identity, {**present, **cell.about, "identity": cell.identity, "row": cell.row.label})
         taken += 1
     return taken
 

@@ -11,7 +11,8 @@ from imfbench.artefact import ArtefactError
 from imfbench.claims import measurements as measuring
 from imfbench.claims.definition import BudgetName, Claim, Claims, load_experiment, of_budget
 from imfbench.claims.evidence import Evidence
-from imfbench.claims.judgement import Node, judge
+from imfbench.claims.judgement import judge
+from imfbench.claims.node import Node
 from imfbench.claims.reuse import take_over
 from imfbench.config import ExperimentConfig, limited
 from imfbench.config_file import ConfigError
@@ -58,7 +59,9 @@ class Request:
         for name in self._names():
             config = load_experiment(name, self.budget, self.settings)
             if config is None:
-                raise ConfigError(f"claims.yaml names the experiment {name!r}, which the budget {self.budget} does not have")
+                raise ConfigError(
+                    f"claims.yaml names the experiment {name!r}, which the budget {self.budget} does not have"
+                )
             found[name] = config if self.limit is None else limited(config, self.limit)
         return found
 
@@ -69,8 +72,9 @@ class Request:
 
     def stopped(self) -> str | None:
         """Why nothing of the budget can be run on this machine, if so."""
-        if self.claims.budgets[self.budget].needs == "accelerator" and resolve_device("auto").type == "cpu":
-            return f"the budget {self.budget} needs an accelerator, and this machine has none; {self.claims.budgets[self.budget].about}"
+        budget = self.claims.budgets[self.budget]
+        if budget.needs == "accelerator" and resolve_device("auto").type == "cpu":
+            return f"the budget {self.budget} needs an accelerator, and this machine has none: {budget.about}"
         return None
 
     def _parts(self) -> list[Any]:
@@ -118,8 +122,8 @@ def run_claims(request: Request, reporting: Reporting | None = None, work: bool 
     for name, config in experiments.items() if work else ():
         folder = request.out / name
         try:
-            if request.reuse:
-                take_over(config, folder, request.reuse)
+            # A training that two experiments share is made once: the second finds it among the first's.
+            take_over(config, folder, (request.out, *request.reuse))
             log.info("experiment %s, for %s", name, _whose(request, name))
             for context in engine.run_all(config, folder, reporting=reporting):
                 for job, reason in context.failures.items():
@@ -143,7 +147,8 @@ def measure(
     evidence: Evidence, reporting: Reporting | None = None,
 ) -> None:  # fmt: skip
     """Make a measurement, or the rest of it, in this process alone: nothing runs beside it."""
-    context, about = None, {"hardware": describe(resolve_device("auto"))}
+    context: Context | None = None
+    about: dict[str, Any] = {"hardware": describe(resolve_device("auto"))}
     if settings.experiment is not None:
         config = experiments[settings.experiment].model_copy(update={"workers": 1})
         context = Context(config, RunFolder(request.out / settings.experiment), reporting or Reporting())
@@ -200,7 +205,9 @@ def describe_plan(request: Request) -> None:
 
     console = Console()
     budget = request.claims.budgets[request.budget]
-    console.print(f"[bold]budget {request.budget}[/bold]: {budget.about} {budget.estimate} → {request.out}", highlight=False)
+    console.print(
+        f"[bold]budget {request.budget}[/bold]: {budget.about} {budget.estimate} → {request.out}", highlight=False
+    )
     for claim in request.chosen:
         where = "" if request.budget in claim.budgets else f" (not in this budget; {', '.join(claim.budgets)})"
         console.print(f"{claim.number:>3}  {claim.title}{where}", highlight=False)

@@ -8,7 +8,7 @@ from typing import Any
 from imfbench.artefact import ArtefactError, read_card
 from imfbench.claims.definition import BudgetName, Claim, of_budget
 from imfbench.claims.evidence import Evidence
-from imfbench.claims.judgement import Node
+from imfbench.claims.node import Node
 from imfbench.config import ExperimentConfig
 from imfbench.metrics.stats import statement_scope
 from imfbench.pipeline.plan import make_plan
@@ -52,8 +52,12 @@ def _experiment(config: ExperimentConfig, evidence: Evidence, name: str) -> dict
         if artefact.ready is not None:
             students[artefact.name] = _of_card(artefact.ready)
         else:
-            students[artefact.name] = _of_status(read_json(evidence.out / name / "artefacts" / artefact.name / "status.json"))
-    sets = [f"{data.name}/{data.split}" + (f", {data.limit} utterances" if data.limit else "") for data in config.dataset]
+            students[artefact.name] = _of_status(
+                read_json(evidence.out / name / "artefacts" / artefact.name / "status.json")
+            )
+    sets = [
+        f"{data.name}/{data.split}" + (f", {data.limit} utterances" if data.limit else "") for data in config.dataset
+    ]
     return {
         "task": config.task,
         "teacher": teacher,

@@ -1,4 +1,4 @@
-"""The statistics of claims: means of paired differences, with training seeds as a source of chance, ratios, shares and spreads."""
+"""The statistics of claims: paired differences with training seeds as a source of chance, ratios, shares and spreads."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def mean_of(differences: ArrayLike) -> Mean:
 
     From three training seeds on both seeds and utterances are drawn by chance, crossed: the variance of the mean is
     (MS_utterances + MS_seeds − MS_rest)/(utterances·seeds), never below either alone, with Satterthwaite's degrees of freedom
-    (Clark, Journal of Verbal Learning and Verbal Behavior 12, 1973: quasi-F), so that the interval speaks about methods. With fewer
-    the seeds are averaged and it speaks about these checkpoints.
+    (Clark, Journal of Verbal Learning and Verbal Behavior 12, 1973: quasi-F), so that the interval speaks about methods. With
+    fewer the seeds are averaged and it speaks about these checkpoints.
 
     Raises:
         ValueError: Fewer than two utterances, or a value that is not finite.
@@ -108,9 +108,7 @@ def mean_of(differences: ArrayLike) -> Mean:
     if of_utterances <= of_rest:
         return Mean(value, math.sqrt(of_seeds / (n * seeds)), seeds - 1, n, seeds)
     total = of_utterances + of_seeds - of_rest
-    freedom = total**2 / (
-        of_utterances**2 / (n - 1) + of_seeds**2 / (seeds - 1) + of_rest**2 / ((seeds - 1) * (n - 1))
-    )
+    freedom = total**2 / (of_utterances**2 / (n - 1) + of_seeds**2 / (seeds - 1) + of_rest**2 / ((seeds - 1) * (n - 1)))
     return Mean(value, math.sqrt(total / (n * seeds)), freedom, n, seeds)
 
 
@@ -121,9 +119,9 @@ def compare(differences: ArrayLike, margin: float, test: Comparison, higher_is_b
         differences: a − b, (training seeds, utterances), in the figure's own unit.
         margin: Positive. "non-inferior" and "inferior": the loss that is accepted; "better": the gain that would matter;
             "equivalent" and "different": the difference that would not matter.
-        test: "non-inferior" is refuted where the loss is shown to exceed the margin; "inferior" is its opposite; "better" is refuted
-            where a gain of the margin is ruled out; "equivalent" where the difference is shown to exceed the margin; "different"
-            where it is shown to stay within.
+        test: "non-inferior" is refuted where the loss is shown to exceed the margin; "inferior" is its opposite; "better" is
+            refuted where a gain of the margin is ruled out; "equivalent" where the difference is shown to exceed the margin;
+            "different" where it is shown to stay within.
         higher_is_better: False for WER.
 
     Raises:

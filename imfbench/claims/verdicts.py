@@ -1,7 +1,7 @@
 """Verdicts: what each word means, and how the verdict of a whole follows from those of its parts.
 
-A test gives two one-sided p-values: of "the claim is not so", small where the claim is shown, and of "the claim is so", small where
-its opposite is shown. Neither small: the data leave it open, which is a lack of power and no verdict against the claim.
+A test gives two one-sided p-values: of "the claim is not so", small where the claim is shown, and of "the claim is so", small
+where its opposite is shown. Neither small: the data leave it open, which is a lack of power and no verdict against the claim.
 """
 
 from __future__ import annotations

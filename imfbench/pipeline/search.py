@@ -152,7 +152,10 @@ def _metric_score(context: Context, metric: Metric, utterances: list[Utterance])
     return score
 
 
-def recipe_of_search(context: Context, search: GridSearch, utterances: list[Utterance], artefact: str) -> dict[str, Any]:
+def recipe_of_search(
+    context: Context, search: GridSearch, utterances: list[Utterance], artefact: str
+) -> dict[str, Any]:
+    """Everything that decides which grid is found; ``artefact`` is the sha256 of what is sampled."""
     config = context.config
     teacher = None
     if TEACHER_DISTANCE in search.search.score and config.teacher is not None:
