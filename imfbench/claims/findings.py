@@ -141,7 +141,8 @@ def _growth(rows: list[dict[str, Any]], name: str, size: tuple[str, ...]) -> str
     lines: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         lines.setdefault(tuple(row[k] for k in others), []).append(row)
-    line = sorted(max(lines.values(), key=lambda rows: len(rows)), key=lambda row: row[name])
+    longest = max(map(len, lines.values()))
+    line = sorted(next(one for one in lines.values() if len(one) == longest), key=lambda row: row[name])
     if len(line) < 2:
         return ""
     return f"{name} " + ", ".join(f"{row[name]}: {row['memory_ratio']:.2f}" for row in line)
