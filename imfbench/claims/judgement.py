@@ -54,7 +54,7 @@ def _part(claim: Claim, part: Part, budget: BudgetName, evidence: Evidence) -> N
 def _single(name: str, test: Callable[[], Node]) -> Node:
     try:
         node = test()
-    except NoEvidenceError as error:
+    except (NoEvidenceError, ValueError) as error:  # the statistics refuse what they cannot be made of
         return Node(name, Standing(NO_EVIDENCE), str(error))
     node.name = name
     return node

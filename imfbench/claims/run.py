@@ -9,7 +9,7 @@ from typing import Any
 
 from imfbench.artefact import ArtefactError
 from imfbench.claims import measurements as measuring
-from imfbench.claims.definition import BudgetName, Claim, Claims, load_experiment, of_budget
+from imfbench.claims.definition import FILE, BudgetName, Claim, Claims, load_experiment, of_budget
 from imfbench.claims.evidence import Evidence
 from imfbench.claims.judgement import judge
 from imfbench.claims.node import Node
@@ -39,6 +39,7 @@ class Request:
         settings: ``--set`` of every experiment.
         limit: At most so many utterances of each set.
         reuse: Folders of other runs.
+        folder: Where the budgets' experiments lie.
     """
 
     claims: Claims
@@ -48,6 +49,7 @@ class Request:
     settings: tuple[str, ...] = ()
     limit: int | None = None
     reuse: tuple[Path, ...] = ()
+    folder: Path = FILE.parent
 
     def experiments(self) -> dict[str, ExperimentConfig]:
         """The experiments that the chosen claims need, each once, in the order of the claims.
@@ -57,7 +59,7 @@ class Request:
         """
         found: dict[str, ExperimentConfig] = {}
         for name in self._names():
-            config = load_experiment(name, self.budget, self.settings)
+            config = load_experiment(name, self.budget, self.settings, self.folder)
             if config is None:
                 raise ConfigError(
                     f"claims.yaml names the experiment {name!r}, which the budget {self.budget} does not have"
@@ -216,6 +218,9 @@ def describe_plan(request: Request) -> None:
         return
     for name, config in request.experiments().items():
         console.print(f"\nfor {_whose(request, name)}:", highlight=False)
-        overview(config, request.out / name, ("train", "search", "synthesise"))
+        try:
+            overview(config, request.out / name, ("train", "search", "synthesise"))
+        except _LEFT_OUT as error:
+            console.print(f"cannot be run: {error}", highlight=False)
     for name, settings in request.measurements().items():
         console.print(f"measurement {name}: {settings.kind}", highlight=False)
