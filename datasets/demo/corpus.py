@@ -90,7 +90,8 @@ class DemoCorpus:
         length = (
             "" if self.task == "token2mel" else {"truth": "true length", "prompt-rate": "prompt's rate"}[self.length]
         )
-        return ", ".join(filter(None, [length, self.held_out and f"voices {' '.join(self.held_out)}"]))
+        voices = f"voices {' '.join(self.held_out)}" if self.held_out else ""
+        return ", ".join(filter(None, [length, voices]))
 
     @cached_property
     def revision(self) -> str:
