@@ -86,16 +86,22 @@ Measurement = Annotated[StepMeasurement | SpeedMeasurement | ScoreMeasurement, F
 
 
 class Record:
-    """``measurements/<name>.json``, row by row."""
+    """``measurements/<name>.json``, row by row; another one begins where settings, device or what is measured differ.
 
-    def __init__(self, path: Path, settings: BaseModel, about: dict[str, Any]) -> None:
+    Args:
+        path: The file.
+        settings: Of the measurement.
+        of: What is measured: networks by sha256, utterances.
+        hardware: Of this machine.
+    """
+
+    def __init__(self, path: Path, settings: BaseModel, of: dict[str, Any], hardware: dict[str, Any]) -> None:
         self.path = path
         recipe = settings.model_dump(mode="json")
+        digest = content_hash(recipe, of, hardware.get("device"))
         present = read_json(path) or {}
-        same = present.get("hash") == content_hash(recipe, about)
-        self.content = (
-            present if same else {"settings": recipe, **about, "hash": content_hash(recipe, about), "rows": []}
-        )
+        fresh = {"settings": recipe, "of": of, "hardware": hardware, "hash": digest, "rows": []}
+        self.content = present if present.get("hash") == digest else fresh
 
     def rows(self) -> list[Row]:
         """What has been measured."""

@@ -17,11 +17,11 @@ Record = dict[str, Any]
 
 def records(request: Request, outcome: Outcome, command: str) -> list[Record]:
     """claims.json: a list of claims, each with ``verdict``."""
-    measured = {name: m.experiment for name, m in request.measurements().items()} if outcome.experiments else {}
+    measured = {} if request.stopped() else request.measurements()
     made = {"command": command, "date": now(), "hardware": outcome.hardware, "revision": git_revision()}
     found = []
     for claim, node in outcome.nodes:
-        scale = scale_of(claim, node, request.budget, outcome.experiments, outcome.evidence, measured)
+        scale = scale_of(claim, node, request.budget, outcome.experiments, outcome.evidence, measured, outcome.hardware)
         decisive = node.deciding()
         tested = decisive.tested
         parts = [child.record() for child in node.children]

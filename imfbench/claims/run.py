@@ -150,13 +150,15 @@ def measure(
 ) -> None:  # fmt: skip
     """Make a measurement, or the rest of it, in this process alone: nothing runs beside it."""
     context: Context | None = None
-    about: dict[str, Any] = {"hardware": describe(resolve_device("auto"))}
+    of: dict[str, Any] = {}
     if settings.experiment is not None:
         config = experiments[settings.experiment].model_copy(update={"workers": 1})
         context = Context(config, RunFolder(request.out / settings.experiment), reporting or Reporting())
-        about |= {"artefacts": _shas(context), "threads": context.threads}
-        about |= {"utterances": [u.id for u in context.utterances(context.config.dev)]}
-    record = measuring.Record(evidence.measurement_file(name), settings, about)
+        speed = isinstance(settings, measuring.SpeedMeasurement)
+        used = context.utterances(context.config.dataset[0] if speed else context.config.dev)
+        of |= {"artefacts": _shas(context), "threads": context.threads, "dtype": context.dtype}
+        of |= {"utterances": [u.id for u in (used[: settings.utterances] if speed else used)]}  # type: ignore[union-attr]
+    record = measuring.Record(evidence.measurement_file(name), settings, of, describe(resolve_device("auto")))
     if record.complete:
         return
     log.info("measuring %s", name)

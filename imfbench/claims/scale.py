@@ -8,6 +8,7 @@ from typing import Any
 from imfbench.artefact import ArtefactError, read_card
 from imfbench.claims.definition import BudgetName, Claim, of_budget
 from imfbench.claims.evidence import Evidence
+from imfbench.claims.measurements import Measurement, StepMeasurement
 from imfbench.claims.node import Node
 from imfbench.config import ExperimentConfig
 from imfbench.metrics.stats import statement_scope
@@ -17,7 +18,7 @@ from imfbench.store import read_json
 
 def scale_of(
     claim: Claim, node: Node, budget: BudgetName, experiments: dict[str, ExperimentConfig], evidence: Evidence,
-    measured: dict[str, str | None],
+    measured: dict[str, Measurement], hardware: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """What a verdict may be quoted with.
 
@@ -27,13 +28,18 @@ def scale_of(
         budget: Of the run.
         experiments: By name.
         evidence: Where they were run.
-        measured: Measurement → its experiment.
+        measured: Measurements by name.
+        hardware: Of the machine.
     """
-    names = []
+    names, sizes = [], []
     for part in claim.parts:
         if of_budget(claim, part, budget):
-            names += [part.experiment, measured.get(part.measurement or "")]
-    found: dict[str, Any] = {"budget": budget, "experiments": {}}
+            one = measured.get(part.measurement or "")
+            names += [part.experiment, None if one is None else one.experiment]
+            sizes += [one] if isinstance(one, StepMeasurement) else []
+    found: dict[str, Any] = {"budget": budget, "experiments": {}, "hardware": hardware}
+    if sizes:
+        found["sizes"] = _sizes(sizes[0])
     for name in dict.fromkeys(names):
         if name in experiments:
             found["experiments"][name] = _experiment(experiments[name], evidence, name)
@@ -41,6 +47,14 @@ def scale_of(
         found["about"] = "methods" if statement_scope(range(node.training_seeds)) == "methods" else "these checkpoints"
     found["text"] = _text(found, node)
     return found
+
+
+def _sizes(measurement: StepMeasurement) -> str:
+    def span(name: str) -> str:
+        values = [getattr(size, name) for size in measurement.sizes]
+        return f"{min(values)} to {max(values)}"
+
+    return f"untrained networks of width {span('width')}, batches of {span('batch')} × {span('frames')} frames"
 
 
 def _experiment(config: ExperimentConfig, evidence: Evidence, name: str) -> dict[str, Any]:
@@ -84,7 +98,7 @@ def _of_status(status: Any) -> dict[str, Any]:
 
 
 def _text(scale: dict[str, Any], node: Node) -> str:
-    parts = [f"budget {scale['budget']}"]
+    parts = [f"budget {scale['budget']}", *([scale["sizes"]] if "sizes" in scale else [])]
     for name, experiment in scale["experiments"].items():
         told = [f"{name}:"]
         if experiment["teacher"]:
@@ -101,4 +115,6 @@ def _text(scale: dict[str, Any], node: Node) -> str:
         seeds = f"{node.training_seeds} training seed{'s' * (node.training_seeds != 1)}"
         about = "methods on this teacher" if scale.get("about") == "methods" else "these checkpoints"
         parts.append(f"{seeds}: a statement about {about}")
+    machine = scale["hardware"]
+    parts.append(f"on {machine.get('gpu') or machine.get('cpu')} ({machine.get('device')})")
     return "; ".join(parts)

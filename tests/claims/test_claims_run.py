@@ -183,8 +183,14 @@ def test_memory_of_steps_is_measured(tmp_path: Path) -> None:
     from imfbench.claims.measurements import Record, StepMeasurement, measure_steps
 
     settings = StepMeasurement.model_validate(STEPS)
-    record = Record(tmp_path / "memory.json", settings, {})
+    record = Record(tmp_path / "memory.json", settings, {}, {"device": "cpu", "threads": 1})
     measure_steps(settings, record, torch.device("cpu"), lambda _: None)
     bytes_of = {row["method"]: row["peak_memory"] for row in record.rows()}
     assert bytes_of["one"] > bytes_of["plain"] > 0
     assert all(row["seconds"] > 0 for row in record.rows())
+    record.finish()
+    assert Record(
+        record.path, settings, {}, {"device": "cpu", "threads": 2}
+    ).complete  # bytes are those of any thread count
+    other = settings.model_copy(update={"sizes": [settings.sizes[0].model_copy(update={"frames": 20})]})
+    assert not Record(record.path, other, {}, {"device": "cpu"}).rows()
