@@ -100,7 +100,7 @@ class Record:
         recipe = settings.model_dump(mode="json")
         digest = content_hash(recipe, of, hardware.get("device"))
         present = read_json(path) or {}
-        fresh = {"settings": recipe, "of": of, "hardware": hardware, "hash": digest, "rows": []}
+        fresh: dict[str, Any] = {"settings": recipe, "of": of, "hardware": hardware, "hash": digest, "rows": []}
         self.content = present if present.get("hash") == digest else fresh
 
     def rows(self) -> list[Row]:
