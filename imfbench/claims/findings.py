@@ -31,14 +31,13 @@ LAST = 0.5
 # --- scored speech ----------------------------------------------------------------------------------------------------
 
 _SHOWN = {
-    "non-inferior": ("the loss is within the margin", "a loss beyond the margin is shown", "the interval holds the margin"),
-    "inferior": ("a loss beyond the margin is shown", "the loss is within the margin", "the interval holds the margin"),
-    "better": ("a gain is shown", "a gain of the margin is ruled out", "the interval holds 0 and the margin"),
-    "equivalent": (
-        "the difference is within the margin", "a difference beyond the margin is shown", "the interval holds a margin",
-    ),
-    "different": ("a difference is shown", "the difference is within the margin", "the interval holds 0 and a margin"),
-}  # fmt: skip
+    "non-inferior": ("the loss is within {m}", "a loss beyond {m} is shown", "the interval holds {m}"),
+    "inferior": ("a loss beyond {m} is shown", "the loss is within {m}", "the interval holds {m}"),
+    "better": ("a gain is shown", "a gain of {m} is ruled out", "the interval holds 0 and {m}"),
+    "equivalent": ("the difference is within {m}", "a difference beyond {m} is shown", "the interval holds {m}"),
+    "different": ("a difference is shown", "the difference is within {m}", "the interval holds 0 and {m}"),
+}
+"""Of each test: what is said where it is supported, not supported, and underpowered; {m} is the margin."""
 
 
 def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, evidence: Evidence) -> Node:
@@ -50,11 +49,14 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
     tested = compare(found.values, margin, part.test, q.better != "lower")  # type: ignore[arg-type]
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
-    reason = f"{_show(found.a, q)} against {_show(found.b, q)}: {_SHOWN[part.test][which]} of {_show(margin, q)}"
+    shown = _SHOWN[part.test][which].format(m=f"the margin of {_show(margin, q)}")
+    reason = f"{_show(found.a, q)} against {_show(found.b, q)}: {shown}"
     if standing.verdict == UNDERPOWERED and tested.minimum_detectable is not None:
         reason += f"; {_show(tested.minimum_detectable, q)} could have been seen"
     if part.test == "better" and which == 0 and abs(tested.estimate) < margin:
-        reason += ", which it does not reach"
+        reason += f", smaller than the margin of {_show(margin, q)}"
+    if part.test == "different" and which == 0:
+        reason += f", {a.system[0]} is {'higher' if found.a > found.b else 'lower'}"
     if found.missing:
         reason += f"; {found.missing} utterances without a score are left out"
     below = [f"{part.experiment}/cells/{cell.row['key']}" for cell in found.cells]

@@ -47,7 +47,7 @@ def test_wer_is_all_edits_over_all_words(folder: Any, claim: Make) -> None:
     found = small(claim({"figures": {"wer": 0.02}}), folder)
     assert found.standing.verdict == "not supported"
     assert found.deciding().tested.estimate == pytest.approx(0.1)  # type: ignore[union-attr]
-    assert "10.0 % against 0.0 %" in found.reason
+    assert "10.0 % against 0.0 %: a loss beyond the margin of 2.0 % is shown" in found.reason
 
 
 def test_three_seeds_speak_of_methods_and_two_of_checkpoints(folder: Any, claim: Make) -> None:
@@ -193,3 +193,15 @@ def test_stability_reads_the_logs(folder: Any, claim: Make) -> None:
     found = small(claim(spread, share), folder)
     assert [leaf.standing.verdict for leaf in found.leaves()[:2]] == ["no evidence", "no evidence"]
     assert "0 of 5 runs diverged against 1 of 6" in found.leaves()[-1].reason
+
+
+def test_a_difference_says_in_which_direction(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE)
+    folder.cell("student", 1, sim=BASE - 0.1 + 0.01 * NOISE)
+    found = small(claim({"test": "different"}), folder)
+    assert found.standing.verdict == "supported"
+    assert found.reason.endswith("a difference is shown, student is lower")
+    gain = small(claim({"test": "better", "a": {"system": "teacher", "nfe": 32}, "b": {"system": "student", "nfe": 1},
+                        "figures": {"sim": 0.2}}), folder)  # fmt: skip
+    assert gain.standing.verdict == "supported"
+    assert "a gain is shown, smaller than the margin of 0.200" in gain.reason
