@@ -51,7 +51,7 @@ class StepMeasurement(_Strict):
     methods: dict[str, Trained]
     sizes: list[StepSize]
     repeats: int = Field(3, ge=1)
-    """Timed steps, the methods in turn, so that a machine that drifts drifts for all."""
+    """Timed steps, one of each method in turn, so that a machine that drifts drifts for all."""
 
     @property
     def experiment(self) -> None:
@@ -131,42 +131,57 @@ class Record:
 
 
 def measure_steps(settings: StepMeasurement, record: Record, device: torch.device, note: Callable[[str], None]) -> None:
-    """Measure every method at every size: peak memory first, each in a pass of its own, then seconds, in turn."""
-    from imfbench.devices import out_of_memory, synchronize
-    from imfbench.metrics.memory import peak_memory
+    """Measure every method at every size.
+
+    One training at a time: what lies beside it on an accelerator would count as its own. Its first step allocates what stays (the
+    optimiser's state), the second is watched for memory in the first turn, the last is timed.
+    """
+    from imfbench.devices import free_memory, out_of_memory
 
     for size in settings.sizes:
         key = size.model_dump()
         if all(record.has(**key, method=name) for name in settings.methods):
             continue
-        trainings, found = {}, {}
-        for name, trained in settings.methods.items():
-            try:
-                training, batch = _training(trained, size, device)
-                training.advance([batch], 1_000_000)  # the first step allocates what stays: the optimiser's state
-                with peak_memory(device) as peak:
-                    training.advance([batch], 1_000_000)
-                trainings[name], found[name] = (
-                    (training, batch),
-                    {"peak_memory": peak.bytes, "peak_memory_kind": peak.kind},
-                )
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                found[name] = {"peak_memory": None, "reason": "memory ran out"}
-            note(f"{name}, {size.batch} × {size.frames} frames, width {size.width}")
-        seconds: dict[str, list[float]] = {name: [] for name in trainings}
-        for _ in range(settings.repeats):
-            for name, (training, batch) in trainings.items():
-                synchronize(device)
-                start = time.perf_counter()
-                training.advance([batch], 1_000_000)
-                synchronize(device)
-                seconds[name].append(time.perf_counter() - start)
+        found: dict[str, Row] = {name: {} for name in settings.methods}
+        seconds: dict[str, list[float]] = {name: [] for name in settings.methods}
+        for turn in range(settings.repeats):
+            for name, trained in settings.methods.items():
+                if "reason" in found[name]:
+                    continue
+                try:
+                    memory, elapsed = _one_turn(trained, size, device, memory=turn == 0)
+                    found[name] |= memory
+                    seconds[name].append(elapsed)
+                except (MemoryError, RuntimeError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    found[name] = {"peak_memory": None, "reason": "memory ran out"}
+                free_memory()
+                if turn == 0:
+                    note(f"{name}, {size.batch} × {size.frames} frames, width {size.width}")
         for name, values in found.items():
-            median = statistics.median(seconds[name]) if name in seconds else None
+            median = statistics.median(seconds[name]) if "reason" not in values else None
             if not record.has(**key, method=name):
                 record.add({**key, "method": name, **values, "seconds": median, "measured": True})
+
+
+def _one_turn(trained: Trained, size: StepSize, device: torch.device, memory: bool) -> tuple[Row, float]:
+    """Peak memory (if asked for) and seconds of a step of a training of its own, which is gone afterwards."""
+    from imfbench.devices import synchronize
+    from imfbench.metrics.memory import peak_memory
+
+    training, batch = _training(trained, size, device)
+    training.advance([batch], 1_000_000)
+    found: Row = {}
+    if memory:
+        with peak_memory(device) as peak:
+            training.advance([batch], 1_000_000)
+        found = {"peak_memory": peak.bytes, "peak_memory_kind": peak.kind}
+    synchronize(device)
+    start = time.perf_counter()
+    training.advance([batch], 1_000_000)
+    synchronize(device)
+    return found, time.perf_counter() - start
 
 
 def _training(trained: Trained, size: StepSize, device: torch.device) -> Any:
