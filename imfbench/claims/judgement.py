@@ -22,7 +22,7 @@ def judge(claim: Claim, budget: BudgetName, evidence: Evidence, stopped: str | N
     """
     if stopped or budget not in claim.budgets:
         where = " and ".join(claim.budgets)
-        reason = stopped or f"the budget {budget} has no experiment for it; {where} does"
+        reason = stopped or f"the budget {budget} has no experiment for it, only {where}"
         return Node(claim.title, Standing(NOT_TESTABLE), reason)
     return whole(claim.title, claim.rule, [_part(claim, part, budget, evidence) for part in claim.parts])
 

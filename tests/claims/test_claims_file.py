@@ -146,3 +146,14 @@ def test_full_is_not_testable_without_an_accelerator(tmp_path: Path) -> None:
     assert record["verdict"] == "not testable here"
     assert "needs an accelerator" in record["reason"]
     assert record["scale"]["budget"] == "full"
+
+
+def test_judging_an_empty_folder_passes_nothing(tmp_path: Path) -> None:
+    arguments = ["claims", "--no-run", "--only", "4", "--only", "5", "--only", "8", "--out", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1, result.output
+    found = yaml.safe_load((tmp_path / "claims.json").read_text())
+    assert [record["verdict"] for record in found] == ["no evidence", "not testable here", "no evidence"]
+    assert "the measurement memory has not been made" in str(found[0]["parts"])
+    assert found[1]["reason"] == "the budget small has no experiment for it, only cpu and full"
+    assert {path.name for path in tmp_path.iterdir()} == {"claims.json", "claims.md"}  # nothing was run
