@@ -18,11 +18,12 @@ from imfbench.registry import nearest
 FILE = CONFIGS / "claims" / "claims.yaml"
 BudgetName = Literal["small", "cpu", "full"]
 Test = Literal[
-    "non-inferior", "inferior", "better", "equivalent", "different", "faster", "less-memory", "convex", "steadier",
+    "non-inferior", "inferior", "better", "equivalent", "different", "faster", "less-memory", "convex", "unimodal", "steadier",
     "diverges-less",
 ]  # fmt: skip
 ON_SPEECH = ("non-inferior", "inferior", "better", "equivalent", "different")
-ON_MEASUREMENTS = ("faster", "less-memory", "convex")
+ON_LATTICE = ("convex", "unimodal")
+ON_MEASUREMENTS = ("faster", "less-memory", *ON_LATTICE)
 
 
 class _Strict(BaseModel):
@@ -60,7 +61,7 @@ class Part(_Strict):
     experiment: str | None = None
     """Whose rows or trainings are tested."""
     measurement: str | None = None
-    """Of ``faster``, ``less-memory`` and ``convex``: one of the budget's measurements."""
+    """Of ``faster``, ``less-memory``, ``convex`` and ``unimodal``: one of the budget's measurements."""
     a: Pick | None = None
     """What the statement is about."""
     b: Pick | None = None
@@ -87,7 +88,7 @@ class Part(_Strict):
             needed = {"measurement": self.measurement, "margin": self.margin}
         else:
             needed = {"experiment": self.experiment}
-        if self.test != "convex":
+        if self.test not in ON_LATTICE:
             needed |= {"a": self.a, "b": self.b}
         if self.test in ON_SPEECH or self.test == "steadier":
             needed["figures"] = self.figures

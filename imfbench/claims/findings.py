@@ -16,6 +16,7 @@ from imfbench.claims.statistics import (
     all_above,
     compare,
     convexity_violations,
+    peak_violations,
     ratio_at_least,
     share_at_most,
     smaller_share,
@@ -150,31 +151,42 @@ def _growth(rows: list[dict[str, Any]], name: str, size: tuple[str, ...]) -> str
     return f"{name} " + ", ".join(f"{row[name]}: {row['memory_ratio']:.2f}" for row in line)
 
 
-def convex(part: Part, evidence: Evidence) -> Node:
-    """Share of midpoint inequalities that are violated beyond noise."""
+def on_lattice(part: Part, evidence: Evidence) -> Node:
+    """Share of the inequalities of a convex cost, or of one with a single valley along each point, violated beyond noise."""
     assert part.measurement is not None
     assert part.margin is not None
     record = evidence.measurement(part.measurement)
     scores = {tuple(row["grid"]): np.array(list(row["costs"].values())) for row in record["rows"]}
-    checked, violated, shown = convexity_violations(scores)
+    count, kind, close = {
+        "convex": (convexity_violations, "midpoint inequalities", "near-convex"),
+        "unimodal": (peak_violations, "inequalities of a single valley along each point", "unimodal"),
+    }[part.test]
+    checked, violated, shown = count(scores)
     if not checked:
-        raise NoEvidenceError(f"{part.measurement}: its lattice has no midpoint")
+        raise NoEvidenceError(f"{part.measurement}: its lattice has too few points")
     tested = share_at_most(shown, checked, part.margin)
     reason = (
-        f"of {checked} midpoint inequalities {shown} are violated beyond noise ({violated} by the mean); at most "
-        f"{part.margin:.0%} would be near-convex. The inequalities share points, so the interval is nominal"
+        f"of {checked} {kind} {shown} are violated beyond noise ({violated} by the mean); at most {part.margin:.0%} would be "
+        f"{close}. The inequalities share points, so the interval is nominal"
     )
     files = [f"measurements/{part.measurement}{end}" for end in (".json", ".png")]
     return single(
-        tested, reason=reason, evidence=files, figure="share of violated inequalities", unit="", test=part.test,
-        score=record["settings"]["score"], utterances=len(next(iter(scores.values()))),
-    )  # fmt: skip
+        tested,
+        reason=reason,
+        evidence=files,
+        figure="share of violated inequalities",
+        unit="",
+        test=part.test,
+        score=record["settings"]["score"],
+        utterances=len(next(iter(scores.values()))),
+    )
 
 
 ON_MEASUREMENT: dict[str, Callable[[Part, Evidence], Node]] = {
     "faster": faster,
     "less-memory": less_memory,
-    "convex": convex,
+    "convex": on_lattice,
+    "unimodal": on_lattice,
 }
 
 

@@ -272,3 +272,27 @@ def convexity_violations(scores: dict[tuple[int, ...], NDArray[np.float64]]) -> 
             violated += excess.value > 0
             shown += excess.above(0) < ALPHA
     return checked, violated, shown
+
+
+def peak_violations(scores: dict[tuple[int, ...], NDArray[np.float64]]) -> tuple[int, int, int]:
+    """Inequalities of a cost with one valley along each point: f(m) ≤ max(f(a), f(b)) for a < m < b that differ in it alone.
+
+    It is what a ternary search needs, and weaker than convexity.
+
+    Args:
+        scores: As for ``convexity_violations``.
+
+    Returns:
+        Inequalities, those violated by the mean, and those where m is above both beyond noise.
+    """
+    checked = violated = shown = 0
+    for middle in scores:
+        for i in range(len(middle)):
+            line = [p for p in scores if p[:i] + p[i + 1 :] == middle[:i] + middle[i + 1 :]]
+            for a in (p for p in line if p[i] < middle[i]):
+                for b in (p for p in line if p[i] > middle[i]):
+                    above = [mean_of(scores[middle] - scores[end]) for end in (a, b)]
+                    checked += 1
+                    violated += min(mean.value for mean in above) > 0
+                    shown += max(mean.above(0) for mean in above) < ALPHA
+    return checked, violated, shown

@@ -11,6 +11,7 @@ from imfbench.claims.statistics import (
     compare,
     convexity_violations,
     mean_of,
+    peak_violations,
     ratio_at_least,
     share_at_most,
     share_interval,
@@ -161,6 +162,12 @@ def test_convexity_on_a_lattice() -> None:
     assert (violated, shown) == (0, 0)
     hill = {p: -cost for p, cost in bowl.items()}
     assert convexity_violations(hill) == (checked, checked, checked)
+    # A saturating cost is not convex, yet has one valley along each point.
+    slope = {p: np.sqrt(p[0]) + (p[1] - 5) ** 2 / 50 + utterances for p in points}
+    assert convexity_violations(slope)[2] > 0.2 * checked
+    assert peak_violations(slope)[1:] == (0, 0)
+    assert peak_violations(bowl)[1:] == (0, 0)
+    assert peak_violations({p: -((p[0] - 3) ** 2) + utterances for p in points})[2] > 0
     rng = np.random.default_rng(3)
     flat = {p: rng.standard_normal(8) for p in points}  # noise alone: violated by the mean, hardly ever beyond noise
     _, violated, shown = convexity_violations(flat)
