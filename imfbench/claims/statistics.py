@@ -56,14 +56,19 @@ class Mean:
     def above(self, bound: float) -> float:
         """P-value of "the mean is at most ``bound``"."""
         if self.error == 0:
-            return float(self.value <= bound)  # all differences are equal: the answer is certain
+            return self._equal if self.value > bound else 1.0
         return float(stats.t.sf((self.value - bound) / self.error, self.freedom))
 
     def below(self, bound: float) -> float:
         """P-value of "the mean is at least ``bound``"."""
         if self.error == 0:
-            return float(self.value >= bound)
+            return self._equal if self.value < bound else 1.0
         return float(stats.t.cdf((self.value - bound) / self.error, self.freedom))
+
+    @property
+    def _equal(self) -> float:
+        """P-value where all differences are equal and Student's is 0, as with words of few utterances: the sign test's."""
+        return float(0.5**self.n)
 
     @property
     def interval(self) -> tuple[float, float]:

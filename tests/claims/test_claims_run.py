@@ -95,8 +95,9 @@ def test_every_claim_has_its_verdict_and_a_broken_experiment_stops_none_but_its_
 ) -> None:
     request, outcome = done
     found = verdicts(outcome)
-    assert found[:2] == ["supported", "supported"]
-    assert found[2] in ("supported", "not supported", "underpowered")
+    assert not {"no evidence", "not testable here"} & set(
+        found[:4]
+    )  # two utterances of an untrained network: what, is chance
     assert found[4] == "no evidence"
     assert "no artefact 'embedded:nothing'" in outcome.nodes[4][1].reason
     speed = json.loads((request.out / "measurements" / "speed.json").read_text())
@@ -125,7 +126,8 @@ def test_a_second_run_does_nothing_and_another_takes_everything_over(
     assert verdicts(run_claims(request)) == verdicts(outcome)
     assert state(request.out) == before
     elsewhere = run_claims(ask(tmp_path, 1, reuse=(request.out,)))
-    assert verdicts(elsewhere) == ["supported"]
+    assert verdicts(elsewhere) == verdicts(outcome)[:1]
+    assert elsewhere.nodes[0][1].reason == outcome.nodes[0][1].reason
     taken = {name: digest for name, digest in before.items() if name.startswith("first/")}
     assert state(tmp_path) == taken
 

@@ -76,9 +76,12 @@ def test_with_one_seed_the_mean_is_students() -> None:
     )
 
 
-def test_equal_differences_are_certain() -> None:
-    found = compare(np.full(5, -0.01), 0.02, "non-inferior")
-    assert (found.p_support, found.p_refute, found.low, found.high) == (0.0, 1.0, -0.01, -0.01)
+def test_equal_differences_are_no_certainty_when_few() -> None:
+    """Two utterances without an error each show nothing; the sign test's p-value is the least there is."""
+    for n, expected in ((2, "underpowered"), (5, "underpowered"), (6, "supported")):
+        found = compare(np.full(n, -0.01), 0.02, "non-inferior")
+        assert (found.p_support, found.p_refute, found.low, found.high) == (0.5**n, 1.0, -0.01, -0.01)
+        assert decide(*_p(found)).verdict == expected
 
 
 def test_training_seeds_are_chance_too() -> None:
