@@ -157,6 +157,10 @@ class System(_Strict):
     """Training seeds, one artefact each; ``training.seed`` without it."""
     network: Network = Network()
     """The network of a method that starts from scratch; one with a teacher starts from the teacher's."""
+    start: Literal["teacher", "scratch"] = "teacher"
+    """``scratch``: a student's network has its teacher's shape and random weights; the teacher only teaches."""
+    second_time: Literal["identity", "random"] = "identity"
+    """How the weights that a second time brings begin: W = [I, 0], so that the student is its teacher at first, or at random."""
     artefact: str | None = None
     """A ready artefact (``embedded:NAME`` or a folder): nothing is trained."""
     nfe: Steps = []

@@ -208,7 +208,7 @@ def _figure(entry: Entry, quality: Quality) -> float | None:
 
 def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry, margin: float | None) -> Comparison:
     blank = Comparison(family, group.title, quality.name, a.name, b.name, a.keys, b.keys)
-    first, second = _scores(a, quality, group), _scores(b, quality, group)
+    first, second = utterance_scores(a, quality, group), utterance_scores(b, quality, group)
     if isinstance(first, str) or isinstance(second, str):
         return replace(blank, verdict=f"not tested: {first if isinstance(first, str) else second}")
     # Pairs share the initial noise as well as the utterance, as far as both sides were sampled from the same seeds.
@@ -220,7 +220,7 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
             blank, n=len(both), verdict=f"not tested: {len(both)} utterances in common, at least 2 are needed"
         )
     x, y = both["score_a"], both["score_b"]
-    corpus, number = _is_corpus(quality, group), len(both)
+    corpus, number = is_corpus(quality, group), len(both)
     words = both["words_a"] if corpus else pd.Series(1.0, both.index)
     if group.cluster is not None:
         labels = _labels(a, group.cluster, both.index)
@@ -253,15 +253,15 @@ def _labels(entry: Entry, cluster: str, ids: pd.Index) -> list[Any]:
     return [found.get(one) for one in ids]
 
 
-def _is_corpus(quality: Quality, group: Group) -> bool:
+def is_corpus(quality: Quality, group: Group) -> bool:
     """Whether the figure is all edits over all words, as its signature says; it is compared as it is printed."""
     return quality.name == "wer" and "agg:mean" not in group.signatures.get("wer", "").split("|")
 
 
-def _scores(entry: Entry, quality: Quality, group: Group) -> pd.DataFrame | str:
+def utterance_scores(entry: Entry, quality: Quality, group: Group) -> pd.DataFrame | str:
     """A row for each utterance and noise seed: id, noise_seed, score, words; or the reason why there are none."""
     wanted = [quality.per_utterance]
-    if _is_corpus(quality, group):
+    if is_corpus(quality, group):
         wanted = ["substitutions", "deletions", "insertions", "reference_words"]
     frames = []
     for cell in entry.cells:

@@ -258,7 +258,7 @@ def test_a_search_without_any_score_fails_alone_and_without_a_traceback(
         f"search:own+o3s-2 failed, the run goes on: {context.failures['search:own+o3s-2']}"
     }
     assert all(record.exc_info is None for record in errors)
-    recipe_of = search_stage._recipe(context, next(iter(context.plan.searches.values())), [], "")
+    recipe_of = search_stage.recipe_of_search(context, next(iter(context.plan.searches.values())), [], "")
     assert recipe_of["vocoder"].startswith("griffin-lim")
 
 

@@ -1,4 +1,4 @@
-"""The embedded corpus: synthetic English of 28 voices with exact phone durations, for token2mel."""
+"""The embedded corpus: synthetic English of 28 voices with exact phone durations, for token2mel and text2mel."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from imfbench.data import (
     make_text_condition,
     training_batches,
 )
+from imfbench.datasets.demo.harder import LONG, NOISY, joined, noisy, with_noise
 from imfbench.datasets.seed_tts_list import read_list
 from imfbench.features import mel
 from imfbench.features.alignment import phone_ends
@@ -52,6 +53,7 @@ class DemoCorpus:
         task: "token2mel": the content is a phone for every 25 ms. "text2mel": the phones without their durations.
         length: Frames to generate in text2mel: "truth", the ground truth's; "prompt-rate", F5-TTS's rule, the prompt's
             frames for each phone times the text's phones.
+        held_out: Beginnings of voices' names ("b": British) that training leaves out; the test sets then have only these.
     """
 
     name = "demo"
@@ -61,6 +63,9 @@ class DemoCorpus:
             "test": SetCard(172, "en", speakers=4),
             "dev": SetCard(46, "en", speakers=2),
             "hard": SetCard(34, "en", speakers=4),
+            "noisy": SetCard(172, "en", speakers=4),
+            "long2": SetCard(84, "en", speakers=4),
+            "long4": SetCard(40, "en", speakers=4),
         },
         licence="Apache-2.0 (audio by Kokoro-82M), sentences CC0-1.0",
         source="it is here already, in datasets/demo",
@@ -72,16 +77,21 @@ class DemoCorpus:
     def __init__(
         self, root: Path | None = None, extra: Path | None = None, speeds: tuple[float, ...] = (1.0,),
         task: Literal["token2mel", "text2mel"] = "token2mel", length: Literal["truth", "prompt-rate"] = "truth",
+        held_out: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.root = Path(root) if root else DATA
         self.extra = Path(extra) if extra else None
         self.speeds = tuple(speeds)
-        self.task, self.length = task, length
+        self.task, self.length, self.held_out = task, length, tuple(held_out)
 
     @property
     def variant(self) -> str:
-        """What sets figures on this dataset apart besides its revision: in text2mel, where the total length comes from."""
-        return "" if self.task == "token2mel" else {"truth": "true length", "prompt-rate": "prompt's rate"}[self.length]
+        """What sets figures apart besides the revision: in text2mel whence the total length comes, and the voices of the sets."""
+        length = (
+            "" if self.task == "token2mel" else {"truth": "true length", "prompt-rate": "prompt's rate"}[self.length]
+        )
+        voices = f"voices {' '.join(self.held_out)}" if self.held_out else ""
+        return ", ".join(filter(None, [length, voices]))
 
     @cached_property
     def revision(self) -> str:
@@ -110,13 +120,17 @@ class DemoCorpus:
         return problems
 
     def utterances(self, split: str = "test") -> list[Utterance]:
-        """The rows of a Seed-TTS list: "test", "dev" or "hard".
+        """The rows of a Seed-TTS list: "test", "dev" or "hard"; or of a set made of "test" (``datasets/demo/harder.py``).
 
         Raises:
             DatasetError: No such split, or a list or an alignment that cannot be used.
         """
+        if split == NOISY:
+            return noisy(self.utterances("test"))
+        if split in LONG:
+            return [utterance for utterance, _ in self._long(split)]
         if split not in LISTS:
-            raise DatasetError(f"dataset 'demo' has no split {split!r}: {nearest(split, list(LISTS))}")
+            raise DatasetError(f"dataset 'demo' has no split {split!r}: {nearest(split, list(self.card.sets))}")
         folder, name = LISTS[split]
         self._require(f"{folder}/{name}")
         path = self.root / folder / name
@@ -138,7 +152,7 @@ class DemoCorpus:
                     seconds=truth["seconds"],
                 )
             )
-        return rows
+        return [row for row in rows if not self.held_out or row.speaker.startswith(self.held_out)]
 
     def _truth(self, folder: str, name: str, where: str) -> dict[str, Any]:
         found = self._alignments(folder).get(name)
@@ -157,10 +171,13 @@ class DemoCorpus:
         """What the network may know of an utterance: its units or phones, and the prompt's, and the prompt's mel."""
         split = utterance.prompt_audio.parent.parent.name
         alignments = self._alignments(split)
-        prompt = self._example(alignments[utterance.prompt_id], utterance.prompt_audio)
+        made = utterance.id.partition("-")[0]
+        target = self._long_rows(made) if made in LONG else alignments
+        row = target[utterance.id.removeprefix(f"{NOISY}-")]
+        prompt = self._example(alignments[utterance.prompt_id], utterance.prompt_audio, noise=made == NOISY)
         if self.task == "text2mel":
-            return self._text_condition(alignments[utterance.id], alignments[utterance.prompt_id], prompt.mel)
-        target_units = self._units(alignments[utterance.id])
+            return self._text_condition(row, alignments[utterance.prompt_id], prompt.mel)
+        target_units = self._units(row)
         samples = len(target_units) * mel.SAMPLE_RATE // 40  # 40 units a second
         return make_condition(prompt.mel, prompt.tokens, tokens_of_frames(target_units, mel.frame_count(samples)))
 
@@ -218,8 +235,11 @@ class DemoCorpus:
         return [(row | {"speaker": speaker_of(row)}, audio / f"{row['id']}.flac") for row in rows]
 
     def _training_rows(self) -> list[tuple[dict[str, Any], Path]]:
-        rows = self._alignments("train").values()
+        rows = [row for row in self._alignments("train").values() if not self._left_out(row)]
         return [(row, self.root / "train" / "audio" / f"{row['id']}.opus") for row in rows]
+
+    def _left_out(self, row: dict[str, Any]) -> bool:
+        return bool(self.held_out) and str(row["speaker"]).startswith(self.held_out)
 
     def _alignments(self, folder: str) -> dict[str, dict[str, Any]]:
         if folder not in self._read:
@@ -251,8 +271,17 @@ class DemoCorpus:
     def _units(self, row: dict[str, Any]) -> torch.Tensor:
         return units(self._phones(row).tolist(), row["frames"])
 
-    def _example(self, row: dict[str, Any], path: Path, speed: float = 1.0) -> Example:
+    def _long(self, split: str) -> list[tuple[Utterance, dict[str, Any]]]:
+        return joined(self.utterances("test"), self._alignments("test"), split)
+
+    def _long_rows(self, split: str) -> dict[str, dict[str, Any]]:
+        if split not in self._read:
+            self._read[split] = {utterance.id: row for utterance, row in self._long(split)}
+        return self._read[split]
+
+    def _example(self, row: dict[str, Any], path: Path, speed: float = 1.0, noise: bool = False) -> Example:
         audio, rate = load_audio(path)
+        audio = with_noise(audio, row["id"]) if noise else audio
         audio = resample(audio, rate * speed, mel.SAMPLE_RATE)
         spectrogram = mel.normalise(mel.log_mel(torch.from_numpy(audio)))
         tokens = tokens_of_frames(self._units(row), len(spectrogram), speed)

@@ -51,7 +51,7 @@ def search_grid(context: Context, name: str) -> None:
             raise
         log.warning("%s: no grid is searched for: %s diverged", name, search.artefact)
         return
-    recipe = _recipe(context, search, utterances, str(card["sha256"]))
+    recipe = recipe_of_search(context, search, utterances, str(card["sha256"]))
     present = read_json(context.folder.grid(name)) or {}
     if present.get("recipe_hash") == content_hash(recipe):
         return
@@ -76,7 +76,7 @@ def _evaluate(
     scores: list[tuple[float, Callable[[Mels], float]]], bar: Bar,
 ) -> Callable[[Tensor], float]:  # fmt: skip
     def evaluate(grid: Tensor) -> float:
-        mels = _mels(context, method, utterances, grid, search.solver)
+        mels = sampled_mels(context, method, utterances, grid, search.solver)
         found = sum(weight * score(mels) for weight, score in scores)
         bar.advance(note=f"score {found:.4g}")
         return float(found)
@@ -84,7 +84,7 @@ def _evaluate(
     return evaluate
 
 
-def _mels(context: Context, method: Method, utterances: list[Utterance], grid: Tensor, solver: str) -> Mels:
+def sampled_mels(context: Context, method: Method, utterances: list[Utterance], grid: Tensor, solver: str) -> Mels:
     """Every candidate starts from the same noise: that of the experiment's first noise seed."""
     dataset = context.dataset(context.config.dev)
     seed, precision = context.config.noise_seeds[0], context.config.precision
@@ -114,14 +114,14 @@ def _scores(
     found: list[tuple[float, Callable[[Mels], float]]] = []
     for name, weight in search.search.score.items():
         if name == TEACHER_DISTANCE:
-            found.append((weight, TeacherDistance(_teacher_mels(context, utterances))))
+            found.append((weight, TeacherDistance(teacher_mels(context, utterances))))
         else:
             metric = models.enter_context(context.metric(name).loaded())
             found.append((weight, _metric_score(context, metric, utterances)))
     return found
 
 
-def _teacher_mels(context: Context, utterances: list[Utterance]) -> Mels:
+def teacher_mels(context: Context, utterances: list[Utterance]) -> Mels:
     """The teacher's own output at its largest number of evaluations."""
     teacher = context.config.teacher
     assert teacher is not None
@@ -129,7 +129,7 @@ def _teacher_mels(context: Context, utterances: list[Utterance]) -> Mels:
     log.info("the teacher's references: %d utterances at %d NFE", len(utterances), nfe)
     row = Row("teacher", "sampled", name, None, None, teacher.solver, nfe, teacher.guidance)
     method, _ = context.sampler(row)
-    return _mels(context, method, utterances, grid_for(teacher.grid[0], nfe, teacher.solver), teacher.solver)
+    return sampled_mels(context, method, utterances, grid_for(teacher.grid[0], nfe, teacher.solver), teacher.solver)
 
 
 def _metric_score(context: Context, metric: Metric, utterances: list[Utterance]) -> Callable[[Mels], float]:
@@ -152,7 +152,10 @@ def _metric_score(context: Context, metric: Metric, utterances: list[Utterance])
     return score
 
 
-def _recipe(context: Context, search: GridSearch, utterances: list[Utterance], artefact: str) -> dict[str, Any]:
+def recipe_of_search(
+    context: Context, search: GridSearch, utterances: list[Utterance], artefact: str
+) -> dict[str, Any]:
+    """Everything that decides which grid is found; ``artefact`` is the sha256 of what is sampled."""
     config = context.config
     teacher = None
     if TEACHER_DISTANCE in search.search.score and config.teacher is not None:

@@ -65,7 +65,7 @@ def _train_artefact(context: Context, name: str) -> None:
     settings = settings_of(context.config, artefact)
     if settings.steps is None:
         settings = _turn_minutes_into_steps(context, artefact, settings)
-    recipe = _recipe(context, artefact, settings)
+    recipe = recipe_of_training(context, artefact, settings)
     _check_recipe(folder, recipe)
     timed = context.config.systems[artefact.system].timed_minutes
     write_json(folder / RECIPE, {**recipe, "timed_minutes": timed})
@@ -188,10 +188,13 @@ def _method(context: Context, artefact: Artefact, settings: TrainConfig) -> Meth
         context.forget("artefact")  # training freezes it and keeps it to itself
     network = system.network
     start = None if teacher or network.start is None else load_artefact(network.start)[0].network
-    return build_method(system.method, system.config, teacher, network.name, network.config, settings.seed, start)
+    return build_method(
+        system.method, system.config, teacher, network.name, network.config, settings.seed, start,
+        scratch=system.start == "scratch", second_time=system.second_time,
+    )  # fmt: skip
 
 
-def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict[str, Any]:
+def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConfig) -> dict[str, Any]:
     """Everything that decides what is learnt."""
     assert artefact.system is not None
     config, system = context.config, context.config.systems[artefact.system]
@@ -206,8 +209,12 @@ def _recipe(context: Context, artefact: Artefact, settings: TrainConfig) -> dict
     # What ships is pinned by the release; a plug-in's file is changed all the time, and then its training is another one.
     plugins = [source_of("method", system.method), source_of("backbone", system.network.name)]
     sources = sorted({str(plugin.sha256) for plugin in plugins if plugin is not None})
+    # The usual start is in no recipe: trainings from before there was another stay what they are.
+    begins = {"start": system.start, "second_time": system.second_time}
+    usual = {"start": "teacher", "second_time": "identity"}
     return {
         **({"plugin_sha256": sources} if sources else {}),
+        **{key: value for key, value in begins.items() if value != usual[key]},
         "method": system.method,
         "method_config": method.Config(**system.config).model_dump(mode="json"),
         # A student has its teacher's network.

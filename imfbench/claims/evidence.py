@@ -1,0 +1,204 @@
+"""What the runs left behind, as claims ask for it: paired differences, trainings, measurements; or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from imfbench.claims.definition import Pick
+from imfbench.metrics.stats import average_seeds
+from imfbench.reports.columns import Quality, quality
+from imfbench.reports.comparison import is_corpus, utterance_scores
+from imfbench.reports.grouping import Entry, Group, apart, group_cells
+from imfbench.reports.results import Cell, Results, RunFolderError, Training, read_run
+from imfbench.store import read_json
+
+MISSING = 0.05
+"""Largest share of expected utterances without a score; beyond it a comparison is of other sets."""
+
+
+class NoEvidenceError(Exception):
+    """There is nothing to decide by; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """A figure of two rows over the same utterances.
+
+    Attributes:
+        values: a − b, (training seeds, utterances), in the figure's unit.
+        quality: The figure.
+        a: Its mean in a.
+        b: Its mean in b.
+        missing: Utterances that are expected and have no score on one side.
+        cells: Those that were compared.
+    """
+
+    values: NDArray[np.float64]
+    quality: Quality
+    a: float
+    b: float
+    missing: int
+    cells: list[Cell]
+
+
+class Evidence:
+    """The folders of one budget's runs.
+
+    Args:
+        out: Folder with one run folder for each experiment, and ``measurements``.
+        failures: Experiment or measurement → why it was not run.
+    """
+
+    def __init__(self, out: Path, failures: Mapping[str, str] | None = None) -> None:
+        self.out, self.failures = out, dict(failures or {})
+
+    @cached_property
+    def _read(self) -> dict[str, Results]:
+        return {}
+
+    def results(self, experiment: str) -> Results:
+        """An experiment's cells and trainings.
+
+        Raises:
+            NoEvidenceError: It was not run, or left nothing.
+        """
+        if experiment not in self._read:
+            try:
+                self._read[experiment] = read_run(self.out / experiment)
+            except RunFolderError as error:
+                raise NoEvidenceError(self.failures.get(experiment, str(error))) from None
+        return self._read[experiment]
+
+    def cells(self, experiment: str, pick: Pick, on: str | None = None) -> list[Cell]:
+        """The cells of one row, over all its training and noise seeds.
+
+        Raises:
+            NoEvidenceError: There are none, or one of them failed or diverged.
+        """
+        found = [cell for cell in self.results(experiment).cells if _fits(cell, pick, on)]
+        told = _told(pick, on)
+        if not found:
+            raise NoEvidenceError(self.failures.get(experiment, f"no row {told} in {experiment}"))
+        for cell in found:
+            if not cell.ok:
+                raise NoEvidenceError(f"{told}, cell {cell.row['key']}: {cell.row['status']}")
+        grids = {str(cell.row.get("grid_values")) for cell in found if "+" not in cell.system}
+        sets = {str(cell.row["dataset"]) for cell in found}
+        if len(grids) > 1 or len(sets) > 1:
+            raise NoEvidenceError(f"{told} is more than one row: name its grid, and `sets` which set")
+        return found
+
+    def differences(self, experiment: str, a: Pick, b: Pick, figure: str, on: str | None = None) -> Differences:
+        """A figure of row a minus that of row b, utterance by utterance from the same noise.
+
+        Training seeds that both have are paired; a side with one network stands against each of the other's.
+
+        Raises:
+            NoEvidenceError: A cell failed, was scored in another way, or has no scores.
+        """
+        sides = [self.cells(experiment, pick, on) for pick in (a, b)]
+        groups = group_cells([*sides[0], *sides[1]])
+        if len(groups) > 1:
+            raise NoEvidenceError(apart(groups[0], groups[1]))
+        found = quality(figure)
+        tables = [_by_seed(cells, found, groups[0]) for cells in sides]
+        expected = max(int(cell.row["n_expected"]) for cells in sides for cell in cells)
+        frames = []
+        for seed in _paired_seeds(*tables):
+            one, other = (table.get(seed, next(iter(table.values()))) for table in tables)
+            frames.append(one.join(other, how="inner", lsuffix="_a", rsuffix="_b").dropna())
+        common = sorted(set.intersection(*(set(frame.index) for frame in frames)))
+        missing = expected - len(common)
+        if len(common) < 2 or missing > MISSING * expected:
+            raise NoEvidenceError(f"{figure}: only {len(common)} of {expected} utterances have a score on both sides")
+        frames = [frame.loc[common] for frame in frames]
+        scale = frames[0]["words_a"].mean() if is_corpus(found, groups[0]) else 1.0
+        first, second = (np.stack([frame[f"score_{side}"] for frame in frames]) / scale for side in "ab")
+        return Differences(
+            first - second, found, float(first.mean()), float(second.mean()), missing, [*sides[0], *sides[1]]
+        )
+
+    def trainings(self, experiment: str, system: str) -> list[Training]:
+        """The training records of a system, one for each seed.
+
+        Raises:
+            NoEvidenceError: There are none, or one has not ended.
+        """
+        found = [
+            training for training in self.results(experiment).trainings
+            if training.name == system or training.name.rpartition("-seed")[0] == system
+        ]  # fmt: skip
+        if not found:
+            raise NoEvidenceError(self.failures.get(experiment, f"no training of {system} in {experiment}"))
+        for training in found:
+            if training.status.get("status") not in ("ok", "diverged"):
+                raise NoEvidenceError(f"the training {training.name} of {experiment} has not ended")
+        return found
+
+    def measurement(self, name: str) -> dict[str, Any]:
+        """What was measured.
+
+        Raises:
+            NoEvidenceError: It was not, or not all of it.
+        """
+        found: dict[str, Any] = read_json(self.measurement_file(name)) or {}
+        if not found.get("complete"):
+            raise NoEvidenceError(self.failures.get(name, f"the measurement {name} has not been made"))
+        return found
+
+    def measurement_file(self, name: str) -> Path:
+        """Where a measurement lies."""
+        return self.out / "measurements" / f"{name}.json"
+
+
+def _fits(cell: Cell, pick: Pick, on: str | None) -> bool:
+    row = cell.row
+    if cell.system not in pick.system:
+        return False
+    asked = row.get("nfe")
+    if pick.nfe and asked is not None and int(asked) not in pick.nfe:
+        return False
+    if on is not None and str(row["dataset"]).partition("@")[0].rpartition("/")[2] != on:
+        return False
+    # A row that failed may not know its grid.
+    return not pick.grid or row.get("grid") in pick.grid or (not cell.ok and row.get("grid") is None)
+
+
+def _told(pick: Pick, on: str | None) -> str:
+    parts = ["/".join(pick.system), *(f"{nfe} NFE" for nfe in pick.nfe), *pick.grid, *([f"on {on}"] if on else [])]
+    return " ".join(parts)
+
+
+def _by_seed(cells: list[Cell], figure: Quality, group: Group) -> dict[Any, pd.DataFrame]:
+    """Training seed → score and words of each utterance, noise seeds averaged."""
+    found: dict[Any, pd.DataFrame] = {}
+    seeds = list(dict.fromkeys(cell.row.get("train_seed") for cell in cells))
+    for seed in seeds:
+        own = tuple(cell for cell in cells if cell.row.get("train_seed") == seed)
+        if len({cell.row.get("artefact_sha256") for cell in own}) > 1:
+            raise NoEvidenceError(f"{own[0].system}: two networks have the training seed {seed}")
+        scores = utterance_scores(Entry(own[0].system, own), figure, group)
+        if isinstance(scores, str):
+            raise NoEvidenceError(f"{figure.name}: {scores}")
+        found[seed] = average_seeds(scores)
+    return found
+
+
+def _paired_seeds(a: dict[Any, pd.DataFrame], b: dict[Any, pd.DataFrame]) -> list[Any]:
+    """The seeds that both have; all of one side's where the other has a single network."""
+    if len(b) == 1:
+        return list(a)
+    if len(a) == 1:
+        return list(b)
+    common = [seed for seed in a if seed in b]
+    if not common:
+        raise NoEvidenceError("the two sides have no training seed in common")
+    return common

@@ -1,0 +1,259 @@
+"""The tests of claims: what each reads of the evidence, and how it says what it found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from imfbench.claims.definition import Part, Pick
+from imfbench.claims.evidence import Evidence, NoEvidenceError
+from imfbench.claims.node import Node, single
+from imfbench.claims.statistics import (
+    all_above,
+    compare,
+    convexity_violations,
+    peak_violations,
+    ratio_at_least,
+    share_at_most,
+    smaller_share,
+    smaller_spread,
+)
+from imfbench.claims.verdicts import NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
+from imfbench.reports.columns import Quality
+from imfbench.reports.results import Training
+
+LAST = 0.5
+"""Share of a training, from its end, over which spreads are taken: by then the learning rate's warm-up is past."""
+
+# --- scored speech ----------------------------------------------------------------------------------------------------
+
+_SHOWN = {
+    "non-inferior": ("the loss is within {m}", "a loss beyond {m} is shown", "the interval holds {m}"),
+    "inferior": ("a loss beyond {m} is shown", "the loss is within {m}", "the interval holds {m}"),
+    "better": ("a gain is shown", "a gain of {m} is ruled out", "the interval holds 0 and {m}"),
+    "equivalent": ("the difference is within {m}", "a difference beyond {m} is shown", "the interval holds {m}"),
+    "different": ("a difference is shown", "the difference is within {m}", "the interval holds 0 and {m}"),
+}
+"""Of each test: what is said where it is supported, not supported, and underpowered; {m} is the margin."""
+
+
+def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, evidence: Evidence) -> Node:
+    """A figure of scored speech, a against b."""
+    assert part.experiment is not None
+    assert part.b is not None
+    found = evidence.differences(part.experiment, a, part.b, figure, on)
+    q = found.quality
+    tested = compare(found.values, margin, part.test, q.better != "lower")  # type: ignore[arg-type]
+    standing = decide(tested.p_support, tested.p_refute)
+    which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
+    shown = _SHOWN[part.test][which].format(m=f"the margin of {_show(margin, q)}")
+    reason = f"{_show(found.a, q)} against {_show(found.b, q)}: {shown}"
+    if standing.verdict == UNDERPOWERED and tested.minimum_detectable is not None:
+        reason += f"; {_show(tested.minimum_detectable, q)} could have been seen"
+    if part.test == "better" and which == 0 and abs(tested.estimate) < margin:
+        reason += f", smaller than the margin of {_show(margin, q)}"
+    if part.test == "different" and which == 0:
+        reason += f", {a.system[0]} is {'higher' if found.a > found.b else 'lower'}"
+    if found.missing:
+        reason += f"; {found.missing} utterances without a score are left out"
+    below = [f"{part.experiment}/cells/{cell.row['key']}" for cell in found.cells]
+    return single(
+        tested, reason=reason, evidence=below, figure=figure, unit=q.unit, a=found.a, b=found.b, test=part.test
+    )
+
+
+def _show(value: float, q: Quality) -> str:
+    return f"{value * q.scale:.{q.decimals}f}{' ' + q.unit if q.unit else ''}"
+
+
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+
+def faster(part: Part, evidence: Evidence) -> Node:
+    """Seconds of b over seconds of a, utterance by utterance; the network alone, and beside it with the vocoder."""
+    assert part.measurement is not None
+    assert part.a is not None
+    assert part.b is not None
+    assert part.margin is not None
+    record = evidence.measurement(part.measurement)
+    rows = {(row["row"], row["id"]): row for row in record["rows"]}
+    a, b = part.a.system[0], part.b.system[0]
+    ids = sorted(id for name, id in rows if name == a and (b, id) in rows)
+    if len(ids) < 2:
+        raise NoEvidenceError(f"{part.measurement}: {len(ids)} utterances were timed on both sides")
+
+    def seconds(name: str, vocoder: bool) -> list[float]:
+        return [rows[name, id]["network_seconds"] + vocoder * rows[name, id]["vocoder_seconds"] for id in ids]
+
+    tested = ratio_at_least(seconds(b, False), seconds(a, False), part.margin)
+    total = ratio_at_least(seconds(b, True), seconds(a, True), part.margin)
+    calls = [rows[name, ids[0]]["network_calls"] for name in (a, b)]
+    reason = (
+        f"the network alone is {tested.estimate:.1f} times as fast ({part.margin:g} are claimed), with the vocoder "
+        f"{total.estimate:.1f} times; {calls[0]} network calls against {calls[1]}, guidance counted"
+    )
+    return single(
+        tested, reason=reason, evidence=[f"measurements/{part.measurement}.json"], figure="network seconds ratio", unit="",
+        total_ratio=total.estimate, total_low=total.low, total_high=total.high, network_calls=calls, test=part.test,
+    )  # fmt: skip
+
+
+def less_memory(part: Part, evidence: Evidence) -> Node:
+    """Bytes of b over bytes of a at every size; how the factor moves with frames, batch and width."""
+    assert part.measurement is not None
+    assert part.a is not None
+    assert part.b is not None
+    assert part.margin is not None
+    record = evidence.measurement(part.measurement)
+    a, b = part.a.system[0], part.b.system[0]
+    size = ("frames", "batch", "width")
+    table = {(row["method"], *(row[k] for k in size)): row for row in record["rows"]}
+    found = []
+    for (method, *key), row in table.items():
+        other = table.get((b, *key))
+        if method != a or other is None:
+            continue
+        if row["peak_memory"] is None or other["peak_memory"] is None:
+            raise NoEvidenceError(f"{part.measurement}: memory ran out at {dict(zip(size, key, strict=True))}")
+        ratio = {"memory_ratio": other["peak_memory"] / row["peak_memory"]}
+        if row["seconds"] and other["seconds"]:
+            ratio["seconds_ratio"] = other["seconds"] / row["seconds"]
+        found.append({**dict(zip(size, key, strict=True)), **ratio})
+    if not found:
+        raise NoEvidenceError(f"{part.measurement}: {a} and {b} were not measured at the same sizes")
+    tested = all_above([row["memory_ratio"] for row in found], part.margin)
+    grows = "; ".join(filter(None, (_growth(found, name, size) for name in size)))
+    times = [row["seconds_ratio"] for row in found if "seconds_ratio" in row]
+    reason = f"{b} needs {tested.low:.2f} to {tested.high:.2f} times the bytes of {a}"
+    if times:
+        reason += f" and {min(times):.2f} to {max(times):.2f} times the seconds of a step"
+    reason += f" ({record['rows'][0].get('peak_memory_kind')}); {grows}" if grows else ""
+    return single(
+        tested, reason=reason, evidence=[f"measurements/{part.measurement}.json"], figure="memory ratio", unit="", sizes=found,
+        test=part.test,
+    )  # fmt: skip
+
+
+def _growth(rows: list[dict[str, Any]], name: str, size: tuple[str, ...]) -> str:
+    """How the factor moves along one size, the others as in most rows."""
+    others = [key for key in size if key != name]
+    lines: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        lines.setdefault(tuple(row[k] for k in others), []).append(row)
+    longest = max(map(len, lines.values()))
+    line = sorted(next(one for one in lines.values() if len(one) == longest), key=lambda row: row[name])
+    if len(line) < 2:
+        return ""
+    return f"{name} " + ", ".join(f"{row[name]}: {row['memory_ratio']:.2f}" for row in line)
+
+
+def on_lattice(part: Part, evidence: Evidence) -> Node:
+    """Share of the inequalities of a convex cost, or of one with a single valley along each point, violated beyond noise."""
+    assert part.measurement is not None
+    assert part.margin is not None
+    record = evidence.measurement(part.measurement)
+    scores = {tuple(row["grid"]): np.array(list(row["costs"].values())) for row in record["rows"]}
+    count, kind, close = {
+        "convex": (convexity_violations, "midpoint inequalities", "near-convex"),
+        "unimodal": (peak_violations, "inequalities of a single valley along each point", "unimodal"),
+    }[part.test]
+    checked, violated, shown = count(scores)
+    if not checked:
+        raise NoEvidenceError(f"{part.measurement}: its lattice has too few points")
+    tested = share_at_most(shown, checked, part.margin)
+    reason = (
+        f"of {checked} {kind} {shown} are violated beyond noise ({violated} by the mean); at most {part.margin:.0%} would be "
+        f"{close}. The inequalities share points, so the interval is nominal"
+    )
+    files = [f"measurements/{part.measurement}{end}" for end in (".json", ".png")]
+    return single(
+        tested,
+        reason=reason,
+        evidence=files,
+        figure="share of violated inequalities",
+        unit="",
+        test=part.test,
+        score=record["settings"]["score"],
+        utterances=len(next(iter(scores.values()))),
+    )
+
+
+ON_MEASUREMENT: dict[str, Callable[[Part, Evidence], Node]] = {
+    "faster": faster,
+    "less-memory": less_memory,
+    "convex": on_lattice,
+    "unimodal": on_lattice,
+}
+
+
+# --- trainings --------------------------------------------------------------------------------------------------------
+
+
+def _of_training(training: Training, figure: str) -> float:
+    """One figure of a training: the logarithm of a mean or of a spread over its last half."""
+    log = training.log
+    last = log[log["step"] > (1 - LAST) * log["step"].max()]
+    column = "squared_error" if figure == "loss" and "squared_error" in last.columns else "loss"
+    values = last["grad_norm"] if figure.startswith("grad_norm") else last[column]
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values) < 2:
+        raise NoEvidenceError(f"{training.name}: {len(values)} logged steps in the last half of its training")
+    if figure == "grad_norm_within":
+        return float(np.log(values).std(ddof=1))
+    return math.log(float(values.mean()))
+
+
+def steadier(part: Part, figure: str, evidence: Evidence) -> Node:
+    """Spread over seeds of the log-mean of loss or gradient norm; or, ``grad_norm_within``, the fluctuation in each training."""
+    assert part.experiment is not None
+    assert part.a is not None
+    assert part.b is not None
+    sides = [evidence.trainings(part.experiment, pick.system[0]) for pick in (part.a, part.b)]
+    for side in sides:
+        if any(training.diverged for training in side):
+            raise NoEvidenceError(
+                "a training diverged, whose spread is that of its end; see the share of diverged runs"
+            )
+    try:
+        a, b = ([_of_training(training, figure) for training in side] for side in sides)
+        if figure == "grad_norm_within":
+            if len(a) != len(b):
+                raise NoEvidenceError("the two sides have other numbers of seeds")
+            margin = part.figures[figure]
+            tested = compare(np.array(a) - np.array(b), margin, "better", higher_is_better=False)
+            tested = replace(tested, training_seeds=len(a))
+            reason = f"sd of the log gradient norm within a training {np.mean(a):.3f} against {np.mean(b):.3f}, paired by seed"
+        else:
+            tested = smaller_spread(a, b)
+            reason = (
+                f"sd over {len(a)} seeds of the log-mean {np.std(a, ddof=1):.3f} against {np.std(b, ddof=1):.3f} (ratio "
+                f"{tested.estimate:.2f}); a ratio of {tested.minimum_detectable:.2f} could have been seen"
+            )
+    except ValueError as error:
+        raise NoEvidenceError(f"{figure}: {error}") from None
+    files = [f"{part.experiment}/artefacts/{training.name}/log.csv" for side in sides for training in side]
+    return single(tested, reason=reason, evidence=files, figure=figure, unit="", test=part.test, a=list(a), b=list(b))
+
+
+def diverges_less(part: Part, evidence: Evidence) -> Node:
+    """Share of trainings that diverged."""
+    assert part.experiment is not None
+    assert part.a is not None
+    assert part.b is not None
+    sides = [evidence.trainings(part.experiment, pick.system[0]) for pick in (part.a, part.b)]
+    counts = [(sum(training.diverged for training in side), len(side)) for side in sides]
+    tested = smaller_share(*counts[0], *counts[1])
+    (x, m), (y, n) = counts
+    reason = f"{x} of {m} runs diverged against {y} of {n}"
+    if tested.minimum_detectable is None:
+        reason += "; with so few runs nothing could have been seen"
+    else:
+        reason += f"; none against {tested.minimum_detectable:.0%} could have been seen"
+    files = [f"{part.experiment}/artefacts/{training.name}/status.json" for side in sides for training in side]
+    return single(
+        tested, reason=reason, evidence=files, figure="share diverged", unit="", test=part.test, a=x / m, b=y / n
+    )

@@ -1,0 +1,137 @@
+"""What other runs have done already: trainings, searched grids and cells of the same content are taken over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from imfbench.artefact import ArtefactError
+from imfbench.config import ExperimentConfig
+from imfbench.pipeline.cells import all_cells
+from imfbench.pipeline.context import Context, NotReadyError
+from imfbench.pipeline.plan import Artefact
+from imfbench.pipeline.search import recipe_of_search
+from imfbench.pipeline.train import RECIPE, read_back, recipe_of_training, settings_of
+from imfbench.progress import log
+from imfbench.store import RunFolder, StoreError, content_hash, read_json, write_json
+
+
+def take_over(config: ExperimentConfig, out: Path, sources: Sequence[Path]) -> int:
+    """Copy into a run folder what it would make and other run folders hold.
+
+    A training is the same if all that decides it is (its recipe); one of so many minutes is the same as another of as many, and
+    brings its number of steps. A grid is the same if its search was, a cell if network, grid, noise, set and vocoder are.
+
+    Args:
+        config: The experiment.
+        out: Its run folder.
+        sources: Run folders, or folders of run folders.
+
+    Returns:
+        How many trainings, grids and cells were taken over.
+    """
+    folder, taken = RunFolder(out), 0
+    with folder.lock():
+        context = Context(config, folder)
+        for artefact in context.plan.artefacts.values():
+            if artefact.ready is None and not (folder.artefact(artefact.name) / "status.json").is_file():
+                taken += _training(context, artefact, sources)
+        for name, search in context.plan.searches.items():
+            with contextlib.suppress(NotReadyError, ArtefactError):
+                card = context.card(search.artefact)
+                wanted = content_hash(
+                    recipe_of_search(context, search, context.utterances(config.dev), str(card["sha256"]))
+                )
+                if folder.grid(name).is_file():
+                    continue
+                for path, found in _documents(sources, "grids/*.json"):
+                    if found.get("recipe_hash") == wanted:
+                        write_json(folder.grid(name), {**found, "name": name, "taken_from": path.name})
+                        taken += 1
+                        break
+        taken += _cells(context, sources)
+    if taken:
+        log.info("%s: %d trainings, grids and cells of other runs are taken over", config.name, taken)
+    return taken
+
+
+def _training(context: Context, artefact: Artefact, sources: Sequence[Path]) -> int:
+    settings = settings_of(context.config, artefact)
+    for path, found in _documents(sources, f"artefacts/*/{RECIPE}"):
+        timed = found.pop("timed_minutes", None)
+        status = read_json(path.parent / "status.json") or {}
+        steps = found.get("training", {}).get("steps")
+        if status.get("status") != "ok" or status.get("steps") != steps:
+            continue
+        if settings.steps is None and timed != settings.minutes:
+            continue
+        try:
+            mine = recipe_of_training(context, artefact, settings.model_copy(update={"steps": settings.steps or steps}))
+        except ArtefactError:  # its teacher is trained in this run, and is not there yet
+            return 0
+        if content_hash(read_back(mine)) != content_hash(found):
+            continue
+        _copy(path.parent, context.folder.artefact(artefact.name))
+        if settings.steps is None:
+            assert artefact.system is not None
+            systems = list(context.config.systems)
+            system = systems[artefact.system]
+            train = {**system.train, "steps": steps}
+            systems[artefact.system] = system.model_copy(update={"train": train, "timed_minutes": settings.minutes})
+            context.record(context.config.model_copy(update={"systems": systems}))
+        return 1
+    return 0
+
+
+def _cells(context: Context, sources: Sequence[Path]) -> int:
+    known: dict[str, Path] = {}
+    for path, found in _documents(sources, "cells/*/cell.json"):
+        if "status" not in found.get("identity", {"status": ""}):
+            known.setdefault(_content(found["identity"]), path.parent)
+    taken = 0
+    for cell in all_cells(context):
+        other = known.get(_content(read_back(cell.identity)))
+        if cell.status != "ok" or other is None or cell.folder.identity.is_file():
+            continue
+        _copy(other, cell.folder.path, leave=("summary.json",))
+        present = read_json(cell.folder.identity) or {}
+        write_json(cell.folder.identity, {**present, **cell.about, "identity": cell.identity, "row": cell.row.label})
+        taken += 1
+    return taken
+
+
+def _content(identity: dict[str, Any]) -> str:
+    """A cell's identity without the system's name: the same network speaks the same whatever it is called."""
+    return content_hash({key: value for key, value in identity.items() if key != "system"})
+
+
+def _documents(sources: Sequence[Path], pattern: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The JSON objects of these files in the sources and the run folders below them; damaged ones are left out."""
+    for source in sources:
+        for path in (*sorted(source.glob(pattern)), *sorted(source.glob(f"*/{pattern}"))):
+            with contextlib.suppress(StoreError):
+                found = read_json(path)
+                if isinstance(found, dict):
+                    yield path, found
+
+
+def _copy(source: Path, target: Path, leave: tuple[str, ...] = ()) -> None:
+    """A folder's files, audio as hard links where the disk allows; renamed into place when it is whole."""
+    partial = target.with_name(f".{target.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    for path in sorted(source.rglob("*")):
+        if path.is_dir() or path.name in leave or path.name.startswith("."):
+            continue
+        there = partial / path.relative_to(source)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".flac":  # audio is replaced, never changed in place
+            with contextlib.suppress(OSError):
+                os.link(path, there)
+                continue
+        shutil.copy2(path, there)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial.rename(target)

@@ -1,0 +1,120 @@
+"""The scale of a verdict: which teacher, how long the students were trained, on how much speech, on which machine."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from imfbench.artefact import ArtefactError, read_card
+from imfbench.claims.definition import BudgetName, Claim, of_budget
+from imfbench.claims.evidence import Evidence
+from imfbench.claims.measurements import Measurement, StepMeasurement
+from imfbench.claims.node import Node
+from imfbench.config import ExperimentConfig
+from imfbench.metrics.stats import statement_scope
+from imfbench.pipeline.plan import make_plan
+from imfbench.store import read_json
+
+
+def scale_of(
+    claim: Claim, node: Node, budget: BudgetName, experiments: dict[str, ExperimentConfig], evidence: Evidence,
+    measured: dict[str, Measurement], hardware: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """What a verdict may be quoted with.
+
+    Args:
+        claim: The claim.
+        node: Its verdict.
+        budget: Of the run.
+        experiments: By name.
+        evidence: Where they were run.
+        measured: Measurements by name.
+        hardware: Of the machine.
+    """
+    names, sizes = [], []
+    for part in claim.parts:
+        if of_budget(claim, part, budget):
+            one = measured.get(part.measurement or "")
+            names += [part.experiment, None if one is None else one.experiment]
+            sizes += [one] if isinstance(one, StepMeasurement) else []
+    found: dict[str, Any] = {"budget": budget, "experiments": {}, "hardware": hardware}
+    if sizes:
+        found["sizes"] = _sizes(sizes[0])
+    for name in dict.fromkeys(names):
+        if name in experiments:
+            found["experiments"][name] = _experiment(experiments[name], evidence, name)
+    if node.training_seeds is not None:
+        found["about"] = "methods" if statement_scope(range(node.training_seeds)) == "methods" else "these checkpoints"
+    found["text"] = _text(found, node)
+    return found
+
+
+def _sizes(measurement: StepMeasurement) -> str:
+    def span(name: str) -> str:
+        values = [getattr(size, name) for size in measurement.sizes]
+        return f"{min(values)} to {max(values)}"
+
+    return f"untrained networks of width {span('width')}, batches of {span('batch')} × {span('frames')} frames"
+
+
+def _experiment(config: ExperimentConfig, evidence: Evidence, name: str) -> dict[str, Any]:
+    teacher = None if config.teacher is None else config.teacher.artefact
+    students = {}
+    for artefact in make_plan(config).artefacts.values():
+        if artefact.system is None:
+            continue
+        if artefact.ready is not None:
+            students[artefact.name] = _of_card(artefact.ready)
+        else:
+            students[artefact.name] = _of_status(
+                read_json(evidence.out / name / "artefacts" / artefact.name / "status.json")
+            )
+    sets = [
+        f"{data.name}/{data.split}" + (f", {data.limit} utterances" if data.limit else "") for data in config.dataset
+    ]
+    return {
+        "task": config.task,
+        "teacher": teacher,
+        "teacher_training": None if teacher is None else _of_card(teacher),
+        "students": {key: value for key, value in students.items() if value},
+        "sets": sets,
+    }
+
+
+def _of_card(reference: str) -> dict[str, Any]:
+    try:
+        return _of_status(read_card(reference).get("training"))
+    except ArtefactError:
+        return {}
+
+
+def _of_status(status: Any) -> dict[str, Any]:
+    if not isinstance(status, dict) or not isinstance(status.get("seconds"), int | float):
+        return {}
+    return {
+        "minutes": round(status["seconds"] / 60, 1), "steps": status.get("steps"), "seed": status.get("seed"),
+        "parameters": status.get("parameters"), "status": status.get("status", "ok"),
+    }  # fmt: skip
+
+
+def _text(scale: dict[str, Any], node: Node) -> str:
+    parts = [f"budget {scale['budget']}", *([scale["sizes"]] if "sizes" in scale else [])]
+    for name, experiment in scale["experiments"].items():
+        told = [f"{name}:"]
+        if experiment["teacher"]:
+            size = experiment["teacher_training"].get("parameters")
+            told.append(f"teacher {experiment['teacher']}" + (f" ({size / 1e6:.1f} M parameters)," if size else ","))
+        minutes = [student["minutes"] for student in experiment["students"].values()]
+        if minutes:
+            low, high = min(minutes), max(minutes)
+            span = f"{statistics.median(minutes):.0f}" if high - low < 1 else f"{low:.0f} to {high:.0f}"
+            told.append(f"students of {span} minutes' training,")
+        told.append(" and ".join(experiment["sets"]))
+        parts.append(" ".join(told))
+    if node.training_seeds is not None:
+        seeds = f"{node.training_seeds} training seed{'s' * (node.training_seeds != 1)}"
+        about = "methods on this teacher" if scale.get("about") == "methods" else "these checkpoints"
+        parts.append(f"{seeds}: a statement about {about}")
+    machine = scale["hardware"]
+    parts.append(f"on {machine.get('gpu') or machine.get('cpu')} ({machine.get('device')})")
+    return "; ".join(parts)

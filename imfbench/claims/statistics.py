@@ -1,0 +1,303 @@
+"""The statistics of claims: paired differences with training seeds as a source of chance, ratios, shares and spreads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from imfbench.claims.verdicts import ALPHA
+from imfbench.metrics.stats import DETECTABLE, MINIMUM_TRAINING_SEEDS
+
+Comparison = Literal["non-inferior", "inferior", "better", "equivalent", "different"]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a test found.
+
+    Attributes:
+        estimate: The figure that the claim is about.
+        low: Lower end of its 95 % interval; None where it has none.
+        high: Upper end.
+        n: Independent observations: utterances, seeds, pairs of sizes or inequalities.
+        margin: What the estimate is held against.
+        minimum_detectable: The true difference, ratio or share that would most likely (four times in five) have been seen.
+        p_support: P-value of "the claim is not so".
+        p_refute: P-value of "the claim is so".
+        training_seeds: Trained networks a side, where the figure is theirs.
+    """
+
+    estimate: float
+    low: float | None
+    high: float | None
+    n: int
+    margin: float
+    minimum_detectable: float | None
+    p_support: float
+    p_refute: float
+    training_seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its standard error and degrees of freedom; ``seeds`` training seeds took part in it."""
+
+    value: float
+    error: float
+    freedom: float
+    n: int
+    seeds: int
+
+    def above(self, bound: float) -> float:
+        """P-value of "the mean is at most ``bound``"."""
+        if self.error == 0:
+            return self._equal if self.value > bound else 1.0
+        return float(stats.t.sf((self.value - bound) / self.error, self.freedom))
+
+    def below(self, bound: float) -> float:
+        """P-value of "the mean is at least ``bound``"."""
+        if self.error == 0:
+            return self._equal if self.value < bound else 1.0
+        return float(stats.t.cdf((self.value - bound) / self.error, self.freedom))
+
+    @property
+    def _equal(self) -> float:
+        """P-value where all differences are equal and Student's is 0, as with words of few utterances: the sign test's."""
+        return float(0.5**self.n)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's 95 % interval."""
+        half = stats.t.ppf(1 - ALPHA, self.freedom) * self.error
+        return float(self.value - half), float(self.value + half)
+
+    @property
+    def minimum_detectable(self) -> float:
+        """2.8 standard errors."""
+        return float(DETECTABLE * self.error)
+
+
+def mean_of(differences: ArrayLike) -> Mean:
+    """The mean of paired differences, (training seeds, utterances).
+
+    From three training seeds on both seeds and utterances are drawn by chance, crossed: the variance of the mean is
+    (MS_utterances + MS_seeds − MS_rest)/(utterances·seeds), never below either alone, with Satterthwaite's degrees of freedom
+    (Clark, Journal of Verbal Learning and Verbal Behavior 12, 1973: quasi-F), so that the interval speaks about methods. With
+    fewer the seeds are averaged and it speaks about these checkpoints.
+
+    Raises:
+        ValueError: Fewer than two utterances, or a value that is not finite.
+    """
+    d: NDArray[np.float64] = np.atleast_2d(np.asarray(differences, dtype=np.float64))
+    seeds, n = d.shape
+    if n < 2:
+        raise ValueError(f"a paired comparison needs at least two utterances, got {n}")
+    if not np.isfinite(d).all():
+        raise ValueError("a difference is not finite: take failed utterances out, and count them")
+    value = float(d.mean())
+    by_utterance = d.mean(0)
+    alone = float(by_utterance.var(ddof=1) / n)
+    if seeds < MINIMUM_TRAINING_SEEDS:
+        return Mean(value, math.sqrt(alone), n - 1, n, seeds)
+    of_utterances = seeds * float(by_utterance.var(ddof=1))
+    of_seeds = n * float(d.mean(1).var(ddof=1))
+    rest = d - by_utterance - d.mean(1, keepdims=True) + value
+    of_rest = float((rest**2).sum() / ((seeds - 1) * (n - 1)))
+    if of_seeds <= of_rest:  # no more than the utterances' own noise: the seeds add nothing
+        return Mean(value, math.sqrt(alone), n - 1, n, seeds)
+    if of_utterances <= of_rest:
+        return Mean(value, math.sqrt(of_seeds / (n * seeds)), seeds - 1, n, seeds)
+    total = of_utterances + of_seeds - of_rest
+    freedom = total**2 / (of_utterances**2 / (n - 1) + of_seeds**2 / (seeds - 1) + of_rest**2 / ((seeds - 1) * (n - 1)))
+    return Mean(value, math.sqrt(total / (n * seeds)), freedom, n, seeds)
+
+
+def compare(differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True) -> Tested:
+    """A claim about the mean of a − b.
+
+    Args:
+        differences: a − b, (training seeds, utterances), in the figure's own unit.
+        margin: Positive. "non-inferior" and "inferior": the loss that is accepted; "better": the gain that would matter;
+            "equivalent" and "different": the difference that would not matter.
+        test: "non-inferior" is refuted where the loss is shown to exceed the margin; "inferior" is its opposite; "better" is
+            refuted where a gain of the margin is ruled out; "equivalent" where the difference is shown to exceed the margin;
+            "different" where it is shown to stay within.
+        higher_is_better: False for WER.
+
+    Raises:
+        ValueError: The margin is not positive, or as ``mean_of``.
+    """
+    if not margin > 0:
+        raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
+    mean = mean_of(differences)
+    gain = mean if higher_is_better else Mean(-mean.value, mean.error, mean.freedom, mean.n, mean.seeds)
+    within = max(gain.above(-margin), gain.below(margin))
+    pairs = {
+        "non-inferior": (gain.above(-margin), gain.below(-margin)),
+        "inferior": (gain.below(-margin), gain.above(-margin)),
+        "better": (gain.above(0), gain.below(margin)),
+        "equivalent": (within, min(gain.above(margin), gain.below(-margin))),
+        "different": (min(gain.above(0), gain.below(0)), within),
+    }
+    return Tested(
+        mean.value, *mean.interval, mean.n, margin, mean.minimum_detectable, *pairs[test], training_seeds=mean.seeds
+    )
+
+
+def ratio_at_least(numerators: ArrayLike, denominators: ArrayLike, at_least: float) -> Tested:
+    """Is a ratio, such as seconds of the teacher over seconds of the student, at least so large?
+
+    Args:
+        numerators: Of each utterance, positive, (utterances,).
+        denominators: Of the same utterances, positive.
+        at_least: The claimed ratio.
+
+    Returns:
+        The geometric mean of the utterances' ratios with its interval (Student's, on logarithms).
+    """
+    above, below = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
+    mean = mean_of(np.log(above) - np.log(below))
+    bound = math.log(at_least)
+    low, high = (math.exp(end) for end in mean.interval)
+    detectable = math.exp(mean.minimum_detectable)
+    estimate = math.exp(mean.value)
+    return Tested(estimate, low, high, mean.n, at_least, detectable, mean.above(bound), mean.below(bound))
+
+
+def all_above(ratios: ArrayLike, at_least: float) -> Tested:
+    """Do ratios of a figure that does not vary (bytes of a step) all exceed a bound? Certain either way.
+
+    Returns:
+        The smallest ratio, with the smallest and largest as its range; it is no confidence interval.
+    """
+    found = np.asarray(ratios, dtype=np.float64)
+    shown = bool(found.min() > at_least)
+    return Tested(
+        float(found.min()), float(found.min()), float(found.max()), len(found), at_least, None, float(not shown), float(shown)
+    )  # fmt: skip
+
+
+def share_at_most(hits: int, n: int, margin: float) -> Tested:
+    """Is a share at most ``margin``? Exact (Clopper and Pearson, Biometrika 26, 1934)."""
+    p_support = float(stats.binom.cdf(hits, n, margin))  # so few, were the share the margin
+    p_refute = float(stats.binom.sf(hits - 1, n, margin))
+    low, high = share_interval(hits, n)
+    # The largest true share of which "at most margin" would be shown four times in five.
+    critical = int(max((k for k in range(n + 1) if stats.binom.cdf(k, n, margin) < ALPHA), default=-1))
+    detectable = float(stats.beta.ppf(0.2, critical + 1, n - critical)) if critical >= 0 else None
+    return Tested(hits / n, low, high, n, margin, detectable, p_support, p_refute)
+
+
+def share_interval(hits: int, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share."""
+    low = 0.0 if hits == 0 else float(stats.beta.ppf(ALPHA, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(stats.beta.ppf(1 - ALPHA, hits + 1, n - hits))
+    return low, high
+
+
+def smaller_share(hits: int, n: int, other_hits: int, other_n: int) -> Tested:
+    """Is the first share smaller than the second? Fisher's exact test, one-sided either way.
+
+    Returns:
+        The difference of the shares with Newcombe's interval from the two exact ones (Statistics in Medicine 17, 1998), and as
+        ``minimum_detectable`` the share that the second would need to be told from a first of 0.
+    """
+    table = [[hits, n - hits], [other_hits, other_n - other_hits]]
+    less, more = (float(stats.fisher_exact(table, alternative=side).pvalue) for side in ("less", "greater"))
+    (low, high), (other_low, other_high) = share_interval(hits, n), share_interval(other_hits, other_n)
+    first, second = hits / n, other_hits / other_n
+    difference = first - second
+    ends = (
+        difference - math.hypot(first - low, other_high - second),
+        difference + math.hypot(high - first, second - other_low),
+    )
+    needed = next(
+        (k for k in range(other_n + 1)
+         if stats.fisher_exact([[0, n], [k, other_n - k]], alternative="less").pvalue < ALPHA),
+        None,
+    )  # fmt: skip
+    detectable = None if needed is None else needed / other_n
+    return Tested(difference, *ends, min(n, other_n), 0.0, detectable, less, more, training_seeds=min(n, other_n))
+
+
+def smaller_spread(first: ArrayLike, second: ArrayLike) -> Tested:
+    """Is the standard deviation over seeds smaller in the first? The F test of two variances.
+
+    Args:
+        first: A figure for each seed, (seeds,), on a scale on which it is about normal: logarithms of losses and norms.
+        second: The other method's.
+
+    Returns:
+        The ratio of the standard deviations, first over second, with its interval; the margin is 1.
+
+    Raises:
+        ValueError: Fewer than two seeds a side, or no spread at all.
+    """
+    a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    if min(len(a), len(b)) < 2:
+        raise ValueError("a spread needs at least two seeds a side")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()) or a.std() == 0 or b.std() == 0:
+        raise ValueError("a seed's figure is not finite, or all seeds of a side have the same")
+    ratio = float(a.var(ddof=1) / b.var(ddof=1))
+    law = stats.f(len(a) - 1, len(b) - 1)
+    low, high = (math.sqrt(ratio / law.ppf(level)) for level in (1 - ALPHA, ALPHA))
+    # sd ratio that is told from 1 four times in five, written as a ratio below 1.
+    detectable = 1 / math.sqrt(law.ppf(1 - ALPHA) * law.ppf(0.8))
+    return Tested(
+        math.sqrt(ratio), low, high, min(len(a), len(b)), 1.0, detectable, float(law.cdf(ratio)), float(law.sf(ratio)),
+        training_seeds=min(len(a), len(b)),
+    )  # fmt: skip
+
+
+def convexity_violations(scores: dict[tuple[int, ...], NDArray[np.float64]]) -> tuple[int, int, int]:
+    """Midpoint inequalities of a cost on a lattice of grids: f(m) ≤ (f(a) + f(b))/2 for every a, b whose midpoint m is there.
+
+    Args:
+        scores: Lattice point → cost of each development utterance, (utterances,), lower is better.
+
+    Returns:
+        Inequalities, those violated by the mean, and those violated beyond noise (one-sided paired t test over the
+        utterances, at ALPHA each).
+    """
+    points = sorted(scores)
+    checked = violated = shown = 0
+    for i, a in enumerate(points):
+        for b in points[i + 1 :]:
+            twice = tuple(x + y for x, y in zip(a, b, strict=True))
+            middle = tuple(x // 2 for x in twice)
+            if any(x % 2 for x in twice) or middle not in scores:
+                continue
+            excess = mean_of(scores[middle] - (scores[a] + scores[b]) / 2)
+            checked += 1
+            violated += excess.value > 0
+            shown += excess.above(0) < ALPHA
+    return checked, violated, shown
+
+
+def peak_violations(scores: dict[tuple[int, ...], NDArray[np.float64]]) -> tuple[int, int, int]:
+    """Inequalities of a cost with one valley along each point: f(m) ≤ max(f(a), f(b)) for a < m < b that differ in it alone.
+
+    It is what a ternary search needs, and weaker than convexity.
+
+    Args:
+        scores: As for ``convexity_violations``.
+
+    Returns:
+        Inequalities, those violated by the mean, and those where m is above both beyond noise.
+    """
+    checked = violated = shown = 0
+    for middle in scores:
+        for i in range(len(middle)):
+            line = [p for p in scores if p[:i] + p[i + 1 :] == middle[:i] + middle[i + 1 :]]
+            for a in (p for p in line if p[i] < middle[i]):
+                for b in (p for p in line if p[i] > middle[i]):
+                    above = [mean_of(scores[middle] - scores[end]) for end in (a, b)]
+                    checked += 1
+                    violated += min(mean.value for mean in above) > 0
+                    shown += max(mean.above(0) for mean in above) < ALPHA
+    return checked, violated, shown

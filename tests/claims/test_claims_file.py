@@ -1,0 +1,159 @@
+"""claims.yaml and its experiments: all that a claim names is there, and what is wrong is told with the nearest right word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from imfbench.claims.definition import FILE, load_claims, load_experiment, of_budget
+from imfbench.claims.measurements import ScoreMeasurement, SpeedMeasurement, StepMeasurement
+from imfbench.claims.run import Request
+from imfbench.cli import main
+from imfbench.cli_claims import BUDGETS
+from imfbench.config_file import ConfigError
+from imfbench.pipeline.plan import Plan, Row, make_plan
+
+CLAIMS = load_claims()
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[tuple[str, str], Plan]:
+    return {
+        (budget, name): make_plan(config)
+        for budget in BUDGETS
+        for name, config in Request(CLAIMS, CLAIMS.claims, budget, Path()).experiments().items()  # type: ignore[arg-type]
+    }
+
+
+def _has(rows: list[Row], system: str, nfe: int | None, grid: str | None, on: str | None) -> bool:
+    return any(
+        row.system == system and nfe in (None, row.nfe) and grid in (None, row.grid)
+        and (on is None or row.test_set[1] == f"demo/{on}") for row in rows
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_row_that_a_claim_compares_is_made(budget: str, plans: dict[tuple[str, str], Plan]) -> None:
+    for claim in CLAIMS.claims:
+        for part in claim.parts:
+            if not of_budget(claim, part, budget) or part.experiment is None:  # type: ignore[arg-type]
+                continue
+            plan = plans[budget, part.experiment]
+            assert part.b is not None
+            for _, pick, on in part.rows():
+                for side in (pick, part.b):
+                    nfe, grid = next(iter(side.nfe), None), next(iter(side.grid), None)
+                    told = (claim.number, part.name, side.system, nfe, grid, on)
+                    if part.figures and part.test != "steadier":
+                        assert _has(list(plan.rows.values()), side.system[0], nfe, grid, on), told
+                    else:
+                        names = {name.rpartition("-seed")[0] for name in plan.artefacts}
+                        assert side.system[0] in names, told
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_measurement_has_its_rows(budget: str, plans: dict[tuple[str, str], Plan]) -> None:
+    settings = CLAIMS.budgets[budget].measurements  # type: ignore[index]
+    for part in (part for claim in CLAIMS.claims for part in claim.parts if of_budget(claim, part, budget)):  # type: ignore[arg-type]
+        if part.measurement is None:
+            continue
+        found = settings[part.measurement]
+        sides = [pick.system[0] for pick in (part.a, part.b) if pick is not None]
+        if isinstance(found, SpeedMeasurement):
+            assert set(sides) <= set(found.rows)
+            assert set(found.rows.values()) <= set(plans[budget, found.experiment].rows)
+        elif isinstance(found, ScoreMeasurement):
+            assert found.artefact in plans[budget, found.experiment].artefacts
+        else:
+            assert isinstance(found, StepMeasurement)
+            assert set(sides) <= set(found.methods)
+
+
+def test_all_ten_claims_and_who_speaks_of_methods(plans: dict[tuple[str, str], Plan]) -> None:
+    assert [claim.number for claim in CLAIMS.claims] == list(range(1, 11))
+    small = [claim.number for claim in CLAIMS.claims if "small" in claim.budgets]
+    assert small == [1, 2, 3, 4, 7, 8]
+    assert all({"cpu", "full"} <= set(claim.budgets) for claim in CLAIMS.claims)
+    for (budget, name), plan in plans.items():
+        trained = [a for a in plan.artefacts.values() if a.ready is None and a.name != "own-teacher"]
+        seeds = {a.system: [b.seed for b in trained if b.system == a.system] for a in trained}
+        least = {"small": 1, "cpu": 3, "full": 5}[budget]
+        assert all(len(found) >= least for found in seeds.values()), (budget, name)
+    stability = plans["cpu", "stability"]
+    assert {len([a for a in stability.artefacts.values() if a.system == i]) for i in (0, 1)} == {5}
+    assert not stability.rows
+
+
+def test_nothing_of_claims_is_listed_as_an_experiment() -> None:
+    assert "claims" not in CliRunner().invoke(main, ["list", "configs"]).output
+
+
+def test_an_unknown_claim_is_refused_with_the_nearest() -> None:
+    result = CliRunner().invoke(main, ["claims", "--only", "99"])
+    assert result.exit_code == 2
+    assert "there is no claim 99: the nearest is 10 (The student keeps" in result.output
+    assert "1 to 10" in result.output
+
+
+def test_an_unknown_budget_and_a_file_as_folder_are_refused(tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["claims", "--budget", "smal"]).exit_code == 2
+    file = tmp_path / "file"
+    file.touch()
+    result = CliRunner().invoke(main, ["claims", "--out", str(file)])
+    assert result.exit_code == 2
+    assert "is a file; the runs need a folder" in result.output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("test: non-inferior", "test: noninferior", r"claims.*line \d+"),
+        ("figures: *gains", "figurs: *gains", "unknown key 'figurs': did you mean 'figures'"),
+        ("measurement: memory", "measurement: memry", "has no measurement 'memry': did you mean 'memory'"),
+        ("number: 2", "number: 1", "stand twice"),
+        ("margin: 10", "sets: []", "the test 'faster' needs margin"),
+        ("sim: 0.03, mos", "sim: -0.03, mos", "greater than 0"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_told(old: str, new: str, told: str, tmp_path: Path) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "claims.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError, match=told):
+        load_claims(tmp_path / "claims.yaml")
+
+
+def test_settings_reach_every_experiment_and_wrong_ones_are_refused() -> None:
+    config = load_experiment("token2mel", "small", ("training.steps=3",))
+    assert config is not None
+    assert config.training["steps"] == 3
+    assert load_experiment("no-such", "small") is None
+    with pytest.raises(ConfigError, match="stepz"):
+        load_experiment("token2mel", "small", ("training.stepz=3",))
+
+
+def test_full_is_not_testable_without_an_accelerator(tmp_path: Path) -> None:
+    import torch
+
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    result = CliRunner().invoke(main, ["claims", "--budget", "full", "--out", str(tmp_path / "out"), "--only", "10"])
+    assert result.exit_code == 0, result.output
+    (record,) = yaml.safe_load((tmp_path / "out" / "claims.json").read_text())
+    assert record["verdict"] == "not testable here"
+    assert "needs an accelerator" in record["reason"]
+    assert record["scale"]["budget"] == "full"
+
+
+def test_judging_an_empty_folder_passes_nothing(tmp_path: Path) -> None:
+    arguments = ["claims", "--no-run", "--only", "4", "--only", "5", "--only", "8", "--out", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1, result.output
+    found = yaml.safe_load((tmp_path / "claims.json").read_text())
+    assert [record["verdict"] for record in found] == ["no evidence", "not testable here", "no evidence"]
+    assert "the measurement memory has not been made" in str(found[0]["parts"])
+    assert found[1]["reason"] == "the budget small has no experiment for it, only cpu and full"
+    assert {path.name for path in tmp_path.iterdir()} == {"claims.json", "claims.md"}  # nothing was run

@@ -1,0 +1,198 @@
+"""Claims from nothing to their table, on networks of dim 32: run, shared, resumed, taken over, judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from imfbench.claims import render
+from imfbench.claims.definition import load_claims
+from imfbench.claims.run import Outcome, Request, describe_plan, run_claims
+from imfbench.store import file_sha256
+
+SPEED = {
+    "kind": "speed",
+    "experiment": "first",
+    "rows": {"fast": "own 1 NFE uniform", "slow": "own 2 NFE uniform"},
+    "utterances": 2,
+}
+SCORES = {"kind": "grid-scores", "experiment": "first", "artefact": "own", "nfe": 2, "points": 4}
+STEPS = {
+    "kind": "training-step", "repeats": 1, "sizes": [{"frames": 16, "batch": 1, "width": 32}],
+    "methods": {"plain": {"method": "teacher"}, "one": {"method": "meanflow", "config": {"jvp": "one_pass"}}},
+}  # fmt: skip
+PARTS = [
+    {"name": "speech", "test": "non-inferior", "experiment": "first", "a": {"system": "own", "nfe": 1},
+     "b": {"system": "own", "nfe": 2}, "figures": {"sim": 1.9}},
+    {"name": "again", "test": "equivalent", "experiment": "second", "a": {"system": "mine", "nfe": 1},
+     "b": {"system": "teacher", "nfe": 1}, "figures": {"sim": 1.9}},
+    {"name": "speed", "test": "faster", "measurement": "speed", "margin": 1.1, "a": {"system": "fast"}, "b": {"system": "slow"}},
+    {"name": "curve", "test": "convex", "measurement": "scores", "margin": 0.5},
+    {"name": "lost", "test": "better", "experiment": "broken", "a": {"system": "own", "nfe": 1},
+     "b": {"system": "teacher", "nfe": 1}, "figures": {"sim": 0.1}},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ask(tiny_in: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Request]:
+    """``ask(out, reuse=…)``: two experiments that share a training, one that cannot be run, three measurements."""
+    folder = tmp_path_factory.mktemp("claims")
+    tiny = tiny_in(folder)
+    (folder / "small").mkdir()
+    ready = {"artefact": str(tiny.artefact()), "nfe": [1], "grid": "uniform"}
+
+    def experiment(name: str, system: str, **changes: Any) -> None:
+        systems = [{"method": "intmeanflow", "config": {"teacher_nfe": 1}, "name": system, "nfe": [1, 2]}]
+        tiny.config(
+            f"small/{name}.yaml",
+            **{"name": name, "systems": systems, "teacher": ready, "references": [], "dev": {"limit": 2}, **changes},
+        )
+
+    experiment("first", "own")
+    experiment("second", "mine")
+    experiment("broken", "own", teacher={"artefact": "embedded:nothing", "nfe": [1]})
+    budget = {"about": "a test", "estimate": "seconds", "measurements": {"speed": SPEED, "scores": SCORES}}
+    claims = [{"number": i, "title": part["name"], "sentence": "s", "published": "p", "budgets": ["small"], "parts": [part]}
+              for i, part in enumerate(PARTS, 1)]  # fmt: skip
+    (folder / "claims.yaml").write_text(
+        yaml.safe_dump({"budgets": {"small": budget}, "claims": claims}, sort_keys=False)
+    )
+    found = load_claims(folder / "claims.yaml")
+
+    def make(out: Path, *numbers: int, reuse: tuple[Path, ...] = ()) -> Request:
+        return Request(found, found.chosen(numbers), "small", out, reuse=reuse, folder=folder)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def done(ask: Callable[..., Request], tmp_path_factory: pytest.TempPathFactory) -> tuple[Request, Outcome]:
+    request = ask(tmp_path_factory.mktemp("out"))
+    return request, run_claims(request)
+
+
+def verdicts(outcome: Outcome) -> list[str]:
+    return [node.standing.verdict for _, node in outcome.nodes]
+
+
+def state(out: Path) -> dict[str, str]:
+    wanted = (
+        "*/artefacts/*/model.safetensors",
+        "*/cells/*/utterances.jsonl",
+        "measurements/*.json",
+        "*/artefacts/*/log.csv",
+    )
+    return {str(path.relative_to(out)): file_sha256(path) for glob in wanted for path in sorted(out.glob(glob))}
+
+
+def test_every_claim_has_its_verdict_and_a_broken_experiment_stops_none_but_its_own(
+    done: tuple[Request, Outcome],
+) -> None:
+    request, outcome = done
+    found = verdicts(outcome)
+    assert not {"no evidence", "not testable here"} & set(
+        found[:4]
+    )  # two utterances of an untrained network: what, is chance
+    assert found[4] == "no evidence"
+    assert "no artefact 'embedded:nothing'" in outcome.nodes[4][1].reason
+    speed = json.loads((request.out / "measurements" / "speed.json").read_text())
+    assert {(row["row"], row["network_calls"]) for row in speed["rows"]} == {("fast", 1), ("slow", 2)}
+    scores = json.loads((request.out / "measurements" / "scores.json").read_text())
+    assert [row["grid"] for row in scores["rows"]] == [[1], [2], [3]]
+    assert (request.out / "measurements" / "scores.png").stat().st_size > 1000
+
+
+def test_a_training_that_two_experiments_share_is_made_once(done: tuple[Request, Outcome]) -> None:
+    out = done[0].out
+    one, other = (out / "first" / "artefacts" / "own", out / "second" / "artefacts" / "mine")
+    assert file_sha256(one / "model.safetensors") == file_sha256(other / "model.safetensors")
+    statuses = [json.loads((folder / "status.json").read_text()) for folder in (one, other)]
+    assert statuses[0] == statuses[1]  # seconds and all: it was copied
+    assert any(json.loads(path.read_text())["system"] == "mine" for path in out.glob("second/cells/*/cell.json"))
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing_and_another_takes_everything_over(
+    done: tuple[Request, Outcome], ask: Callable[..., Request], tmp_path: Path
+) -> None:
+    request, outcome = done
+    before = state(request.out)
+    assert len(before) > 6
+    assert verdicts(run_claims(request)) == verdicts(outcome)
+    assert state(request.out) == before
+    elsewhere = run_claims(ask(tmp_path, 1, reuse=(request.out,)))
+    assert verdicts(elsewhere) == verdicts(outcome)[:1]
+    assert elsewhere.nodes[0][1].reason == outcome.nodes[0][1].reason
+    taken = {name: digest for name, digest in before.items() if name.startswith("first/")}
+    assert state(tmp_path) == taken
+
+
+def test_the_record_and_the_page(done: tuple[Request, Outcome], capsys: pytest.CaptureFixture[str]) -> None:
+    request, outcome = done
+    files = render.write(request, outcome, "imfbench claims")
+    found = json.loads(files[0].read_text())
+    assert [record["verdict"] for record in found] == verdicts(outcome)
+    first = found[0]
+    assert {
+        "statistic",
+        "estimate",
+        "interval",
+        "n",
+        "training_seeds",
+        "margin",
+        "minimum_detectable",
+        "scale",
+        "evidence",
+    } <= set(first)
+    assert (first["n"], first["training_seeds"], first["margin"]) == (2, 1, 1.9)
+    assert first["scale"]["about"] == "these checkpoints"
+    assert "1 training seed: a statement about these checkpoints" in first["scale"]["text"]
+    assert first["scale"]["experiments"]["first"]["students"]["own"]["steps"] == 4
+    assert all((request.out / path).exists() for record in found for path in record["evidence"])
+    page = files[1].read_text()
+    assert "| 5 | lost | **no evidence** |" in page
+    assert f"]({first['evidence'][0]})" in page
+    assert str(request.out) not in page
+    render.show(request, outcome)
+    describe_plan(request)
+    told = capsys.readouterr().out
+    assert "no evidence" in told
+    assert "cannot be run: no artefact 'embedded:nothing'" in told
+    assert "4 steps" in told
+
+
+@pytest.mark.slow
+def test_a_killed_measurement_goes_on(done: tuple[Request, Outcome]) -> None:
+    request, _ = done
+    path = request.out / "measurements" / "scores.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "rows": whole["rows"][:1], "complete": False}))
+    run_claims(Request(request.claims, request.claims.chosen((4,)), "small", request.out, folder=request.folder))
+    again = json.loads(path.read_text())
+    assert again["complete"]
+    assert again["rows"] == whole["rows"]
+
+
+@pytest.mark.slow
+def test_memory_of_steps_is_measured(tmp_path: Path) -> None:
+    import torch
+
+    from imfbench.claims.measurements import Record, StepMeasurement, measure_steps
+
+    settings = StepMeasurement.model_validate(STEPS)
+    record = Record(tmp_path / "memory.json", settings, {}, {"device": "cpu", "threads": 1})
+    measure_steps(settings, record, torch.device("cpu"), lambda _: None)
+    bytes_of = {row["method"]: row["peak_memory"] for row in record.rows()}
+    assert bytes_of["one"] > bytes_of["plain"] > 0
+    assert all(row["seconds"] > 0 for row in record.rows())
+    record.finish()
+    assert Record(
+        record.path, settings, {}, {"device": "cpu", "threads": 2}
+    ).complete  # bytes are those of any thread count
+    other = settings.model_copy(update={"sizes": [settings.sizes[0].model_copy(update={"frames": 20})]})
+    assert not Record(record.path, other, {}, {"device": "cpu"}).rows()

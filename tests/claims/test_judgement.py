@@ -1,0 +1,207 @@
+"""Claims over run folders whose scores are known: the verdict, its record, and what becomes of failed cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imfbench.claims.definition import Claim
+from imfbench.claims.judgement import judge
+from imfbench.claims.node import Node
+
+RNG = np.random.default_rng(0)
+BASE = 0.8 + 0.02 * RNG.standard_normal(40)
+NOISE = RNG.standard_normal(40)
+NOISE = (NOISE - NOISE.mean()) / NOISE.std()
+Make = Callable[..., Claim]
+
+
+def small(claim: Claim, folder: Any, **failures: str) -> Node:
+    return judge(claim, "small", folder.evidence(**failures))
+
+
+@pytest.mark.parametrize(
+    ("loss", "sd", "expected"),
+    [(0.0, 0.02, "supported"), (0.1, 0.02, "not supported"), (0.0, 0.5, "underpowered")],
+)
+def test_as_good_as_the_teacher(folder: Any, claim: Make, loss: float, sd: float, expected: str) -> None:
+    folder.cell("teacher", 32, sim=BASE)
+    folder.cell("student", 1, sim=BASE - loss + sd * NOISE)
+    found = small(claim({}), folder)
+    assert found.standing.verdict == expected
+    leaf = found.deciding()
+    assert leaf.tested is not None
+    assert leaf.tested.estimate == pytest.approx(-loss, abs=1e-9)
+    assert leaf.tested.n == 40
+    assert leaf.evidence == ["speech/cells/student-1-0-test-uniform", "speech/cells/teacher-32-0-test-uniform"]
+    assert all((folder.path / path).is_dir() for path in leaf.evidence)
+    assert ("could have been seen" in found.reason) == (expected == "underpowered")
+
+
+def test_wer_is_all_edits_over_all_words(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, wer=np.zeros(40))
+    folder.cell("student", 1, wer=np.array([4.0] * 10 + [0.0] * 30))  # 40 edits of 400 words
+    found = small(claim({"figures": {"wer": 0.02}}), folder)
+    assert found.standing.verdict == "not supported"
+    assert found.deciding().tested.estimate == pytest.approx(0.1)  # type: ignore[union-attr]
+    assert "10.0 % against 0.0 %: a loss beyond the margin of 2.0 % is shown" in found.reason
+
+
+def test_three_seeds_speak_of_methods_and_two_of_checkpoints(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE)
+    for seed, shift in enumerate((-0.002, 0.0, 0.002)):
+        folder.cell("student", 1, seed, sim=BASE + shift + 0.01 * np.roll(NOISE, seed))
+        if seed:
+            assert small(claim({}), folder).training_seeds == seed + 1
+    found = small(claim({}), folder)
+    assert found.standing.verdict == "supported"
+    assert found.deciding().tested.n == 40  # type: ignore[union-attr]
+
+
+def test_a_failed_cell_is_no_evidence_and_never_passes(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE, mos_distillmos=BASE)
+    folder.cell("student", 1, sim=BASE + 0.001 * NOISE, mos_distillmos=BASE + 0.001 * NOISE)
+    folder.cell("student", 1, 1, sim=BASE, mos_distillmos=BASE, status="failed: disk")
+    for rule in ("all", "any"):
+        found = small(claim({"figures": {"sim": 0.03, "mos_distillmos": 0.1}, "of_figures": rule}), folder)
+        assert found.standing.verdict == "no evidence"
+        assert "student-1-1-test-uniform: failed: disk" in found.reason + str(found.record())
+
+
+def test_no_evidence_says_why(folder: Any, claim: Make) -> None:
+    assert small(claim({}), folder, speech="no artefact 'x'").reason == "no artefact 'x'"
+    folder.cell("teacher", 32, sim=BASE)
+    assert small(claim({}), folder).reason == "no row student 1 NFE in speech"
+    folder.cell("student", 1, sim=BASE, signatures={"sim": "sim-v2"})
+    found = small(claim({}), folder)
+    assert found.standing.verdict == "no evidence"
+    assert "other signatures" in found.reason
+
+
+def test_missing_scores_are_counted_and_many_are_no_evidence(folder: Any, claim: Make) -> None:
+    one, many = BASE.copy(), BASE.copy()
+    one[0], many[:5] = np.nan, np.nan
+    folder.cell("teacher", 32, sim=BASE)
+    folder.cell("student", 1, sim=one)
+    found = small(claim({}), folder)
+    assert found.standing.verdict == "supported"
+    assert "1 utterances without a score are left out" in found.reason
+    folder.cell("student", 2, sim=many)
+    found = small(claim({"a": {"system": "student", "nfe": 2}}), folder)
+    assert found.standing.verdict == "no evidence"
+    assert "35 of 40" in found.reason
+
+
+def test_two_grids_need_a_name(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE, grid="sway")
+    folder.cell("teacher", 32, sim=BASE - 0.5, grid="uniform")
+    folder.cell("student", 1, sim=BASE)
+    assert "name its grid" in small(claim({}), folder).reason
+    named = small(claim({"b": {"system": "teacher", "nfe": 32, "grid": "sway"}}), folder)
+    assert named.standing.verdict == "supported"
+
+
+def test_lists_are_a_test_each(folder: Any, claim: Make) -> None:
+    for on, loss in (("hard", 0.0), ("long2", 0.2)):
+        folder.cell("teacher", 32, on=on, sim=BASE)
+        folder.cell("student", 1, on=on, sim=BASE - loss + 0.001 * NOISE)
+    found = small(claim({"sets": ["hard", "long2"]}), folder)
+    assert [leaf.standing.verdict for leaf in found.leaves()] == ["supported", "not supported"]
+    assert found.standing.verdict == "not supported"
+    beside = {"sets": ["long2"], "counts": False}
+    assert small(claim({"sets": ["hard"]}, beside), folder).standing.verdict == "supported"
+
+
+def test_other_budgets_are_not_testable_here(folder: Any, claim: Make) -> None:
+    assert judge(claim({}), "cpu", folder.evidence()).standing.verdict == "not testable here"
+    stopped = judge(claim({}), "small", folder.evidence(), "no accelerator")
+    assert (stopped.standing.verdict, stopped.reason) == ("not testable here", "no accelerator")
+    assert small(claim({"budgets": ["full"]}), folder).standing.verdict == "not testable here"
+
+
+def test_speed_is_paired_and_counts_guidance(folder: Any, claim: Make) -> None:
+    rows = [
+        {
+            "id": f"u{i}",
+            "row": row,
+            "network_seconds": seconds * (1 + i),
+            "vocoder_seconds": 1.0 + i,
+            "network_calls": calls,
+        }
+        for i in range(6)
+        for row, seconds, calls in (("student", 0.1, 1), ("teacher", 4.0, 64))
+    ]
+    part = {
+        "test": "faster",
+        "measurement": "speed",
+        "margin": 10,
+        "a": {"system": "student"},
+        "b": {"system": "teacher"},
+    }
+    part |= {"figures": {}}
+    folder.measurement("speed", {}, rows, complete=False)
+    assert small(claim(part), folder).standing.verdict == "no evidence"
+    folder.measurement("speed", {}, rows)
+    found = small(claim(part), folder)
+    assert found.standing.verdict == "supported"
+    assert found.deciding().tested.estimate == pytest.approx(40)  # type: ignore[union-attr]
+    assert "1 network calls against 64" in found.reason
+    assert found.deciding().about["total_ratio"] == pytest.approx(5 / 1.1)
+
+
+def test_memory_is_judged_at_every_size_and_says_how_it_grows(folder: Any, claim: Make) -> None:
+    def row(method: str, frames: int, size: int | None) -> dict[str, Any]:
+        return {"method": method, "frames": frames, "batch": 2, "width": 256, "peak_memory": size, "seconds": 1.0}
+
+    rows = [row("k4", 250, 100), row("jvp", 250, 150), row("k4", 500, 100), row("jvp", 500, 300)]
+    part = {
+        "test": "less-memory",
+        "measurement": "memory",
+        "margin": 1.05,
+        "a": {"system": "k4"},
+        "b": {"system": "jvp"},
+    }
+    folder.measurement("memory", {}, rows)
+    found = small(claim(part), folder)
+    assert found.standing.verdict == "supported"
+    assert "1.50 to 3.00 times the bytes" in found.reason
+    assert "frames 250: 1.50, 500: 3.00" in found.reason
+    folder.measurement("memory", {}, [*rows, row("k4", 1000, 100), row("jvp", 1000, 101)])
+    assert small(claim(part), folder).standing.verdict == "not supported"
+    folder.measurement("memory", {}, [*rows, row("k4", 1000, 100), row("jvp", 1000, None)])
+    assert small(claim(part), folder).standing.verdict == "no evidence"
+
+
+def test_stability_reads_the_logs(folder: Any, claim: Make) -> None:
+    steps = np.arange(100)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        folder.training(f"calm-seed{seed}", 1 + 0.001 * seed + 0 * steps, np.exp(0.1 * rng.standard_normal(100)))
+        folder.training(f"wild-seed{seed}", 1 + 0.5 * seed + 0 * steps, np.exp(1.0 * rng.standard_normal(100)))
+    sides = {"experiment": "stability", "a": {"system": "calm"}, "b": {"system": "wild"}}
+    spread = {"test": "steadier", **sides, "figures": {"loss": 1, "grad_norm_within": 0.05}}
+    share = {"test": "diverges-less", **sides, "figures": {}}
+    found = small(claim(spread, share), folder)
+    assert [leaf.standing.verdict for leaf in found.leaves()] == ["supported", "supported", "underpowered"]
+    assert found.standing.verdict == "underpowered"
+    assert found.training_seeds == 5
+    assert "none against 80% could have been seen" in found.leaves()[-1].reason
+    folder.training("wild-seed5", np.ones(3), np.ones(3), status="diverged")
+    found = small(claim(spread, share), folder)
+    assert [leaf.standing.verdict for leaf in found.leaves()[:2]] == ["no evidence", "no evidence"]
+    assert "0 of 5 runs diverged against 1 of 6" in found.leaves()[-1].reason
+
+
+def test_a_difference_says_in_which_direction(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE)
+    folder.cell("student", 1, sim=BASE - 0.1 + 0.01 * NOISE)
+    found = small(claim({"test": "different"}), folder)
+    assert found.standing.verdict == "supported"
+    assert found.reason.endswith("a difference is shown, student is lower")
+    gain = small(claim({"test": "better", "a": {"system": "teacher", "nfe": 32}, "b": {"system": "student", "nfe": 1},
+                        "figures": {"sim": 0.2}}), folder)  # fmt: skip
+    assert gain.standing.verdict == "supported"
+    assert "a gain is shown, smaller than the margin of 0.200" in gain.reason

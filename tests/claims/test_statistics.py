@@ -1,0 +1,182 @@
+"""Each statistic where the verdict is known beforehand, and against closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from imfbench.claims.statistics import (
+    all_above,
+    compare,
+    convexity_violations,
+    mean_of,
+    peak_violations,
+    ratio_at_least,
+    share_at_most,
+    share_interval,
+    smaller_share,
+    smaller_spread,
+)
+from imfbench.claims.verdicts import ALPHA, decide
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.standard_normal(60)
+NOISE = (NOISE - NOISE.mean()) / NOISE.std(ddof=1)
+"""Mean 0, standard deviation 1: an interval of 60 differences is ± .258 standard deviations."""
+
+
+def verdict(mean: float, sd: float, test: str, margin: float = 0.1, higher: bool = True) -> str:
+    found = compare(mean + sd * NOISE, margin, test, higher)  # type: ignore[arg-type]
+    return decide(found.p_support, found.p_refute).verdict
+
+
+@pytest.mark.parametrize(
+    ("test", "mean", "sd", "expected"),
+    [
+        ("non-inferior", -0.05, 0.1, "supported"),
+        ("non-inferior", -0.20, 0.1, "not supported"),  # a loss beyond the margin is shown
+        ("non-inferior", -0.11, 0.1, "underpowered"),  # worse by the estimate, but the interval holds the margin
+        ("non-inferior", 0.00, 1.0, "underpowered"),
+        ("inferior", -0.20, 0.1, "supported"),
+        ("inferior", -0.05, 0.1, "not supported"),
+        ("inferior", -0.20, 1.0, "underpowered"),
+        ("better", 0.05, 0.1, "supported"),
+        ("better", 0.00, 0.1, "not supported"),  # a gain of .1 is ruled out
+        ("better", -0.50, 0.1, "not supported"),
+        ("better", 0.05, 0.5, "underpowered"),
+        ("equivalent", 0.05, 0.1, "supported"),
+        ("equivalent", -0.20, 0.1, "not supported"),
+        ("equivalent", 0.20, 0.1, "not supported"),
+        ("equivalent", 0.00, 1.0, "underpowered"),
+        ("different", -0.05, 0.1, "supported"),
+        ("different", 0.01, 0.1, "not supported"),
+        ("different", 0.01, 1.0, "underpowered"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval_and_the_margin(test: str, mean: float, sd: float, expected: str) -> None:
+    assert verdict(mean, sd, test) == expected
+    assert verdict(-mean, sd, test, higher=False) == expected  # WER: the same the other way round
+
+
+def test_a_margin_has_to_be_positive() -> None:
+    with pytest.raises(ValueError, match="margin must be positive"):
+        compare(NOISE, 0.0, "non-inferior")
+
+
+def test_with_one_seed_the_mean_is_students() -> None:
+    d = 0.3 + NOISE
+    found = mean_of(d)
+    theirs = stats.ttest_1samp(d, 0.1)
+    assert found.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+    assert found.above(0.1) == pytest.approx(stats.ttest_1samp(d, 0.1, alternative="greater").pvalue)
+    assert found.minimum_detectable == pytest.approx(2.8 / np.sqrt(60))
+    assert mean_of(np.stack([d, d + 1])).interval == pytest.approx(
+        tuple(stats.ttest_1samp(d + 0.5, 0).confidence_interval())
+    )
+
+
+def test_equal_differences_are_no_certainty_when_few() -> None:
+    """Two utterances without an error each show nothing; the sign test's p-value is the least there is."""
+    for n, expected in ((2, "underpowered"), (5, "underpowered"), (6, "supported")):
+        found = compare(np.full(n, -0.01), 0.02, "non-inferior")
+        assert (found.p_support, found.p_refute, found.low, found.high) == (0.5**n, 1.0, -0.01, -0.01)
+        assert decide(*_p(found)).verdict == expected
+
+
+def test_training_seeds_are_chance_too() -> None:
+    """No method is better, but seeds differ: a test over utterances alone is wrong most of the time, this one is not."""
+    rng = np.random.default_rng(1)
+    alone = crossed = 0
+    for _ in range(400):
+        d = rng.normal(0, 0.5, (3, 1)) + rng.normal(0, 0.3, (1, 40)) + rng.normal(0, 0.5, (3, 40))
+        crossed += mean_of(d).above(0) < ALPHA
+        alone += mean_of(d.mean(0)).above(0) < ALPHA
+    assert alone > 0.25 * 400
+    assert crossed <= stats.binom.ppf(0.999, 400, ALPHA)
+
+
+def test_seeds_that_do_not_differ_cost_no_power() -> None:
+    d = np.stack([0.3 + NOISE] * 3)
+    assert mean_of(d).interval == pytest.approx(mean_of(d[0]).interval)
+    assert mean_of(d).seeds == 3
+
+
+def test_a_ratio_of_times() -> None:
+    student = np.exp(0.05 * NOISE)
+    for claimed, expected in ((10, "supported"), (14, "not supported"), (12, "underpowered")):
+        found = ratio_at_least(12 * np.ones(60), student, claimed)
+        assert decide(found.p_support, found.p_refute).verdict == expected
+        assert found.estimate == pytest.approx(12)
+        assert found.low < 12 < found.high
+
+
+def test_ratios_of_bytes_are_certain() -> None:
+    assert decide(*_p(all_above([1.4, 2.0], 1.05))).verdict == "supported"
+    assert decide(*_p(all_above([1.0, 2.0], 1.05))).verdict == "not supported"
+
+
+def test_shares_are_exact() -> None:
+    for hits, n in ((0, 5), (3, 40), (40, 40)):
+        theirs = stats.binomtest(hits, n).proportion_ci(0.95, "exact")
+        assert share_interval(hits, n) == pytest.approx((theirs.low, theirs.high))
+    assert decide(*_p(share_at_most(0, 60, 0.1))).verdict == "supported"
+    assert decide(*_p(share_at_most(20, 60, 0.1))).verdict == "not supported"
+    few = share_at_most(0, 10, 0.1)  # .9 ** 10 = .35: ten are too few for a tenth
+    assert decide(*_p(few)).verdict == "underpowered"
+    assert few.p_support == pytest.approx(0.9**10)
+    assert few.minimum_detectable is None
+
+
+def test_diverged_shares_of_five_runs() -> None:
+    assert decide(*_p(smaller_share(0, 5, 5, 5))).verdict == "supported"
+    assert decide(*_p(smaller_share(5, 5, 0, 5))).verdict == "not supported"
+    none = smaller_share(0, 5, 0, 5)
+    assert decide(*_p(none)).verdict == "underpowered"
+    # Fisher, 0 of 5 against 4 of 5: 6/252 = .0238.
+    assert stats.fisher_exact([[0, 5], [4, 1]], alternative="less").pvalue == pytest.approx(6 / 252)
+    assert none.minimum_detectable == pytest.approx(0.8)
+    assert none.low == pytest.approx(-share_interval(0, 5)[1])
+
+
+def test_spreads_of_five_seeds() -> None:
+    five = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    assert decide(*_p(smaller_spread(0.1 * five, five))).verdict == "supported"
+    assert decide(*_p(smaller_spread(five, 0.1 * five))).verdict == "not supported"
+    half = smaller_spread(0.5 * five, five)
+    assert decide(*_p(half)).verdict == "underpowered"
+    assert half.estimate == pytest.approx(0.5)
+    # The interval of a variance ratio: s1²/s2² over the F quantiles.
+    assert half.low == pytest.approx(np.sqrt(0.25 / stats.f.ppf(0.975, 4, 4)))
+    # And what it says could have been seen is seen four times in five.
+    assert half.minimum_detectable is not None
+    critical = stats.f.ppf(ALPHA, 4, 4)  # a ratio of variances below it is shown
+    assert stats.f.cdf(critical / half.minimum_detectable**2, 4, 4) == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="at least two seeds"):
+        smaller_spread([1.0], five)
+
+
+def test_convexity_on_a_lattice() -> None:
+    points = [(i, j) for i in range(1, 8) for j in range(i + 1, 8)]
+    utterances = 0.001 * NOISE[:8]
+    bowl = {p: (p[0] - 3) ** 2 + (p[1] - 5) ** 2 + p[0] * utterances for p in points}
+    checked, violated, shown = convexity_violations(bowl)
+    assert checked > 20
+    assert (violated, shown) == (0, 0)
+    hill = {p: -cost for p, cost in bowl.items()}
+    assert convexity_violations(hill) == (checked, checked, checked)
+    # A saturating cost is not convex, yet has one valley along each point.
+    slope = {p: np.sqrt(p[0]) + (p[1] - 5) ** 2 / 50 + utterances for p in points}
+    assert convexity_violations(slope)[2] > 0.2 * checked
+    assert peak_violations(slope)[1:] == (0, 0)
+    assert peak_violations(bowl)[1:] == (0, 0)
+    assert peak_violations({p: -((p[0] - 3) ** 2) + utterances for p in points})[2] > 0
+    rng = np.random.default_rng(3)
+    flat = {p: rng.standard_normal(8) for p in points}  # noise alone: violated by the mean, hardly ever beyond noise
+    _, violated, shown = convexity_violations(flat)
+    assert violated > 0.3 * checked
+    assert shown < 0.2 * checked
+
+
+def _p(found: object) -> tuple[float, float]:
+    return found.p_support, found.p_refute  # type: ignore[attr-defined]
