@@ -96,7 +96,7 @@ def _train_artefact(context: Context, name: str) -> None:
             check()
 
         result = train(
-            _method(context, artefact, settings),
+            method_to_train(context, artefact, settings),
             system.method,
             context.dataset(context.config.train_data),
             settings,
@@ -159,7 +159,7 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
     ):  # on record from before the experiment was changed and changed back
         steps = int(begun["training"]["steps"])
     else:
-        method = _method(context, artefact, settings)
+        method = method_to_train(context, artefact, settings)
         _announce_features(context)
         log.info("%s: timing ten steps", artefact.name)
         steps = budget_to_steps(method, context.dataset(context.config.train_data), settings, context.device)
@@ -204,7 +204,8 @@ def _announce_features(context: Context) -> None:
     )
 
 
-def _method(context: Context, artefact: Artefact, settings: TrainConfig) -> Method:
+def method_to_train(context: Context, artefact: Artefact, settings: TrainConfig) -> Method:
+    """The method of an artefact before its first step, with its teacher's weights or those that it starts from."""
     assert artefact.system is not None
     system = context.config.systems[artefact.system]
     teacher = None
