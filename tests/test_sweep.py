@@ -247,3 +247,14 @@ def test_a_changed_value_changes_what_depends_on_it_and_nothing_else(
     before, after = contents(loaded(text=text)), contents(loaded(*settings, text=text))
     assert {name for name in after[0] if after[0][name] != before[0][name]} == trained
     assert {name for name in after[1] if after[1][name] != before[1].get(name)} == changed
+
+
+def test_the_pages_example_is_what_it_says(loaded: Load) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    example = page[page.index("    name: k_sweep") : page.index("    imfbench run k_sweep.yaml")]
+    config = loaded(text="\n".join(line[4:] for line in example.splitlines()))
+    assert names(config) == [f"intmeanflow-teacher_nfe={k}" for k in (1, 2, 4)]
+    assert cells_of(config) == (10, 10)
+    for written, expected in (([0, 4], [0, 1, 2, 3, 4]), ([1, 2, 5], [1, 1.25, 1.5, 1.75, 2])):
+        assert f"`{{range: {written}}}`" in page
+        assert numbers(written, False, False) == expected
