@@ -113,6 +113,23 @@ def read_card(reference: str | Path) -> dict[str, Any]:
     return card
 
 
+def read_settings(reference: str | Path) -> tuple[str, dict[str, Any]]:
+    """Method and hyper-parameters of an artefact, without reading its weights.
+
+    Raises:
+        ArtefactError: There is none, or imfbench did not write it.
+    """
+    path = locate(reference) / WEIGHTS
+    try:
+        with safe_open(path, "pt") as file:
+            found = json.loads((file.metadata() or {})[METADATA])
+        return str(found["method"]), dict(found["method_config"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ArtefactError(
+            f"{path} does not say which method it is of ({error!r}): fetch the artefact again"
+        ) from None
+
+
 def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> tuple[Method, dict[str, Any]]:
     """Read an artefact, verify its sha256 against its card, and build the method with its network in eval mode.
 

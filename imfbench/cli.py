@@ -6,7 +6,7 @@ Heavy modules are imported inside the commands, so that ``--help`` and wrong nam
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,11 @@ from imfbench.cli_cache import cache
 from imfbench.cli_claims import claims_command
 from imfbench.cli_compare import compare_command
 from imfbench.cli_protocols import protocols
+from imfbench.cli_run import INTERRUPTED, command_line, config_argument, run_experiment, run_options
 from imfbench.cli_score import METRICS, recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
 
 if TYPE_CHECKING:
-    from imfbench.config import ExperimentConfig
     from imfbench.doctor import Finding
 
 STAGE_HELP = {
@@ -34,7 +34,6 @@ STAGE_HELP = {
     "report": "Write the leaderboard of an experiment from its scores.",
 }
 COMMANDS = {"train": "train", "search": "search", "synthesise": "synthesize", "score": "score", "report": "report"}
-INTERRUPTED = 130
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,35 +48,9 @@ def main() -> None:
     """
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing."),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads; fewer is faster on a busy machine."),
-        click.option(
-            "--workers", type=click.IntRange(min=1), help="Processes that train, search, sample and score [1]."
-        ),
-        click.option("--device", help="auto, cpu, or an accelerator by torch's name for it."),
-        click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
-        click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
-        click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a setting; may be repeated."),
-    ):
-        command = option(command)
-    return command
-
-
-def _config(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.argument("config", required=False)(command)
-
-
-def _needed(config: str | None) -> str:
-    if config is None:
-        raise click.UsageError("name an experiment or its YAML file, for instance quickstart")
-    return config
-
-
 @main.command("run")
-@_config
-@_options
+@config_argument
+@run_options
 def run_command(**options: Any) -> None:
     """Run an experiment from its beginning, or from where it stopped, to its leaderboard.
 
@@ -88,17 +61,18 @@ def run_command(**options: Any) -> None:
       imfbench run quickstart
       imfbench run quickstart --limit 4 --set training.minutes=1 --out runs/try
       imfbench run my.yaml --dry-run
+      imfbench run quickstart --set 'systems.intmeanflow.config.teacher_nfe=[1, 2, 4, 8]' --out runs/sweep
     """
-    _run(None, **options)
+    run_experiment(None, **options)
 
 
 def _stage_command(stage: str) -> None:
     def command(**options: Any) -> None:
-        _run(stage, **options)
+        run_experiment(stage, **options)
 
     name = COMMANDS[stage]
     command.__doc__ = f"{STAGE_HELP[stage]}\n\n\b\nExample:\n  imfbench {name} quickstart"
-    main.command(name)(_config(_options(command)))
+    main.command(name)(config_argument(run_options(command)))
 
 
 for _stage in COMMANDS:
@@ -108,8 +82,8 @@ for _stage in COMMANDS:
 
 @main.command("synthesize")
 @own_text_options
-@_config
-@_options
+@config_argument
+@run_options
 @click.pass_context
 def synthesize_command(context: click.Context, **options: Any) -> None:
     """Make the audio of an experiment's rows, or (with --text) say a text of your own in a prompt's voice.
@@ -128,13 +102,13 @@ def synthesize_command(context: click.Context, **options: Any) -> None:
     if text is None:
         if alone := given & {*OWN}:
             raise click.UsageError(f"{', '.join(map(_option, sorted(alone)))}: only with --text")
-        _run("synthesise", **options)
+        run_experiment("synthesise", **options)
         return
     if options["config"] is not None:
         raise click.UsageError(
             f"{options['config']!r} and --text exclude each other: an experiment, or a text of your own"
         )
-    if alone := given & {"settings", "limit", "workers", "dry_run"}:
+    if alone := given & {"settings", "limit", "workers", "max_cells", "dry_run", "no_measuring"}:
         raise click.UsageError(f"{', '.join(map(_option, sorted(alone)))}: only with an experiment, not with --text")
     interruption.listen()
     try:
@@ -142,7 +116,7 @@ def synthesize_command(context: click.Context, **options: Any) -> None:
             say(text, out=options["out"], device=options["device"], threads=options["threads"], **own)
     except KeyboardInterrupt:
         click.echo("\nstopped; the files that were made are kept. The same command makes all of them:", err=True)
-        click.echo(f"  {_command()}", err=True)
+        click.echo(f"  {command_line()}", err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -154,7 +128,7 @@ def _option(name: str) -> str:
 @main.command("score")
 @recordings_options
 @click.argument("what", nargs=-1, metavar="[CONFIG | DIR...]")
-@_options
+@run_options
 def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
     """Score the speech of any system against a test set, or (with CONFIG) the audio of an experiment.
 
@@ -173,12 +147,12 @@ def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
     own = {name: options.pop(name) for name in cli_score.OWN if name != "form"}
     if own["dataset"] is None:
         _no_folders(what, own)
-        _run("score", what[0] if what else None, **options)
+        run_experiment("score", what[0] if what else None, **options)
         return
     if not what:
         raise click.UsageError("name the folders of audio files that are to be scored")
     folders = tuple(map(Path, what))
-    _run(
+    run_experiment(
         None,
         lambda settings: cli_score.experiment_of(folders, own, settings),
         show=lambda run: cli_score.show(run, form),
@@ -197,52 +171,6 @@ def _no_folders(what: tuple[str, ...], own: dict[str, Any]) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value and value != defaults.get(name)]
     if given:
         raise click.UsageError(f"{given[0]} is for folders of recordings, which need --dataset too")
-
-
-def _run(
-    stage: str | None, config: str | Callable[[tuple[str, ...]], ExperimentConfig] | None, settings: tuple[str, ...],
-    out: Path | None, limit: int | None, device: str | None, threads: int | None, workers: int | None, dry_run: bool,
-    show: Callable[[Path], None] | None = None,
-) -> None:  # fmt: skip
-    from imfbench.progress import Reporting
-
-    if out is not None and out.is_file():
-        raise click.BadParameter(f"{out} is a file; a run needs a folder", param_hint="--out")
-    settings += tuple(
-        f"{key}={value}"
-        for key, value in (("device", device), ("threads", threads), ("workers", workers))
-        if value is not None
-    )
-    reporting = Reporting()
-    reporting.set_up_logging()
-    interruption.listen()
-    folder = out
-    try:
-        with user_errors():
-            from imfbench.config import limited, load
-
-            experiment = config(settings) if callable(config) else load(_needed(config), settings)
-            if limit is not None:
-                experiment = limited(experiment, limit)
-            from imfbench import experiment as engine
-            from imfbench.pipeline.overview import describe, outcome
-
-            stages = tuple(name for name in engine.STAGES if stage in (None, name))
-            folder = out or engine.default_folder(experiment)
-            if dry_run:
-                describe(experiment, folder, stages)
-                return
-            contexts = engine.run_all(experiment, folder, stages, reporting)
-    except KeyboardInterrupt:
-        kept = "nothing was begun" if folder is None else f"what is done is kept in {folder}"
-        click.echo(f"\nstopped; {kept}. Go on with the same command:\n  {_command()}", err=True)
-        sys.exit(INTERRUPTED)
-    if show is None:
-        outcome(contexts, stages)
-    else:
-        show(folder)
-    if any(context.failures for context in contexts):
-        sys.exit(1)
 
 
 @main.command("list")
@@ -388,9 +316,3 @@ def _quiet() -> None:
     Reporting().set_up_logging()
     log.setLevel(logging.CRITICAL)
     torch.set_num_threads(available_cores())
-
-
-def _command() -> str:
-    import shlex
-
-    return shlex.join(["imfbench", *sys.argv[1:]])

@@ -6,16 +6,18 @@ An experiment is short YAML; what it leaves out stands here. Training settings a
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from imfbench.config_file import Key, Problem, Source, override, read
+from imfbench.config_file import Key, Problem, Source, override, parts, read
 from imfbench.store import content_hash
 
 TEACHER_DISTANCE = "teacher-distance"
+log = logging.getLogger("imfbench")
 _FOLDERS = ("artefacts", "cells", "grids", "leaderboard")
 GridSpec = str | list[float]
 
@@ -282,28 +284,76 @@ def load(config: str, settings: tuple[str, ...] = ()) -> ExperimentConfig:
 
 
 def check(source: Source) -> ExperimentConfig:
-    """Validate a configuration that was read; raises as ``load`` does."""
-    from imfbench.config_check import check_names, check_options, problems
+    """Write out the sweeps of a configuration that was read, and validate it; raises as ``load`` does.
+
+    An experiment that sweeps over more than its systems is several: the first is the run's own, and the others follow, as those
+    of ``then`` do, each in a folder that is called by what differs.
+    """
+    notes: list[str] = []
+    found = _written_out(source, "", notes)
+    for note in dict.fromkeys(notes):
+        log.info("%s", note)
+    return found
+
+
+def _written_out(source: Source, below: str, notes: list[str]) -> ExperimentConfig:
+    """An experiment with all that follow it.
+
+    Args:
+        source: As written.
+        below: What the names of those that it becomes begin with; empty for a run's first one.
+        notes: Gets what is to be told of its sweeps.
+    """
+    from imfbench.sweep import expanded
 
     source.values.setdefault("name", Path(source.name).stem)
-    further = [check(part) for part in parts(source)]
+    (first, differs), *others = expanded(source, notes)
+    whole = _checked(first)
+    if below and differs:
+        whole = whole.model_copy(update={"name": f"{below}{differs}"})
+    further: list[tuple[Key, ExperimentConfig]] = []
+    known = {_content(whole)}
+    for other, suffix in others:
+        one = _checked(other).model_copy(update={"name": f"{below}{suffix}"})
+        if (content := _content(one)) in known:
+            notes.append(f"{source.name}: {suffix} comes to the same experiment as another and is left out, by content")
+            continue
+        known.add(content)
+        further.append(((), one))
+    if further and not below:
+        names = ", ".join(one.name for _, one in further)
+        notes.append(f"{source.name}: {differs} in the run's own folder, in folders below it {names}")
+    for i, part in enumerate(parts(source)):
+        found = _written_out(part, f"{part.values['name']}-", notes)
+        further += [(("then", i), one) for one in (found.model_copy(update={"then": []}), *found.then)]
+    names_seen: set[str] = set()
+    wrong = []
+    for at, one in further:
+        if one.name in names_seen or one.name in _FOLDERS:
+            message = f"{one.name!r} is taken: its name is a folder of the run, so give it a `name` of its own"
+            wrong.append(Problem(at, message))
+        names_seen.add(one.name)
+    if wrong:
+        raise source.error(wrong)
+    return whole.model_copy(update={"then": [one for _, one in further]})
+
+
+def _content(config: ExperimentConfig) -> str:
+    return content_hash(config.model_dump(mode="json", exclude={"name", "then"}))
+
+
+def _checked(source: Source) -> ExperimentConfig:
+    """An experiment without sweeps, and without those that ``then`` adds."""
+    from imfbench.config_check import check_names, check_options, problems
+
     apply_protocol(source)
     try:
         found = ExperimentConfig.model_validate({k: v for k, v in source.values.items() if k != "then"})
     except ValidationError as error:
         raise source.error(problems(error, (), source.values, ExperimentConfig)) from None
-    wrong = check_names(found)
-    if not wrong:
-        wrong = check_options(found)
-    if not wrong:
-        names = [part.name for part in further]
-        for i, name in enumerate(names):
-            if name in names[:i] or name in _FOLDERS:
-                message = f"{name!r} is taken: its name is a folder of the run, so give it a `name` of its own"
-                wrong.append(Problem(("then", i), message))
-    if wrong:
+    if wrong := check_names(found) or check_options(found):
         raise source.error(wrong)
-    return found.model_copy(update={"then": further})
+    return found
 
 
 def apply_protocol(source: Source) -> None:
@@ -333,26 +383,3 @@ def apply_protocol(source: Source) -> None:
         known_as = predictor if metric == "mos" and predictor is not None and predictor not in chosen else metric
         found[known_as] = {**settings.get(known_as, {}), **options} if isinstance(options, dict) else options
     source.values["metrics"] = found
-
-
-def parts(source: Source) -> list[Source]:
-    """The further experiments of a configuration: what they do not say is as in the first.
-
-    Raises:
-        ConfigError: ``then`` is not a list of mappings.
-    """
-    then = source.values.get("then") or []
-    if not isinstance(then, list) or not all(isinstance(entry, dict) for entry in then):
-        raise source.error([Problem(("then",), "further experiments are a list of mappings of keys to values")])
-    found = []
-    for i, entry in enumerate(then):
-        base = {key: value for key, value in source.values.items() if key not in ("then", "name")}
-        values = {**base, "name": entry.get("task", f"part{i + 2}"), **entry}
-        at: Key = ("then", i)
-        lines, overrides = (
-            {path: value for path, value in given.items() if path[:1] not in {("then",), *((k,) for k in entry)}}
-            | {path[2:]: value for path, value in given.items() if path[:2] == at and len(path) > 2}
-            for given in (source.lines, source.overrides)
-        )
-        found.append(Source(source.name, values, lines, overrides))  # type: ignore[arg-type]
-    return found

@@ -109,9 +109,9 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
     for i, system in enumerate(config.systems):
         known(METHODS, system.method, ("systems", i, "method"))
         known(BACKBONES, system.network.name, ("systems", i, "network", "name"))
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", system.label):
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+=-]*", system.label):
             found.append(
-                Problem(("systems", i, "name"), f"{system.label!r} names a folder: use letters, digits and . _ + -")
+                Problem(("systems", i, "name"), f"{system.label!r} names a folder: use letters, digits and . _ + - =")
             )
         if system.label in labels:
             message = f"systems {labels[system.label]} and {i} are both called {system.label!r}: give one a `name`"

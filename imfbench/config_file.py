@@ -58,7 +58,7 @@ class Source:
 
     def error(self, problems: list[Problem]) -> ConfigError:
         """All problems in one message, each with its place."""
-        told = [f"{self.where(p.path)}: {_dotted(p.path)}{p.message}" for p in problems]
+        told = [f"{self.where(p.path)}: {dotted(p.path)}{': ' if p.path else ''}{p.message}" for p in problems]
         return ConfigError("\n".join(dict.fromkeys(told)))
 
 
@@ -179,6 +179,29 @@ def override(source: Source, settings: tuple[str, ...]) -> None:
         source.overrides[full] = text
 
 
+def parts(source: Source) -> list[Source]:
+    """The further experiments of a configuration: what they do not say is as in the first.
+
+    Raises:
+        ConfigError: ``then`` is not a list of mappings.
+    """
+    then = source.values.get("then") or []
+    if not isinstance(then, list) or not all(isinstance(entry, dict) for entry in then):
+        raise source.error([Problem(("then",), "further experiments are a list of mappings of keys to values")])
+    found = []
+    for i, entry in enumerate(then):
+        base = {key: value for key, value in source.values.items() if key not in ("then", "name")}
+        values = {**base, "name": entry.get("task", f"part{i + 2}"), **entry}
+        at: Key = ("then", i)
+        lines, overrides = (
+            {path: value for path, value in given.items() if path[:1] not in {("then",), *((k,) for k in entry)}}
+            | {path[2:]: value for path, value in given.items() if path[:2] == at and len(path) > 2}
+            for given in (source.lines, source.overrides)
+        )
+        found.append(Source(source.name, values, lines, overrides))  # type: ignore[arg-type]
+    return found
+
+
 def _key(at: Any, name: str, text: str) -> Any:
     if isinstance(at, dict):
         return name
@@ -194,8 +217,9 @@ def _key(at: Any, name: str, text: str) -> Any:
     raise ConfigError(f"--set {text}: {name!r} is below a plain value, which has no keys")
 
 
-def _dotted(path: Key) -> str:
+def dotted(path: Key) -> str:
+    """A path as people write it: ``systems[0].config.teacher_nfe``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return f"{text}: " if text else ""
+    return text

@@ -122,7 +122,7 @@ def read_run(run: Path) -> Results:
     runs = [run, *sorted(p.parent for p in run.glob("*/experiment.yaml"))]
     found = (p for one in runs for p in sorted(one.glob("cells/*")))
     folders = [p for p in found if p.is_dir() and not p.name.startswith(".")]
-    cells = [_read_cell(p) for p in folders if (p / "summary.json").is_file()]
+    cells = _once([_read_cell(p) for p in folders if (p / "summary.json").is_file()])
     unfinished = [p.name for p in folders if not (p / "summary.json").is_file()]
     trainings = [
         _read_training(p.parent, "" if one is run else f"{one.name}/")
@@ -136,6 +136,16 @@ def read_run(run: Path) -> Results:
             "repeat the `imfbench run` command that made this folder, it goes on where it stopped"
         )
     return Results(run.resolve().name, sorted(cells, key=_place), trainings, unfinished, *_wishes(run))
+
+
+def _once(cells: list[Cell]) -> list[Cell]:
+    """The cells without those that an earlier experiment of the run has too: of the same content, equally scored and timed."""
+    found: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        timed = (cell.row.get(key) for key in ("n_expected", "device", "threads", "workers"))
+        scored = sorted(cell.signatures.items())
+        found.setdefault((str(cell.row["key"]), repr(scored), *map(repr, timed)), cell)
+    return list(found.values())
 
 
 def _wishes(run: Path) -> tuple[str | None, dict[str, float], str | None]:

@@ -138,7 +138,7 @@ def test_an_overview_opens_no_recording_and_a_shortest_one_is_found(tiny) -> Non
 
     from imfbench.cli import main
 
-    told = CliRunner().invoke(main, ["run", str(config), "--dry-run", "--out", str(tiny.out)]).output
+    told = CliRunner().invoke(main, ["run", str(config), "--dry-run", "--no-measuring", "--out", str(tiny.out)]).output
     assert "4 utterances of seed-tts-eval/en" in told
     found = open_set("seed-tts-eval", root).utterances()
     (taken,) = select(found, 1, prefer_short=True)

@@ -189,7 +189,18 @@ def test_plain_settings_are_the_datasets_own(tmp_path: Path) -> None:
     pairs.rename(tmp_path / "pairs.lst")
     mine = tmp_path / "mine"
     mine.mkdir()
-    base = ("score", mine, "--dataset", "librispeech-pc", "--data", root, "--metrics", "f0cv", "--dry-run")
+    base = (
+        "score",
+        mine,
+        "--dataset",
+        "librispeech-pc",
+        "--data",
+        root,
+        "--metrics",
+        "f0cv",
+        "--dry-run",
+        "--no-measuring",
+    )
     lost = imfbench(*base)
     assert lost.exit_code == 2
     found = imfbench(*base, "--set", f"list_file={tmp_path / 'pairs.lst'}")

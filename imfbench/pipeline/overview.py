@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,132 @@ from rich.table import Table
 
 from imfbench.config import ExperimentConfig
 from imfbench.pipeline.cells import all_cells
+from imfbench.pipeline.content import parts_of
 from imfbench.pipeline.context import Context
-from imfbench.pipeline.plan import Job
-from imfbench.pipeline.synthesise import done
+from imfbench.pipeline.cost import Cost, Left, costs_of, in_words, left_of, size, total
+from imfbench.pipeline.measurements import Measurements, first_cell, on_record
+from imfbench.pipeline.plan import Job, teacher_artefact
 from imfbench.pipeline.train import settings_of
 from imfbench.plugins import source_of
-from imfbench.progress import clock
+from imfbench.progress import clock, log
 from imfbench.registry import METRICS
 from imfbench.store import RunFolder, read_json
 
+PRICED = ("train", "search", "synthesise", "score")
 
-def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> None:
-    """Print the jobs of an experiment and how far each has come; writes nothing."""
-    context = Context(config, RunFolder(out))
+
+def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...], measure: bool = True) -> None:
+    """Print the jobs of a run, how far each has come, and what the rest costs; writes nothing into the run folder.
+
+    Args:
+        config: The experiment, with those that follow it.
+        out: The run folder.
+        stages: Which stages.
+        measure: Time what is not on record in the folder on a first utterance and a few steps, which takes up to a minute or
+            two; without it only what is on record is told.
+    """
     console = Console()
-    console.print(f"[bold]{config.name}[/bold] ({config.task}) → {out}", highlight=False)
+    lefts, found = plan_of(config, out)
+    for left in lefts:
+        _describe_one(console, left, stages)
+    if measure:
+        with console.status("measuring a first cell"):
+            for left in lefts:
+                measure_first(left, found, stages)
+    costs = [costs_of(left, found, stages) for left in lefts]
+    by_stage = [total([cost for part in costs for cost in part if cost.stage == s], 1) for s in stages if s in PRICED]
+    table = Table("stage", "left", "time", "memory", "disk", "from", box=None, padding=(0, 2, 0, 0))
+    for stage, cost in zip([s for s in stages if s in PRICED], by_stage, strict=True):
+        whats = [one.left for part in costs for one in part if one.stage == stage and one.left]
+        told = "; ".join(whats) if len(whats) < 3 else f"{'; '.join(whats[:2])}; {len(whats) - 2} experiments more"
+        table.add_row(stage, told or "nothing", *_figures(cost), ", ".join(sorted(cost.sources)))
+    everything = _everything(lefts, costs)
+    workers = f", {config.workers} side by side" if config.workers > 1 else ""
+    table.add_row("all", workers.removeprefix(", "), *_figures(everything), "")
+    console.print(table)
+    for what, why in found.unmeasured.items():
+        console.print(f"not measured: {what}: {why}", highlight=False)
+    console.print(f"{summary(lefts, costs, everything)}", highlight=False, soft_wrap=True)
+    if everything.disk is not None and (free := _free(out)) < everything.disk:
+        console.print(f"[red]only {size(free)} are free at {out}[/red]", highlight=False)
+
+
+def announce(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> None:
+    """Log in one line what a run is going to do and, as far as that is on record in its folder, what it costs."""
+    try:
+        lefts, found = plan_of(config, out)
+        costs = [costs_of(left, found, stages) for left in lefts]
+    except Exception as error:  # whatever it is, the run itself tells it, in its own words
+        log.debug("no plan: %s", error)
+        return
+    log.info("%s", summary(lefts, costs, _everything(lefts, costs)))
+
+
+def plan_of(config: ExperimentConfig, out: Path) -> tuple[list[Left], Measurements]:
+    """What is left of each experiment of a run, and the figures that are on record in its folders."""
+    found, seen = Measurements(), dict[str, str]()
+    lefts = []
+    for part in parts_of(config):
+        context = Context(part, RunFolder(out if part is config else out / part.name))
+        on_record(context, found)
+        lefts.append(left_of(context, seen))
+    return lefts, found
+
+
+def measure_first(left: Left, found: Measurements, stages: tuple[str, ...]) -> None:
+    """Measure what an experiment's costs need and no record holds."""
+    context = left.context
+    rows = [cell.row for cell, missing in left.cells if missing and f"synthesise:{cell.row.label}" not in left.taken]
+    rows = rows if "synthesise" in stages else []
+    searches = left.searches if "search" in stages else []
+    names = [row.artefact for row in rows if row.artefact is not None] + [search.artefact for search in searches]
+    if searches and context.config.teacher is not None:
+        names.append(teacher_artefact(context.config, context.plan.artefacts).name)
+    ready = [name for name in dict.fromkeys(names) if context.plan.artefacts[name].ready is not None]
+    searched = [name for search in searches for name in search.search.score if name in METRICS]
+    scored = [name for name, many in left.scores.items() if many] if "score" in stages else []
+    vocoded = bool(searched) or any(row.kind in ("sampled", "vocoded-ground-truth") for row in rows)
+    trained = left.trainings if "train" in stages or rows else []
+    first_cell(context, found, ready, trained, dict.fromkeys([*scored, *searched]), vocoded)
+
+
+def summary(lefts: Sequence[Left], costs: Sequence[Sequence[Cost]], everything: Cost) -> str:
+    """The plan and its cost in a line."""
+    cells = [(left, cell, missing) for left in lefts for cell, missing in left.cells]
+    own = [(cell, missing) for left, cell, missing in cells if f"synthesise:{cell.row.label}" not in left.taken]
+    same = len(cells) - len(own)
+    finished = sum(not missing for _, missing in own)
+    parts = [
+        f"{finished} of {len(own)} cells have their audio" + (f", {same} more are the same as others" if same else "")
+    ]
+    parts += [cost.left for part in costs for cost in part if cost.left and cost.stage in ("train", "search")]
+    if not any(cost.left for part in costs for cost in part):
+        return f"plan: {'; '.join(parts)}; nothing is left to do but the report"
+    unknown = everything.seconds is None and " (what is not on record is measured by --dry-run)"
+    return f"plan: {'; '.join(parts)}; {in_words(everything)}{unknown or ''}"
+
+
+def _everything(lefts: Sequence[Left], costs: Sequence[Sequence[Cost]]) -> Cost:
+    workers = lefts[0].context.config.workers
+    side_by_side = total([cost for part in costs for cost in part if cost.stage != "score"], workers)
+    return total([side_by_side, *(cost for part in costs for cost in part if cost.stage == "score")], 1)
+
+
+def _figures(cost: Cost) -> tuple[str, str, str]:
+    time = "not measured" if cost.seconds is None else clock(cost.seconds)
+    memory = "–" if cost.memory is None else size(cost.memory)
+    return time, memory, "not measured" if cost.disk is None else size(cost.disk) if cost.disk else "–"
+
+
+def _free(path: Path) -> int:
+    there = next(p for p in (path.resolve(), *path.resolve().parents) if p.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def _describe_one(console: Console, left: Left, stages: tuple[str, ...]) -> None:
+    context = left.context
+    config = context.config
+    console.print(f"[bold]{config.name}[/bold] ({config.task}) → {context.folder.path}", highlight=False)
     for test_set in config.dataset:
         utterances = context.utterances(test_set)
         known = [u.seconds for u in utterances if u.seconds is not None]  # nothing is opened for a mere overview
@@ -36,13 +148,13 @@ def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> No
     )
     table = Table("stage", "what", "state", box=None, padding=(0, 2, 0, 0))
     for job in context.plan.of_stage(*stages):  # type: ignore[arg-type]
-        table.add_row(job.stage, job.subject, _state(context, job))
+        state = _state(left, job)
+        table.add_row(job.stage, job.subject, f"as {left.taken[job.name]}" if job.name in left.taken else state)
     console.print(table)
-    for part in config.then:
-        describe(part, out / part.name, stages)
 
 
-def _state(context: Context, job: Job) -> str:
+def _state(left: Left, job: Job) -> str:
+    context = left.context
     if job.stage == "train":
         status = read_json(context.folder.artefact(job.subject) / "status.json") or {}
         if status.get("status") in ("ok", "diverged"):
@@ -53,11 +165,10 @@ def _state(context: Context, job: Job) -> str:
         found = read_json(context.folder.grid(job.subject))
         return "to do" if found is None else f"done, {found['evaluations']} evaluations"
     if job.stage == "synthesise":
-        cell = next(c for c in all_cells(context) if c.row.label == job.subject)
+        cell, missing = next((cell, missing) for cell, missing in left.cells if cell.row.label == job.subject)
         expected = len(context.utterances(context.test_set(cell.row)))
-        made = len(done(cell)) if cell.status == "ok" else 0
-        return f"{made} of {expected} utterances" if cell.status in ("ok",) or not made else cell.status
-    return ""
+        return cell.status if cell.status == "diverged" else f"{expected - missing} of {expected} utterances"
+    return f"{left.scores[job.subject]} to do" if job.stage == "score" else ""
 
 
 def outcome(contexts: Sequence[Context], stages: tuple[str, ...]) -> None:

@@ -15,6 +15,8 @@ from imfbench.config_file import ConfigError
 from imfbench.flow.grids import GridError, grid_name, make_grid
 from imfbench.flow.solvers import check_solver, evaluations_per_step
 from imfbench.registry import METHODS
+from imfbench.store import content_hash
+from imfbench.train_settings import TrainConfig
 
 Stage = Literal["prepare", "train", "search", "synthesise", "score", "report"]
 STAGES: tuple[Stage, ...] = ("prepare", "train", "search", "synthesise", "score", "report")
@@ -266,10 +268,13 @@ def _jobs(
         return job.name
 
     prepare = add("prepare", config.name)
+    first: dict[str, str] = {}
     for artefact in artefacts.values():
         if artefact.ready is None:
             assert artefact.system is not None
-            needs = [prepare]
+            # Of equal trainings one is done; the others wait for it, and take it over.
+            same = first.setdefault(training_content(config, artefact), artefact.name)
+            needs = [prepare, *([f"train:{same}"] if same != artefact.name else [])]
             if METHODS.get(config.systems[artefact.system].method).needs.teacher:
                 needs += _training(teacher_artefact(config, artefacts))
             add("train", artefact.name, *needs)
@@ -298,6 +303,25 @@ def _training(artefact: Artefact) -> list[str]:
     return [] if artefact.ready is not None else [f"train:{artefact.name}"]
 
 
+def training_content(config: ExperimentConfig, artefact: Artefact) -> str:
+    """Hash of what decides a training, as far as the experiment says it."""
+    assert artefact.system is not None
+    system = config.systems[artefact.system]
+    seed = {} if artefact.seed is None else {"seed": artefact.seed}
+    method = METHODS.get(system.method)
+    settings = TrainConfig.model_validate({**config.training, **system.train, **seed})
+    decides = {
+        "task": config.task,
+        "method": system.method,
+        "config": method.Config(**system.config).model_dump(mode="json"),
+        "training": settings.model_dump(mode="json", exclude={"save_every", "log_every"}),
+        "network": None if method.needs.teacher else system.network.model_dump(mode="json"),
+        "teacher": config.teacher.artefact if method.needs.teacher and config.teacher is not None else None,
+        "train_data": config.train_data.model_dump(mode="json"),
+    }
+    return content_hash(decides)
+
+
 def teacher_nfe(config: dict[str, Any]) -> int | None:
     """K, the teacher's steps behind each training target, from a method's settings; None where it has none."""
     found = config.get("teacher_nfe")
@@ -319,4 +343,5 @@ __all__ = [
     "name_of_grid",
     "teacher_artefact",
     "teacher_nfe",
+    "training_content",
 ]

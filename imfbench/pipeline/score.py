@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from imfbench import plugins
 from imfbench.data import Utterance
@@ -18,7 +20,10 @@ from imfbench.pipeline.scorer import Asked, Row, Scorer
 from imfbench.pipeline.summary import summarise
 from imfbench.progress import Bar, log
 from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
-from imfbench.store import write_parquet
+from imfbench.store import read_json, write_json, write_parquet
+
+COSTS = "costs.json"
+"""In the run folder: what scoring took, by metric."""
 
 
 def score(context: Context, name: str) -> None:
@@ -28,6 +33,7 @@ def score(context: Context, name: str) -> None:
     cells = [cell for cell in all_cells(context) if cell.status == "ok"]
     with contextlib.ExitStack() as running:
         running.callback(scorer.close)
+        before = psutil.Process().memory_info().rss
         tables = [_Table(cell, context.utterances(context.test_set(cell.row))) for cell in cells]
         with context.reporting.bar(f"score {name}", sum(len(table.asked) for table in tables)) as bar:
             for one in tables:
@@ -36,6 +42,7 @@ def score(context: Context, name: str) -> None:
             made = running.enter_context(
                 contextlib.closing(_made(context, scorer, [asked for one in tables for asked in one.unknown]))
             )
+            heard, started = sum(len(one.unknown) for one in tables), time.perf_counter()
             for one in tables:
                 rows = one.completed(made, bar)
                 write_parquet(one.cell.folder.table, with_columns(one.frame, metric, rows))
@@ -48,8 +55,21 @@ def score(context: Context, name: str) -> None:
                 notes = [note for row in rows if (note := row.get(f"{name}_note"))]
                 if notes:
                     log.warning("%s: %s: %d of %d rows: %s", one.cell.row.label, name, len(notes), len(rows), notes[0])
+            if heard:
+                seconds = time.perf_counter() - started
+                _record_cost(context, scorer, heard, seconds, psutil.Process().memory_info().rss - before)
     for cell in all_cells(context):
         summarise(context, cell)
+
+
+def _record_cost(context: Context, scorer: Scorer, heard: int, seconds: float, memory: int) -> None:
+    """Keep what the scorer took, for the plans of later runs; of several times the one that heard most."""
+    path = context.folder.path / COSTS
+    costs = read_json(path) or {}
+    if costs.get(scorer.metric.name, {}).get("utterances", 0) <= heard:
+        loading = scorer.load_seconds
+        cost = {"utterances": heard, "seconds": seconds - loading, "load_seconds": loading, "memory": max(0, memory)}
+        write_json(path, {**costs, scorer.metric.name: cost})
 
 
 class _Table:

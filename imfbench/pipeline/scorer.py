@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,7 @@ class Scorer:
         self._prompts: dict[Path, str] = {}
         self._lock, self._models = threading.Lock(), contextlib.ExitStack()
         self._opened = False
+        self.load_seconds = 0.0
 
     def known(self, asked: Asked) -> Row | None:
         """The metric's columns of an utterance if no model is needed for them; nothing is decoded."""
@@ -136,6 +138,7 @@ class Scorer:
         """
         with self._lock:
             if not self._opened:
+                started = time.perf_counter()
                 try:
                     self._models.enter_context(self.metric.loaded())
                 except STOPPING:
@@ -145,6 +148,7 @@ class Scorer:
                         f"the model of metric {self.metric.name!r} cannot be loaded: {told(error)}"
                     ) from error
                 self._opened = True
+                self.load_seconds = time.perf_counter() - started
 
     def close(self) -> None:
         """Free the model."""

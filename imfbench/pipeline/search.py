@@ -22,6 +22,7 @@ from imfbench.method import Method
 from imfbench.metrics.base import Metric, ScoreError, ScoreItem
 from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.plan import GridSearch, Row, grid_for, teacher_artefact
+from imfbench.pipeline.reuse import take_grid
 from imfbench.pipeline.teacher_distance import TeacherDistance
 from imfbench.progress import Bar, log
 from imfbench.registry import METHODS
@@ -54,6 +55,8 @@ def search_grid(context: Context, name: str) -> None:
     recipe = recipe_of_search(context, search, utterances, str(card["sha256"]))
     present = read_json(context.folder.grid(name)) or {}
     if present.get("recipe_hash") == content_hash(recipe):
+        return
+    if take_grid(context, name, recipe):
         return
     cls = METHODS.get(search.search.method)
     settings = cls.Config(**search.search.config)

@@ -23,6 +23,7 @@ from imfbench.metrics.speed import time_passes
 from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
 from imfbench.pipeline.context import Context, told
 from imfbench.pipeline.recordings import take_recordings
+from imfbench.pipeline.reuse import take_audio
 from imfbench.progress import log
 from imfbench.sampling import LengthError, synthesize_mel
 from imfbench.store import StoreError, file_sha256, read_json, write_json
@@ -56,6 +57,8 @@ def synthesise(context: Context, label: str) -> None:
     if context.config.overwrite == "only-cache":
         missing = []
     row = cell.row
+    if context.config.overwrite == "only-missing" and row.kind != "recordings":
+        take_audio(context, cell, missing)
     if row.kind == "ground-truth":
         write_about(cell, None)
         with context.reporting.bar(label, len(utterances)) as bar:
@@ -72,7 +75,7 @@ def synthesise(context: Context, label: str) -> None:
         write_about(cell, None)
         _sample(context, cell, utterances, missing, Maker(dataset.target_mel, lambda _, mel: (mel, None)))
         return
-    if not missing and _memory_known(cell):
+    if not missing and _memory_known(cell) and "row" in read_json(cell.folder.identity):
         return
     method, _ = context.sampler(row)
     write_about(cell, method)

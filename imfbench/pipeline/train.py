@@ -17,13 +17,13 @@ from imfbench.devices import out_of_memory
 from imfbench.method import Method
 from imfbench.pipeline.context import Context, NotReadyError, RunError, one_line
 from imfbench.pipeline.plan import Artefact, teacher_artefact
+from imfbench.pipeline.reuse import RECIPE, take_training, trainings
 from imfbench.plugins import source_of
 from imfbench.progress import clock, log
 from imfbench.registry import BACKBONES, METHODS
 from imfbench.store import content_hash, file_sha256, read_json, write_json
-from imfbench.training import MEMORY, TrainConfig, budget_to_steps, build_method, train
+from imfbench.training import CHECKPOINT, MEMORY, STATUS, TrainConfig, budget_to_steps, build_method, train
 
-RECIPE = "recipe.json"
 # They change when something is saved or shown, never what is learnt.
 _WITHOUT_EFFECT = {"minutes", "save_every", "log_every"}
 
@@ -63,6 +63,8 @@ def _train_artefact(context: Context, name: str) -> None:
             raise NotReadyError(f"no teacher to learn from: {teacher.name}: {error}") from None
     folder = context.folder.artefact(name)
     settings = settings_of(context.config, artefact)
+    if not (folder / CHECKPOINT).is_file() and not (folder / STATUS).is_file():
+        settings = _taken_over(context, artefact, settings)
     if settings.steps is None:
         settings = _turn_minutes_into_steps(context, artefact, settings)
     recipe = recipe_of_training(context, artefact, settings)
@@ -94,7 +96,7 @@ def _train_artefact(context: Context, name: str) -> None:
             check()
 
         result = train(
-            _method(context, artefact, settings),
+            method_to_train(context, artefact, settings),
             system.method,
             context.dataset(context.config.train_data),
             settings,
@@ -157,11 +159,17 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
     ):  # on record from before the experiment was changed and changed back
         steps = int(begun["training"]["steps"])
     else:
-        method = _method(context, artefact, settings)
+        method = method_to_train(context, artefact, settings)
         _announce_features(context)
         log.info("%s: timing ten steps", artefact.name)
         steps = budget_to_steps(method, context.dataset(context.config.train_data), settings, context.device)
         log.info("%s: %s are %d steps here", artefact.name, clock((settings.minutes or 0) * 60), steps)
+    return _on_record(context, artefact, settings, steps)
+
+
+def _on_record(context: Context, artefact: Artefact, settings: TrainConfig, steps: int) -> TrainConfig:
+    """The settings with the steps that their minutes have become, written into experiment.yaml."""
+    assert artefact.system is not None
     systems = list(context.config.systems)
     system = systems[artefact.system]
     systems[artefact.system] = system.model_copy(
@@ -169,6 +177,23 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
     )
     context.record(context.config.model_copy(update={"systems": systems}))
     return settings.model_copy(update={"steps": steps})
+
+
+def _taken_over(context: Context, artefact: Artefact, settings: TrainConfig) -> TrainConfig:
+    """The settings, after an equal training of this run, if there is one, was taken over: with its steps."""
+    own: dict[str, Any] = {}
+    for there, recipe, status in trainings(context.folder):
+        steps, timed = settings.steps, recipe.pop("timed_minutes", None)
+        if steps is None and timed == settings.minutes:
+            steps = int(recipe["training"]["steps"])
+        if steps is None or (status["status"] == "ok" and status["steps"] < steps):
+            continue
+        own = own or read_back(_recipe(context, artefact, settings))
+        if content_hash(recipe) == content_hash({**own, "training": {**own["training"], "steps": steps}}):
+            take_training(context, artefact.name, there)
+            same = settings.model_copy(update={"steps": steps})
+            return same if settings.steps is not None else _on_record(context, artefact, settings, steps)
+    return settings
 
 
 def _announce_features(context: Context) -> None:
@@ -179,7 +204,8 @@ def _announce_features(context: Context) -> None:
     )
 
 
-def _method(context: Context, artefact: Artefact, settings: TrainConfig) -> Method:
+def method_to_train(context: Context, artefact: Artefact, settings: TrainConfig) -> Method:
+    """The method of an artefact before its first step, with its teacher's weights or those that it starts from."""
     assert artefact.system is not None
     system = context.config.systems[artefact.system]
     teacher = None

@@ -1,0 +1,125 @@
+"""What the commands that run an experiment share: their options, the way from them to a run, and how it ends."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imfbench import interruption
+from imfbench.cli_base import user_errors
+
+if TYPE_CHECKING:
+    from imfbench.config import ExperimentConfig
+
+INTERRUPTED = 130
+MOST_CELLS = 200
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a run."""
+    for option in (
+        click.option("--no-measuring", is_flag=True, help="With --dry-run: tell the cost of what is on record alone."),
+        click.option("--dry-run", is_flag=True, help="Show the plan and, by a measured first cell, its cost; do nothing."),
+        click.option(
+            "--max-cells", type=click.IntRange(min=1), default=MOST_CELLS, show_default=True,
+            help="Refuse a run of more cells.",
+        ),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads; fewer is faster on a busy machine."),
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Processes that train, search, sample and score [1]."
+        ),
+        click.option("--device", help="auto, cpu, or an accelerator by torch's name for it."),
+        click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
+        click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
+        click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a setting; may be repeated."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def config_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The experiment, as an argument."""
+    return click.argument("config", required=False)(command)
+
+
+def _needed(config: str | None) -> str:
+    if config is None:
+        raise click.UsageError("name an experiment or its YAML file, for instance quickstart")
+    return config
+
+
+def run_experiment(
+    stage: str | None, config: str | Callable[[tuple[str, ...]], ExperimentConfig] | None, settings: tuple[str, ...],
+    out: Path | None, limit: int | None, device: str | None, threads: int | None, workers: int | None, max_cells: int,
+    dry_run: bool, no_measuring: bool, show: Callable[[Path], None] | None = None,
+) -> None:  # fmt: skip
+    """Run an experiment, or one of its stages, or tell what that would be; ends the process where that is not well.
+
+    Args:
+        stage: None runs all.
+        config: Its name or file, or what makes it of ``settings``.
+        settings: Those of ``--set``.
+        out: The run folder.
+        limit: Utterances of each set.
+        device: Where the networks run.
+        threads: CPU threads.
+        workers: Processes side by side.
+        max_cells: More are refused.
+        dry_run: Tell the plan and its cost instead.
+        no_measuring: Measure nothing for that.
+        show: What prints the outcome, instead of the leaderboard in short.
+    """
+    from imfbench.progress import Reporting
+
+    if out is not None and out.is_file():
+        raise click.BadParameter(f"{out} is a file; a run needs a folder", param_hint="--out")
+    if no_measuring and not dry_run:
+        raise click.UsageError("--no-measuring goes with --dry-run: a run measures by itself")
+    settings += tuple(
+        f"{key}={value}"
+        for key, value in (("device", device), ("threads", threads), ("workers", workers))
+        if value is not None
+    )
+    reporting = Reporting()
+    reporting.set_up_logging()
+    interruption.listen()
+    folder = out
+    try:
+        with user_errors():
+            from imfbench.config import limited, load
+
+            experiment = config(settings) if callable(config) else load(_needed(config), settings)
+            if limit is not None:
+                experiment = limited(experiment, limit)
+            from imfbench import experiment as engine
+            from imfbench.pipeline.content import check_size
+            from imfbench.pipeline.overview import announce, describe, outcome
+
+            stages = tuple(name for name in engine.STAGES if stage in (None, name))
+            folder = out or engine.default_folder(experiment)
+            check_size(experiment, max_cells)
+            if dry_run:
+                describe(experiment, folder, stages, not no_measuring)
+                return
+            announce(experiment, folder, stages)
+            contexts = engine.run_all(experiment, folder, stages, reporting)
+    except KeyboardInterrupt:
+        kept = "nothing was begun" if folder is None else f"what is done is kept in {folder}"
+        click.echo(f"\nstopped; {kept}. Go on with the same command:\n  {command_line()}", err=True)
+        sys.exit(INTERRUPTED)
+    if show is None:
+        outcome(contexts, stages)
+    else:
+        show(folder)
+    if any(context.failures for context in contexts):
+        sys.exit(1)
+
+
+def command_line() -> str:
+    """The command as it was given, to be repeated."""
+    return shlex.join(["imfbench", *sys.argv[1:]])

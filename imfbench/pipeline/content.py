@@ -1,0 +1,88 @@
+"""What the rows of an experiment come to, known before anything is trained: which of them are the same cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imfbench.config import TEACHER_DISTANCE, ExperimentConfig
+from imfbench.config_file import ConfigError
+from imfbench.pipeline.plan import Artefact, Plan, Row, grid_for, make_plan, teacher_artefact, training_content
+from imfbench.store import content_hash
+
+
+def parts_of(config: ExperimentConfig) -> list[ExperimentConfig]:
+    """All experiments of a run, the run's own first."""
+    return [config, *config.then]
+
+
+def row_content(config: ExperimentConfig, plan: Plan, row: Row) -> str:
+    """Hash of what decides the audio of a row, and how it is timed: rows of equal content are one cell."""
+    decides: dict[str, Any] = {
+        "task": config.task,
+        "system": row.system,
+        "kind": row.kind,
+        "dataset": config.dataset[row.test_set[0]].model_dump(mode="json"),
+        "vocoder": None if row.kind in ("ground-truth", "recordings") else config.vocoder,
+        "recordings": [r.model_dump() for r in config.recordings if r.name == row.system and row.kind == "recordings"],
+        "timed": [config.device, config.threads, config.workers],
+    }
+    if row.artefact is not None:
+        decides |= {
+            "artefact": _artefact_content(config, plan.artefacts[row.artefact]),
+            "solver": row.solver,
+            "nfe": row.nfe,
+            "guidance": row.guidance,
+            "grid": _grid_content(config, plan, row),
+            "noise_seed": row.noise_seed,
+            "precision": config.precision,
+        }
+    return content_hash(decides)
+
+
+def cells_of(config: ExperimentConfig) -> tuple[int, int]:
+    """How many rows a run has, over all of its experiments, and how many different cells they are, scoring included."""
+    rows, cells = 0, set()
+    for part in parts_of(config):
+        plan = make_plan(part)
+        scoring = [part.metrics, part.protocol, part.cluster]
+        rows += len(plan.rows)
+        cells |= {content_hash([row_content(part, plan, row), scoring]) for row in plan.rows.values()}
+    return rows, len(cells)
+
+
+def check_size(config: ExperimentConfig, most: int) -> None:
+    """Refuse a run of more cells than it may have.
+
+    Raises:
+        ConfigError: It has more; the message says how many.
+    """
+    _, cells = cells_of(config)
+    if cells > most:
+        trained = {
+            training_content(p, a) for p in parts_of(config) for a in make_plan(p).artefacts.values() if not a.ready
+        }
+        among = f", with {len(trained)} trainings" if trained else ""
+        raise ConfigError(
+            f"{config.name} has {cells} cells{among}, and --max-cells allows {most}: nothing was begun. Sweep over fewer values "
+            f"or nfe, or say --max-cells {cells}; --dry-run shows them with their cost"
+        )
+
+
+def _artefact_content(config: ExperimentConfig, artefact: Artefact) -> str:
+    return artefact.ready if artefact.ready is not None else training_content(config, artefact)
+
+
+def _grid_content(config: ExperimentConfig, plan: Plan, row: Row) -> Any:
+    assert row.nfe is not None
+    assert row.solver is not None
+    if row.search is None:
+        spec = list(row.grid) if isinstance(row.grid, tuple) else row.grid
+        assert spec is not None
+        return [round(value, 9) for value in grid_for(spec, row.nfe, row.solver).tolist()]
+    search = plan.searches[row.search].search
+    teacher = None
+    if TEACHER_DISTANCE in search.score and config.teacher is not None:
+        teacher = [
+            _artefact_content(config, teacher_artefact(config, plan.artefacts)), config.teacher.model_dump(mode="json"),
+        ]  # fmt: skip
+    return [search.model_dump(mode="json", exclude={"name", "nfe"}), config.dev.model_dump(mode="json"), teacher]

@@ -1,0 +1,96 @@
+"""What the same run has made already, by content: a training, a grid, the audio of a cell that two experiments of it share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imfbench.data import Utterance
+from imfbench.pipeline.context import Context
+from imfbench.progress import log
+from imfbench.store import RunFolder, atomic, content_hash, file_sha256, read_json, write_json
+
+if TYPE_CHECKING:
+    from imfbench.pipeline.cells import Cell
+
+RECIPE = "recipe.json"
+_TRAINED = ("model.safetensors", "log.csv", "step_memory.json")
+_MEMORY = ("peak_memory", "peak_memory_kind", "peak_memory_of")
+
+
+def folders(folder: RunFolder) -> list[RunFolder]:
+    """The folders of all experiments of a run, by one of them: that one first, then the whole's and those below it."""
+    above = folder.path.resolve().parent
+    whole = above if (above / "experiment.yaml").is_file() else folder.path
+    found = [folder.path, whole, *sorted(path.parent for path in whole.glob("*/experiment.yaml"))]
+    return [RunFolder(path) for path in {path.resolve(): path for path in found}.values()]
+
+
+def trainings(folder: RunFolder) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """The trainings of a run that have ended: folder, recipe, status."""
+    for one in folders(folder):
+        for path in sorted(one.path.glob(f"artefacts/*/{RECIPE}")):
+            status = read_json(path.parent / "status.json") or {}
+            if status.get("status") in ("ok", "diverged"):
+                yield path.parent, read_json(path), status
+
+
+def take_training(context: Context, name: str, there: Path) -> None:
+    """Take over a training that has ended; its status comes last, so that a kill leaves one that is not ended."""
+    folder = context.folder.artefact(name)
+    for file in _TRAINED:
+        if (there / file).is_file():
+            _link(there / file, folder / file)
+    card = read_json(there / "card.json")
+    if card is not None:
+        told = {"name": name, "experiment": context.config.name, "same_training_as": there.name}
+        write_json(folder / "card.json", {**card, **told})
+    write_json(folder / RECIPE, read_json(there / RECIPE))
+    write_json(folder / "status.json", read_json(there / "status.json"))
+    log.info("%s: the same training as %s, by content: nothing is trained", name, there)
+
+
+def take_grid(context: Context, name: str, recipe: dict[str, Any]) -> bool:
+    """Take over the grid of an equal search; whether there is one."""
+    for one in folders(context.folder):
+        for path in sorted(one.path.glob("grids/*.json")):
+            found = read_json(path)
+            if found.get("recipe_hash") == content_hash(recipe):
+                write_json(context.folder.grid(name), {**found, "name": name})
+                log.info("%s: the same search as %s, by content: nothing is searched", name, path)
+                return True
+    return False
+
+
+def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
+    """Take over the utterances of an equal cell of another experiment, if they were timed on as many threads."""
+    here = (context.device.type, context.threads, context.config.workers)
+    for one in folders(context.folder)[1:]:
+        there = one.cell(cell.folder.key)
+        made = there.journal.rows()
+        for utterance in [u for u in missing if made.get(u.id, {}).get("status") == "ok"]:
+            row = made[utterance.id]
+            timed = tuple(row.get(key) for key in ("device", "threads", "workers"))
+            path = there.path / row["audio"]
+            if timed not in (here, (None,) * 3) or not path.is_file() or file_sha256(path) != row["audio_sha256"]:
+                continue
+            _link(path, cell.folder.path / row["audio"])
+            cell.folder.journal.append(row)
+            missing.remove(utterance)
+        about = read_json(there.identity) or {}
+        present = read_json(cell.folder.identity) or {}
+        if made and about.get("peak_memory") is not None and present.get("peak_memory") is None:
+            write_json(cell.folder.identity, {**present, **{key: about.get(key) for key in _MEMORY}})
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, where the file system can; else a copy."""
+    with atomic(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
