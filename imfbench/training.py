@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from imfbench.artefact import ArtefactError, build_network, save_artefact
 from imfbench.devices import Precision, autocast, describe, dtype_name, out_of_memory, synchronize
 from imfbench.method import Batch, Method, State
+from imfbench.preparation import Prepared, affordable_steps, rehearsed
 from imfbench.registry import METHODS
 from imfbench.store import atomic, read_json, write_json, write_text
 from imfbench.train_settings import TrainConfig, learning_rate
@@ -50,6 +51,8 @@ class TrainResult:
     parameters: int
     precision: str
     hardware: dict[str, Any]
+    seconds_preparing: float = 0.0
+    """Part of ``seconds``, and with it of ``seconds_per_step``: what the batches took that were made beforehand."""
 
 
 class TrainingData(Protocol):
@@ -260,9 +263,10 @@ def step_memory(
 
     with rehearsal(method, data, config, device) as training:
         micro = next(training.micro_batches())
-        training.advance(micro, 1_000_000)  # the first step allocates what stays: the optimiser's state
+        # The first step allocates what stays: the optimiser's state.
+        training.advance(rehearsed(method, micro, device, config), 1_000_000)
         with peak_memory(device) as peak:
-            training.advance(micro, 1_000_000)
+            training.advance(rehearsed(method, micro, device, config), 1_000_000)
     return peak.bytes, peak.kind
 
 
@@ -273,13 +277,24 @@ def budget_to_steps(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> int:
-    """Turn ``config.minutes`` into steps by timing ten (two more first, to warm up) on a copy of the network."""
+    """Turn ``config.minutes`` into steps by timing ten (two more first, to warm up) on a copy of the network.
+
+    Where a method prepares batches, the making of two is timed as well, and paid from the same minutes.
+    """
     if config.steps is not None:
         return config.steps
     if config.minutes is None:
         raise ValueError("a training needs `steps` or `minutes`")
     with rehearsal(method, data, config, device) as training:
-        batches = training.micro_batches()
+        batches, of_batch = training.micro_batches(), 0.0
+        if method.batches_to_prepare(1):
+            made = [rehearsed(method, next(batches), device, config)]
+            synchronize(device)
+            start = clock()
+            made += [rehearsed(method, next(batches), device, config) for _ in range(2)]
+            synchronize(device)
+            of_batch = (clock() - start) / 2 / config.accumulate
+            batches = itertools.cycle(made)
         for _ in range(2):
             training.advance(next(batches), 1_000_000)
         synchronize(device)
@@ -288,12 +303,13 @@ def budget_to_steps(
             training.advance(next(batches), 1_000_000)
         synchronize(device)
         seconds = (clock() - start) / 10
-    return max(1, round(config.minutes * 60 / seconds))
+    return affordable_steps(method, config.minutes * 60, seconds, of_batch, config.accumulate)
 
 
 def train(
     method: Method, method_name: str, data: TrainingData, config: TrainConfig, folder: Path, device: torch.device,
     card: dict[str, Any] | None = None, progress: Callable[[int, int, float], None] | None = None, stop_at: int | None = None,
+    preparing: Callable[[int, int], None] | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train ``method`` in ``folder``: resume where a killed run stopped, return at once what is finished.
 
@@ -307,6 +323,7 @@ def train(
         card: What the artefact's card says besides the training's figures.
         progress: Called after each step with (steps done, steps in all, loss).
         stop_at: Stop after this step with status "unfinished" (for training in parts).
+        preparing: Called after each batch that is made beforehand with (made, to be made).
 
     Returns:
         The result; a diverged training is a result too, and leaves no artefact.
@@ -329,6 +346,9 @@ def train(
         write_json(folder / MEMORY, measured)
     training = Training(method, data, config, folder, device)
     training.restore()
+    prepared = Prepared(method, data, config, folder, device, preparing)
+    if prepared.count:
+        training.data = prepared
     batches = training.micro_batches()
     reason = ""
     log = TrainingLog(folder / LOG, training.step)
@@ -359,10 +379,11 @@ def train(
         training.save()
     status: Literal["ok", "diverged", "unfinished"]
     status = "diverged" if reason else "ok" if training.step >= config.steps else "unfinished"
+    seconds = training.seconds + prepared.seconds
     result = TrainResult(
-        status, reason, training.step, training.seconds / max(1, training.step), training.seconds,
+        status, reason, training.step, seconds / max(1, training.step), seconds,
         measured["bytes"], measured["kind"], config.seed,
-        sum(p.numel() for p in method.network.parameters()), training.dtype, describe(device),
+        sum(p.numel() for p in method.network.parameters()), training.dtype, describe(device), prepared.seconds,
     )  # fmt: skip
     method.network = training.ema
     if training.accelerator.is_main_process:
@@ -371,4 +392,6 @@ def train(
                 folder, method_name, method, (card or {}) | {"training": asdict(result), "config": config.model_dump()}
             )
         write_text(status_path, json.dumps(asdict(result), indent=1) + "\n")
+        if status == "ok":
+            prepared.remove()
     return result

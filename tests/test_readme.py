@@ -20,7 +20,7 @@ from imfbench.training import TrainConfig, build_method, train
 
 CLONE = Path(__file__).parent.parent
 README = CLONE / "README.md"
-NAME, FILE = "split-meanflow", "methods/split_meanflow.py"
+NAME, FILE = "two-in-one", "methods/two_in_one.py"
 
 
 class Noise:
@@ -42,9 +42,9 @@ def example() -> str:
 def registered(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's own text has the name for one test, also where a reader saved it as a file already."""
     monkeypatch.setitem(
-        METHODS._entries, NAME, "imfbench.methods.split_meanflow:SplitMeanFlow"
+        METHODS._entries, NAME, "imfbench.methods.two_in_one:TwoInOne"
     )  # a decorator replaces it
-    exec(compile(example, str(README), "exec"), {"__name__": "imfbench.methods.split_meanflow"})
+    exec(compile(example, str(README), "exec"), {"__name__": "imfbench.methods.two_in_one"})
     assert isinstance(METHODS._entries[NAME], type)
 
 

@@ -93,6 +93,10 @@ def _train_artefact(context: Context, name: str) -> None:
             bar.reach(done, total, f"loss {loss:.3g}")
             check()
 
+        def preparing(done: int, total: int) -> None:
+            bar.reach(0, note=f"{done} of {total} batches prepared")
+            check()
+
         result = train(
             _method(context, artefact, settings),
             system.method,
@@ -102,6 +106,7 @@ def _train_artefact(context: Context, name: str) -> None:
             context.device,
             card,
             progress,
+            preparing=preparing,
         )
     if result.status == "diverged":
         log.warning("%s diverged after %d steps: %s; its rows say so", name, result.steps, result.reason)
