@@ -41,9 +41,7 @@ def example() -> str:
 @pytest.fixture
 def registered(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's own text has the name for one test, also where a reader saved it as a file already."""
-    monkeypatch.setitem(
-        METHODS._entries, NAME, "imfbench.methods.two_in_one:TwoInOne"
-    )  # a decorator replaces it
+    monkeypatch.setitem(METHODS._entries, NAME, "imfbench.methods.two_in_one:TwoInOne")  # a decorator replaces it
     exec(compile(example, str(README), "exec"), {"__name__": "imfbench.methods.two_in_one"})
     assert isinstance(METHODS._entries[NAME], type)
 

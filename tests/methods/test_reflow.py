@@ -72,7 +72,9 @@ def test_the_loss_is_least_at_the_straight_field(batch_of: Any, state_of: StateO
     assert own.item() > 0.01
 
 
-def test_pair_and_noise_stay_together_in_the_loss(batch: Batch, state_of: StateOf, scaled_field: Any, recorder: Any) -> None:
+def test_pair_and_noise_stay_together_in_the_loss(
+    batch: Batch, state_of: StateOf, scaled_field: Any, recorder: Any
+) -> None:
     student = recorder(scaled_field())
     method = reflow(student, scaled_field(-1.0, 0.5))
     pair = method.prepare(batch, generator(3))
@@ -104,7 +106,9 @@ def test_each_pair_is_taken_as_often_as_asked(passes: int, wanted: int) -> None:
     assert reflow(nn.Identity(), nn.Identity(), passes=passes).batches_to_prepare(100) == wanted
 
 
-def test_distillation_of_the_coupling_is_at_zero(batch: Batch, state_of: StateOf, scaled_field: Any, recorder: Any) -> None:
+def test_distillation_of_the_coupling_is_at_zero(
+    batch: Batch, state_of: StateOf, scaled_field: Any, recorder: Any
+) -> None:
     student = recorder(scaled_field())
     method = reflow(student, scaled_field(), start_at_zero=1.0)
     pair = method.prepare(batch, generator())

@@ -75,7 +75,11 @@ def test_the_target_is_what_two_half_steps_of_the_average_reach(
 
 def test_shares_and_whom_they_ask(batch_of: Any, state_of: StateOf, scaled_field: Any, recorder: Any) -> None:
     batch = batch_of(rows=80)
-    student, teacher, ema = (recorder(scaled_field(0.1, 0.2)), recorder(scaled_field(0.5, 1.0)), recorder(scaled_field()))
+    student, teacher, ema = (
+        recorder(scaled_field(0.1, 0.2)),
+        recorder(scaled_field(0.5, 1.0)),
+        recorder(scaled_field()),
+    )
     loss_of(shortcut(student, teacher, guidance=2.0), batch, state_of(batch), ema)
     z, t, r, _ = student.calls[0]
     assert int((r > t).sum()) == 20  # the paper's quarter
