@@ -42,7 +42,7 @@ class SplitMeanFlowConfig(MethodConfig):
 class SplitMeanFlow(Method):
     """Interval splitting consistency (Guo et al. 2025, arXiv 2507.16884), with time from noise to data.
 
-    ``(r − t)·u(z_t, t, r) = (s − t)·u(z_t, t, s) + (r − s)·u(z_s, s, r)`` for t ≤ s ≤ r, with ``z_s = z_t + (s − t)·u(z_t, t, s)``.
+    ``(r − t)·u(z_t, t, r) = (s − t)·u(z_t, t, s) + (r − s)·u(z_s, s, r)`` for t ≤ s ≤ r, ``z_s = z_t + (s − t)·u(z_t, t, s)``.
     With ``s = t + λ·(r − t)``, λ uniform, the target is ``sg(λ·u(z_t, t, s) + (1 − λ)·u(z_s, s, r))`` of the network itself;
     neither a JVP nor a roll-out of the teacher. At r = t the target is the teacher's guided velocity ṽ.
     """
