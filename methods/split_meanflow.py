@@ -75,7 +75,9 @@ class SplitMeanFlow(Method):
                 of_teacher = batch.condition.rows(equal)
                 target[equal] = guided_velocity(self.teacher.network, z[equal], t[equal], of_teacher, c.guidance)
             if not equal.all():
-                target[~equal] = self._parts(*(each[~equal] for each in (z, t, r, share)), batch.condition.rows(~equal))
+                other = ~equal
+                of_network = batch.condition.rows(other)
+                target[other] = self._parts(z[other], t[other], r[other], share[other], of_network)
         return squared_error(u - target, batch, state), {}
 
     def _parts(self, z: Tensor, t: Tensor, r: Tensor, share: Tensor, condition: Condition) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def small(task: Task, teacher: int, student: int) -> Task:
     )  # fmt: skip
 
 
-SMALL = small(POINTS, 250, 100)
+SMALL = small(POINTS, 200, 60)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ def trained(name: str, teacher: Method | None, folder: Path) -> Method:
     return method
 
 
+@functools.cache
 def distance(method: Method, nfe: int) -> float:
     _, content = SMALL.held_out()
     return SMALL.figures(run.sample(SMALL, method, content, nfe, 0))["energy distance"]
@@ -71,7 +73,7 @@ def test_the_teacher_learns_the_points_and_needs_its_steps(teacher: Method) -> N
 
 
 @pytest.mark.parametrize("name", run.students())
-def test_a_hundred_steps_of_any_method_improve_one_step(name: str, teacher: Method, tmp_path: Path) -> None:
+def test_a_few_steps_of_any_method_improve_one_step(name: str, teacher: Method, tmp_path: Path) -> None:
     student = trained(name, teacher, tmp_path)
     assert distance(student, 1) < 0.6 * distance(teacher, 1)
     assert getattr(student, "baked_guidance", 0.0) == 0
@@ -91,18 +93,18 @@ def test_what_is_trained_is_not_trained_again_and_not_taken_for_another(teacher:
 
 def test_energy_distance_of_known_distributions() -> None:
     g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(2, 4000, 1, generator=g)
+    x, y = torch.randn(2, 1500, 1, generator=g)
     same = energy_distance(x, y)
-    assert 0 <= same < 4 * (2 / math.sqrt(math.pi)) * 2 / 4000
+    assert 0 <= same < 4 * (2 / math.sqrt(math.pi)) * 2 / 1500
     # two normals a apart: E|N(a, 2)| = 2/√π·exp(−a²/4) + a·erf(a/2)
     apart = 2 / math.sqrt(math.pi) * math.exp(-1) + 2 * math.erf(1)
-    assert energy_distance(x, y + 2) == pytest.approx(2 * apart - 4 / math.sqrt(math.pi), abs=0.05)
+    assert energy_distance(x, y + 2) == pytest.approx(2 * apart - 4 / math.sqrt(math.pi), abs=0.1)
 
 
 def test_frechet_distance_of_known_distributions() -> None:
     x = np.random.default_rng(0).normal(size=(20_000, 3))
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(x, x + [3, 0, 4]) == pytest.approx(25, rel=1e-6)
+    assert frechet_distance(x, x + np.array([3, 0, 4])) == pytest.approx(25, rel=1e-6)
     assert frechet_distance(x, 3 * x) == pytest.approx(3 * (3 - 1) ** 2, rel=0.05)
 
 

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ class Task:
     draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
     held_out: Callable[[], tuple[Tensor, Tensor]]
     figures: Callable[[Tensor], dict[str, float]]
-    teacher: TrainConfig = field(default_factory=TrainConfig)
-    student: TrainConfig = field(default_factory=TrainConfig)
+    teacher: TrainConfig
+    student: TrainConfig
 
     def batches(self, frames_per_batch: int, seed: int, start_step: int = 0) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k) alone."""
@@ -216,7 +216,7 @@ TASKS: dict[str, Task] = {
         {"bands": 8, "tokens": 11, "dim": 64, "depth": 2, "heads": 2, "patch": 1, "content_layers": 0, "convolution": 3},
         0.5, "Fréchet distance", _draw_digits, _held_out_digits, _figures_of_digits,
         TrainConfig(steps=1200, frames_per_batch=512, learning_rate=3e-3, ema=0.99, **_TRAINING),
-        TrainConfig(steps=400, frames_per_batch=512, learning_rate=2e-3, ema=0.99, **_TRAINING),
+        TrainConfig(steps=200, frames_per_batch=512, learning_rate=2e-3, ema=0.99, **_TRAINING),
     ),
 }  # fmt: skip
 """The tasks, by name."""
