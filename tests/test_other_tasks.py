@@ -32,7 +32,7 @@ def small(task: Task, teacher: int, student: int) -> Task:
     """The task in fewer steps of a smaller network."""
     from dataclasses import replace
 
-    changed = {"frames_per_batch": 256, "learning_rate": 4e-3, "ema": 0.97, "warmup": 5, "log_every": 1000}
+    changed = {"frames_per_batch": 192, "learning_rate": 4e-3, "ema": 0.97, "warmup": 5, "log_every": 1000}
     network = {**task.network, "dim": 32}
     return replace(
         task, network=network, teacher=task.teacher.model_copy(update={"steps": teacher, **changed}),
@@ -40,7 +40,7 @@ def small(task: Task, teacher: int, student: int) -> Task:
     )  # fmt: skip
 
 
-SMALL = small(POINTS, 200, 60)
+SMALL = small(POINTS, 150, 50)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_teacher_learns_the_points_and_needs_its_steps(teacher: Method) -> N
 @pytest.mark.parametrize("name", run.students())
 def test_a_few_steps_of_any_method_improve_one_step(name: str, teacher: Method, tmp_path: Path) -> None:
     student = trained(name, teacher, tmp_path)
-    assert distance(student, 1) < 0.6 * distance(teacher, 1)
+    assert distance(student, 1) < 0.7 * distance(teacher, 1)
     assert getattr(student, "baked_guidance", 0.0) == 0
 
 
@@ -92,13 +92,11 @@ def test_what_is_trained_is_not_trained_again_and_not_taken_for_another(teacher:
 
 
 def test_energy_distance_of_known_distributions() -> None:
-    g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(2, 1500, 1, generator=g)
-    same = energy_distance(x, y)
-    assert 0 <= same < 4 * (2 / math.sqrt(math.pi)) * 2 / 1500
+    x = torch.special.ndtri((torch.arange(1000).double() + 0.5) / 1000)[:, None]
+    assert energy_distance(x, x.flip(0)) == pytest.approx(0, abs=1e-12)
     # two normals a apart: E|N(a, 2)| = 2/√π·exp(−a²/4) + a·erf(a/2)
     apart = 2 / math.sqrt(math.pi) * math.exp(-1) + 2 * math.erf(1)
-    assert energy_distance(x, y + 2) == pytest.approx(2 * apart - 4 / math.sqrt(math.pi), abs=0.1)
+    assert energy_distance(x, x + 2) == pytest.approx(2 * apart - 4 / math.sqrt(math.pi), abs=0.005)
 
 
 def test_frechet_distance_of_known_distributions() -> None:
