@@ -133,7 +133,7 @@ def test_the_table_says_less_only_where_the_interval_does() -> None:
     text = table(POINTS, frame)
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "less" in lines["good"]
-    assert "× 0.50 [" in lines["good"]
+    assert "× 0.5 [" in lines["good"]
     assert "not told apart" in lines["alike"]
     assert "data" not in lines
     assert "these networks, not the method" in table(POINTS, frame[frame["seed"] < 2])

@@ -94,7 +94,7 @@ def _ratio(values: Any, against: Any) -> str:
     if len(values) < FEWEST_SEEDS:
         return f"{mean:.2f} (fewer than {FEWEST_SEEDS} seeds: these networks, not the method)"
     word = "less" if high < 1 else "more" if low > 1 else "not told apart"
-    return f"× {mean:.2f} [{low:.2f}, {high:.2f}], {word}"
+    return f"× {mean:.2g} [{low:.2g}, {high:.2g}], {word}"
 
 
 def write(found: dict[str, tuple[Task, pd.DataFrame, dict[str, Tensor]]], folder: Path, about: str) -> list[Path]:
