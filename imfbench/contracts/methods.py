@@ -24,11 +24,8 @@ from imfbench.method import Batch, Condition, Method, MethodConfig, Needs, State
 from imfbench.registry import METHODS
 from imfbench.training import build_method
 
-GRID_CASES: list[tuple[Any, int]] = [
-    *((name, steps) for name in GRIDS for steps in (1, 3)),
-    ("epss", 7),
-    ([0, 0.65, 1], 2),
-]
+GRID_CASES: list[tuple[Any, int]] = [(name, steps) for name in GRIDS for steps in (1, 3)]
+GRID_CASES += [("epss", 7), ([0, 0.65, 1], 2)]
 
 
 @dataclass(frozen=True)
