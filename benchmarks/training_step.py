@@ -16,10 +16,11 @@ import pandas as pd
 import torch
 
 from imfbench.artefact import embedded, load_artefact
+from imfbench.building import build_method
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.devices import describe, resolve_device, synchronize
 from imfbench.metrics.memory import peak_memory
-from imfbench.training import TrainConfig, Training, build_method
+from imfbench.training import TrainConfig, Training
 
 SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
     "flow matching": ("teacher", {}),

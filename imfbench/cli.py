@@ -18,6 +18,7 @@ from imfbench.cli_base import Commands, UserError, user_errors
 from imfbench.cli_cache import cache
 from imfbench.cli_claims import claims_command
 from imfbench.cli_compare import compare_command
+from imfbench.cli_other_tasks import other_tasks
 from imfbench.cli_protocols import protocols
 from imfbench.cli_run import INTERRUPTED, command_line, config_argument, run_experiment, run_options
 from imfbench.cli_score import METRICS, recordings_options
@@ -197,6 +198,7 @@ main.add_command(protocols)
 main.add_command(cache)
 main.add_command(compare_command)
 main.add_command(claims_command)
+main.add_command(other_tasks)
 
 
 @main.command("doctor")

@@ -43,6 +43,10 @@ class Condition:
         null = self.drop()
         return Condition(*(torch.cat([getattr(self, name), getattr(null, name)]) for name in self.__dataclass_fields__))
 
+    def rows(self, index: Tensor) -> Condition:
+        """The rows of an index or a mask; an index may name a row more than once."""
+        return Condition(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
     def to(self, device: torch.device | str) -> Condition:
         """The same condition on another device."""
         return Condition(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -50,11 +54,19 @@ class Condition:
 
 @dataclass(frozen=True)
 class Batch:
-    """A training batch: data ``x1`` (batch, frames, bands) with its condition and utterance ids."""
+    """A training batch.
+
+    Attributes:
+        x1: Data, (batch, frames, bands).
+        condition: What the network may know.
+        ids: Of the utterances.
+        x0: The noise that belongs to ``x1``, of its shape, where a method prepared pairs; None: noise is drawn in the loss.
+    """
 
     x1: Tensor
     condition: Condition
     ids: tuple[str, ...] = ()
+    x0: Tensor | None = None
 
     @property
     def target(self) -> Tensor:
@@ -63,7 +75,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return replace(self, x1=self.x1.to(device), condition=self.condition.to(device))
+        x0 = None if self.x0 is None else self.x0.to(device)
+        return replace(self, x1=self.x1.to(device), condition=self.condition.to(device), x0=x0)
 
 
 @dataclass
@@ -129,6 +142,23 @@ class Method(ABC):
     @abstractmethod
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
         """The training loss, a scalar over the global batch's size, and figures to log."""
+
+    def batches_to_prepare(self, batches: int) -> int:
+        """How many batches ``prepare`` is to make for a training that takes ``batches`` of them; 0, as here, is none.
+
+        Fewer than are taken are used several times, in another order each time. Their making is part of the training: a
+        budget in minutes pays for it, a killed run goes on with the batch at which it stopped, and they are gone at the end.
+        """
+        return 0
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """A batch as the loss is to be given it, such as pairs of noise and a teacher's end point; without gradient.
+
+        Args:
+            batch: As the dataset has it.
+            generator: The random source of this batch; all that is drawn comes from it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} wants prepared batches, but does not say how they are made")
 
     @abstractmethod
     def velocity(self, z: Tensor, t: Tensor, r: Tensor, condition: Condition) -> Tensor:

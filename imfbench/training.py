@@ -22,10 +22,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from imfbench.artefact import ArtefactError, build_network, save_artefact
+from imfbench.artefact import ArtefactError, save_artefact
 from imfbench.devices import Precision, autocast, describe, dtype_name, out_of_memory, synchronize
 from imfbench.method import Batch, Method, State
-from imfbench.registry import METHODS
+from imfbench.preparation import Prepared, affordable_steps, rehearsed
 from imfbench.store import atomic, read_json, write_json, write_text
 from imfbench.train_settings import TrainConfig, learning_rate
 from imfbench.training_log import DivergenceMonitor, TrainingLog
@@ -51,6 +51,8 @@ class TrainResult:
     parameters: int
     precision: str
     hardware: dict[str, Any]
+    seconds_preparing: float = 0.0
+    """Part of ``seconds``, and with it of ``seconds_per_step``: what the batches took that were made beforehand."""
 
 
 class TrainingData(Protocol):
@@ -72,67 +74,6 @@ class _Step(nn.Module):
     def forward(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
         with autocast(self._device, self._precision):
             return self._method[0].loss(batch, state)
-
-
-def build_method(
-    name: str, config: dict[str, Any] | None = None, teacher: Method | None = None,
-    backbone: str = "dit", backbone_config: dict[str, Any] | None = None, seed: int = 0, start: nn.Module | None = None,
-    *, scratch: bool = False, second_time: Literal["identity", "random"] = "identity",
-) -> Method:  # fmt: skip
-    """A method ready to train: its network starts from the teacher's weights where there is a teacher, else at random.
-
-    Args:
-        name: Of the method.
-        config: Its hyper-parameters.
-        teacher: What a student starts from and learns from.
-        backbone: Network of a method without a teacher.
-        backbone_config: Its shape.
-        seed: Of its random weights.
-        start: A network whose weights it takes over (``start_from`` of the backbone).
-        scratch: A student of the teacher's shape with random weights.
-        second_time: How the layers that the second time brings begin; "random" as the backbone's own layers begin.
-
-    Raises:
-        ValueError: The method needs a teacher and none was given, or the backbone cannot start from that network, or brings no
-            layers that could begin at random.
-    """
-    cls = METHODS.get(name)
-    if cls.needs.teacher and teacher is None:
-        raise ValueError(f"method {name!r} needs a teacher: name one in the configuration (teacher: embedded:…)")
-    if teacher is not None:
-        teacher.network.eval().requires_grad_(False)
-    if teacher is not None and not scratch:
-        network = copy.deepcopy(teacher.network).requires_grad_(True)
-    elif teacher is not None:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = type(teacher.network)(teacher.network.config)
-    else:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = build_network(backbone, backbone_config)
-        if start is not None:
-            network.start_from(start)  # type: ignore[operator]
-    if cls.needs.two_times:
-        _attach_second_time(network, second_time, seed)
-    method: Method = cls(cls.Config(**(config or {})), network, teacher)
-    return method
-
-
-def _attach_second_time(network: nn.Module, start: Literal["identity", "random"], seed: int) -> None:
-    before = {id(layer) for layer in network.modules()}
-    network.attach_second_time()  # type: ignore[operator]
-    if start == "identity":
-        return
-    new = [layer for layer in network.modules() if id(layer) not in before and hasattr(layer, "reset_parameters")]
-    if not new:
-        raise ValueError(
-            f"second_time: random: {type(network).__name__} has no layer that its second time alone brings"
-        )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for layer in new:
-            layer.reset_parameters()  # type: ignore[operator]
 
 
 def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
@@ -286,9 +227,10 @@ def step_memory(
 
     with rehearsal(method, data, config, device) as training:
         micro = next(training.micro_batches())
-        training.advance(micro, 1_000_000)  # the first step allocates what stays: the optimiser's state
+        # The first step allocates what stays: the optimiser's state.
+        training.advance(rehearsed(method, micro, device, config), 1_000_000)
         with peak_memory(device) as peak:
-            training.advance(micro, 1_000_000)
+            training.advance(rehearsed(method, micro, device, config), 1_000_000)
     return peak.bytes, peak.kind
 
 
@@ -302,14 +244,22 @@ def budget_to_steps(
     """Turn ``config.minutes`` into steps by timing ten (two more first, to warm up) on a copy of the network.
 
     The median counts: all methods are timed on the same batches, and a moment in which the machine did something else would
-    cost one of them steps.
+    cost one of them steps. Where a method prepares batches, the making of two is timed as well, and paid from the same minutes.
     """
     if config.steps is not None:
         return config.steps
     if config.minutes is None:
         raise ValueError("a training needs `steps` or `minutes`")
     with rehearsal(method, data, config, device) as training:
-        batches = training.micro_batches()
+        batches, of_batch = training.micro_batches(), 0.0
+        if method.batches_to_prepare(1):
+            made = [rehearsed(method, next(batches), device, config)]
+            synchronize(device)
+            start = clock()
+            made += [rehearsed(method, next(batches), device, config) for _ in range(2)]
+            synchronize(device)
+            of_batch = (clock() - start) / 2 / config.accumulate
+            batches = itertools.cycle(made)
         for _ in range(2):
             training.advance(next(batches), 1_000_000)
         seconds = []
@@ -320,12 +270,13 @@ def budget_to_steps(
             training.advance(micro, 1_000_000)
             synchronize(device)
             seconds.append(clock() - start)
-    return max(1, round(config.minutes * 60 / statistics.median(seconds)))
+    return affordable_steps(method, config.minutes * 60, statistics.median(seconds), of_batch, config.accumulate)
 
 
 def train(
     method: Method, method_name: str, data: TrainingData, config: TrainConfig, folder: Path, device: torch.device,
     card: dict[str, Any] | None = None, progress: Callable[[int, int, float], None] | None = None, stop_at: int | None = None,
+    preparing: Callable[[int, int], None] | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train ``method`` in ``folder``: resume where a killed run stopped, return at once what is finished.
 
@@ -339,6 +290,7 @@ def train(
         card: What the artefact's card says besides the training's figures.
         progress: Called after each step with (steps done, steps in all, loss).
         stop_at: Stop after this step with status "unfinished" (for training in parts).
+        preparing: Called after each batch that is made beforehand with (made, to be made).
 
     Returns:
         The result; a diverged training is a result too, and leaves no artefact.
@@ -361,6 +313,9 @@ def train(
         write_json(folder / MEMORY, measured)
     training = Training(method, data, config, folder, device)
     training.restore()
+    prepared = Prepared(method, data, config, folder, device, preparing)
+    if prepared.count:
+        training.data = prepared
     batches = training.micro_batches()
     reason = ""
     log = TrainingLog(folder / LOG, training.step)
@@ -391,10 +346,11 @@ def train(
         training.save()
     status: Literal["ok", "diverged", "unfinished"]
     status = "diverged" if reason else "ok" if training.step >= config.steps else "unfinished"
+    seconds = training.seconds + prepared.seconds
     result = TrainResult(
-        status, reason, training.step, training.seconds / max(1, training.step), training.seconds,
+        status, reason, training.step, seconds / max(1, training.step), seconds,
         measured["bytes"], measured["kind"], config.seed,
-        sum(p.numel() for p in method.network.parameters()), training.dtype, describe(device),
+        sum(p.numel() for p in method.network.parameters()), training.dtype, describe(device), prepared.seconds,
     )  # fmt: skip
     method.network = training.ema
     if training.accelerator.is_main_process:
@@ -403,4 +359,6 @@ def train(
                 folder, method_name, method, (card or {}) | {"training": asdict(result), "config": config.model_dump()}
             )
         write_text(status_path, json.dumps(asdict(result), indent=1) + "\n")
+        if status == "ok":
+            prepared.remove()
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import ClassVar
 
 import torch
@@ -101,7 +100,7 @@ class IntMeanFlow(Method):
         own = (torch.rand(rows, generator=g) < c.on_trajectory).to(device)
         if own.any():
             zero = torch.zeros_like(t[own])
-            z[own] = self._roll_out(x0[own], zero, t[own], _rows(batch.condition, own), c.trajectory_nfe).states[-1]
+            z[own] = self._roll_out(x0[own], zero, t[own], batch.condition.rows(own), c.trajectory_nfe).states[-1]
         path = self._roll_out(z, t, r, batch.condition, c.teacher_nfe)
 
         whole = torch.zeros(rows, dtype=torch.long), torch.full((rows,), c.teacher_nfe)
@@ -111,7 +110,7 @@ class IntMeanFlow(Method):
             torch.cat([path.state(i) for i, _ in on]),
             torch.cat([path.time(i) for i, _ in on]),
             torch.cat([path.time(j) for _, j in on]),
-            _rows(batch.condition, torch.arange(rows, device=device).repeat(len(on))),
+            batch.condition.rows(torch.arange(rows, device=device).repeat(len(on))),
         )
         losses = [
             squared_error(part - path.average(i, j), batch, state)
@@ -129,7 +128,3 @@ class IntMeanFlow(Method):
         assert self.teacher is not None
         teacher, w = self.teacher.network, self.config.guidance
         return roll_out(lambda z, t: guided_velocity(teacher, z, t, condition, w), z, t, r, steps)
-
-
-def _rows(condition: Condition, index: Tensor) -> Condition:
-    return Condition(*(getattr(condition, field.name)[index] for field in fields(condition)))

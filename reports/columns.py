@@ -219,7 +219,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("train_frames_per_batch", "integer or null", "frames", "training",
            "Mel frames of a training batch, prompts and padding included.", _TRAINED, "Frames per batch"),
     Column("train_seconds_per_step", "number or null", "s", "training",
-           "Wall time of a training step.", _TRAINED_HERE, "Seconds per step"),
+           "Wall time of a training step, with its share of what was prepared.", _TRAINED_HERE, "Seconds per step"),
     Column("train_peak_memory", "integer or null", "bytes", "training",
            "Peak memory of a training step.", _TRAINED_HERE, "Peak memory"),
     Column("train_seed", "integer or null", "", "training", "Seed of the training.", _TRAINED, "Seed"),

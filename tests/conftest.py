@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from imfbench import plugins
 from imfbench.artefact import save_artefact
+from imfbench.building import build_method
 from imfbench.cli import main
 from imfbench.datasets.demo import corpus
 from imfbench.features.audio import load_audio
@@ -25,7 +26,6 @@ from imfbench.metrics import ScoreItem
 from imfbench.progress import log
 from imfbench.reports.leaderboard import Leaderboard
 from imfbench.store import read_json
-from imfbench.training import build_method
 
 SHAPE = {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}
 gc.freeze()  # measuring memory and leaving a scorer collect garbage: what is imported by now is none

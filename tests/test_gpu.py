@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from imfbench.building import build_method
 from imfbench.data import Example, training_batches
 from imfbench.devices import autocast, dtype_name, free_memory, out_of_memory, resolve_device
 from imfbench.flow.grids import make_grid
@@ -16,7 +17,7 @@ from imfbench.method import Batch
 from imfbench.metrics.memory import peak_memory
 from imfbench.metrics.speed import time_passes
 from imfbench.sampling import synthesize_mel
-from imfbench.training import TrainConfig, build_method, train
+from imfbench.training import TrainConfig, train
 
 pytestmark = pytest.mark.gpu
 SHAPE = {"dim": 64, "depth": 2, "heads": 2}

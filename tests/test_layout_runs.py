@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from imfbench.artefact import save_artefact
+from imfbench.building import build_method
 from imfbench.contracts.layouts import LAYOUTS, write_layout
 from imfbench.data import Utterance
 from imfbench.features.audio import load_audio
 from imfbench.pipeline.context import select
 from imfbench.sets import open_set
-from imfbench.training import build_method
 
 SHAPE = {"dim": 32, "depth": 1, "alignment_depth": 1, "heads": 2, "content_layers": 1}
 FIRST = {"seed-tts-eval": "en", "librispeech": "test-clean"}

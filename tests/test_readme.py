@@ -11,16 +11,17 @@ from typing import Literal
 import pytest
 import torch
 
+from imfbench.building import build_method
 from imfbench.data import Example, training_batches
 from imfbench.flow.counting import Counts
 from imfbench.flow.grids import make_grid
 from imfbench.registry import METHODS
 from imfbench.sampling import synthesize_mel
-from imfbench.training import TrainConfig, build_method, train
+from imfbench.training import TrainConfig, train
 
 CLONE = Path(__file__).parent.parent
 README = CLONE / "README.md"
-NAME, FILE = "split-meanflow", "methods/split_meanflow.py"
+NAME, FILE = "two-in-one", "methods/two_in_one.py"
 
 
 class Noise:
@@ -41,10 +42,8 @@ def example() -> str:
 @pytest.fixture
 def registered(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's own text has the name for one test, also where a reader saved it as a file already."""
-    monkeypatch.setitem(
-        METHODS._entries, NAME, "imfbench.methods.split_meanflow:SplitMeanFlow"
-    )  # a decorator replaces it
-    exec(compile(example, str(README), "exec"), {"__name__": "imfbench.methods.split_meanflow"})
+    monkeypatch.setitem(METHODS._entries, NAME, "imfbench.methods.two_in_one:TwoInOne")  # a decorator replaces it
+    exec(compile(example, str(README), "exec"), {"__name__": "imfbench.methods.two_in_one"})
     assert isinstance(METHODS._entries[NAME], type)
 
 

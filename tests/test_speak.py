@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from imfbench.artefact import ArtefactError, save_artefact
+from imfbench.building import build_method
 from imfbench.cli import main
 from imfbench.datasets.demo.corpus import DATA, DemoCorpus
 from imfbench.datasets.demo.own_text import own_condition, prepared, tokens
@@ -19,7 +20,6 @@ from imfbench.features import mel
 from imfbench.features.audio import load_audio
 from imfbench.features.phones import MissingPhonemizerError, Phonemizer, PromptError, TextError, join_marks
 from imfbench.speak import Request, SpeakError, speak
-from imfbench.training import build_method
 
 PROMPT = DATA / "test" / "prompts" / "prompt-af_sarah-000.flac"
 PROMPT_TEXT = "The morning air was crisp, and the streets were quiet."

@@ -57,7 +57,8 @@ def small_disk(folder: Path, size: str, *more: str) -> Iterator[Path]:
 
 def test_every_kind_of_file_says_that_the_disk_is_full(tmp_path: Path) -> None:
     """libsndfile, torch and safetensors hide the reason or leave a shorter file; none of them writes to a path of ours."""
-    from imfbench.training import TrainConfig, Training, build_method
+    from imfbench.building import build_method
+    from imfbench.training import TrainConfig, Training
 
     method = build_method("teacher", backbone_config={"dim": 32, "depth": 1, "heads": 2})
     training = Training(method, None, TrainConfig(steps=1), tmp_path, torch.device("cpu"))  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ import torch
 
 from imfbench import weights
 from imfbench.artefact import ArtefactError, load_artefact, save_artefact
+from imfbench.building import build_method
 from imfbench.features.hifigan import HiFiGAN
 from imfbench.metrics.sim import GE2E, SpeakerSimilarity
-from imfbench.training import build_method
 from imfbench.weights import DamagedModelError
 
 # --- names ------------------------------------------------------------------------------------------------------------

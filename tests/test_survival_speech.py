@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from imfbench import speak as speak_module
 from imfbench.artefact import save_artefact
+from imfbench.building import build_method
 from imfbench.cli import main
 from imfbench.datasets.demo.corpus import DATA
 from imfbench.features.audio import load_audio, resample
@@ -28,7 +29,6 @@ from imfbench.metrics.mos import DistillMOS
 from imfbench.metrics.sim import SpeakerSimilarity
 from imfbench.metrics.wer import WordErrorRate
 from imfbench.speak import _labels
-from imfbench.training import build_method
 
 PROMPT_TEXT = "The morning air was crisp, and the streets were quiet."
 AUDIO, RATE = load_audio(DATA / "test" / "prompts" / "prompt-af_sarah-000.flac")

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from imfbench.artefact import ArtefactError, load_artefact, save_artefact
+from imfbench.building import build_method
 from imfbench.data import Example, training_batches
 from imfbench.method import Batch
-from imfbench.training import TrainConfig, Training, budget_to_steps, build_method, learning_rate, train
+from imfbench.training import TrainConfig, Training, budget_to_steps, learning_rate, train
 from imfbench.training_log import DivergenceMonitor
 
 CPU = torch.device("cpu")

@@ -189,8 +189,9 @@ def _training(trained: Trained, size: StepSize, device: torch.device) -> Any:
 
     Neither what the weights nor what the frames hold changes memory or time: random ones serve for both.
     """
+    from imfbench.building import build_method
     from imfbench.method import Batch, Condition
-    from imfbench.training import TrainConfig, Training, build_method
+    from imfbench.training import TrainConfig, Training
 
     teacher = build_method("teacher", backbone_config={"dim": size.width})
     bands = int(teacher.network.bands)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -35,6 +36,15 @@ def draw_intervals(
     """Two independent draws, sorted: ``t ≤ r``."""
     a, b = (draw_times(law, rows, generator, mean, std) for _ in range(2))
     return torch.minimum(a, b), torch.maximum(a, b)
+
+
+def draw_subset(rows: int, share: float, generator: torch.Generator) -> Tensor:
+    """Random rows, (batch,) bool: ``share`` of them on average, and never a whole row more or less than that.
+
+    The work of a step is then nearly the same each time, where each row by itself would make it vary.
+    """
+    chosen = math.floor(share * rows + torch.rand((), generator=generator).item())
+    return torch.randperm(rows, generator=generator) < chosen
 
 
 def draw_from_grids(grids: Sequence[Sequence[float]], rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from imfbench.artefact import load_artefact, locate
+from imfbench.building import build_method
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.devices import out_of_memory
@@ -22,7 +23,7 @@ from imfbench.plugins import source_of
 from imfbench.progress import clock, log
 from imfbench.registry import BACKBONES, METHODS
 from imfbench.store import content_hash, file_sha256, read_json, write_json
-from imfbench.training import CHECKPOINT, MEMORY, STATUS, TrainConfig, budget_to_steps, build_method, train
+from imfbench.training import CHECKPOINT, MEMORY, STATUS, TrainConfig, budget_to_steps, train
 
 # They change when something is saved or shown, never what is learnt.
 _WITHOUT_EFFECT = {"minutes", "save_every", "log_every"}
@@ -95,6 +96,10 @@ def _train_artefact(context: Context, name: str) -> None:
             bar.reach(done, total, f"loss {loss:.3g}")
             check()
 
+        def preparing(done: int, total: int) -> None:
+            bar.reach(0, note=f"{done} of {total} batches prepared")
+            check()
+
         result = train(
             method_to_train(context, artefact, settings),
             system.method,
@@ -104,6 +109,7 @@ def _train_artefact(context: Context, name: str) -> None:
             context.device,
             card,
             progress,
+            preparing=preparing,
         )
     if result.status == "diverged":
         log.warning("%s diverged after %d steps: %s; its rows say so", name, result.steps, result.reason)
@@ -188,7 +194,7 @@ def _taken_over(context: Context, artefact: Artefact, settings: TrainConfig) -> 
             steps = int(recipe["training"]["steps"])
         if steps is None or (status["status"] == "ok" and status["steps"] < steps):
             continue
-        own = own or read_back(_recipe(context, artefact, settings))
+        own = own or read_back(recipe_of_training(context, artefact, settings))
         if content_hash(recipe) == content_hash({**own, "training": {**own["training"], "steps": steps}}):
             take_training(context, artefact.name, there)
             same = settings.model_copy(update={"steps": steps})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imfbench.training import build_method
+from imfbench.building import build_method
 
 SHAPE = {"bands": 8, "tokens": 4, "dim": 32, "depth": 1, "heads": 2}
 

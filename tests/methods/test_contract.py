@@ -15,5 +15,5 @@ def test_the_contract(clause: Clause) -> None:
 
 def test_the_registry_holds_what_the_project_promises() -> None:
     trained = {name for name in METHODS if METHODS.get(name).needs.training}
-    assert {"teacher", "meanflow", "intmeanflow"} <= trained
+    assert {"teacher", "meanflow", "intmeanflow", "split-meanflow", "shortcut", "reflow"} <= trained
     assert {"o3s"} <= {*METHODS} - trained

@@ -8,11 +8,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from imfbench.building import build_method
 from imfbench.flow.derivative import along_path
 from imfbench.method import Batch, State, interpolate, randn_like
 from imfbench.methods.meanflow import MeanFlow, MeanFlowConfig
 from imfbench.methods.teacher import Teacher, TeacherConfig
-from imfbench.training import build_method
 
 StateOf = Callable[..., State]
 

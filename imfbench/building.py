@@ -1,0 +1,74 @@
+"""What a training begins with: a method around a network that starts from its teacher's weights, or at random."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from imfbench.artefact import build_network
+from imfbench.method import Method
+from imfbench.registry import METHODS
+
+
+def build_method(
+    name: str, config: dict[str, Any] | None = None, teacher: Method | None = None,
+    backbone: str = "dit", backbone_config: dict[str, Any] | None = None, seed: int = 0, start: nn.Module | None = None,
+    *, scratch: bool = False, second_time: Literal["identity", "random"] = "identity",
+) -> Method:  # fmt: skip
+    """A method ready to train: its network starts from the teacher's weights where there is a teacher, else at random.
+
+    Args:
+        name: Of the method.
+        config: Its hyper-parameters.
+        teacher: What a student starts from and learns from.
+        backbone: Network of a method without a teacher.
+        backbone_config: Its shape.
+        seed: Of its random weights.
+        start: A network whose weights it takes over (``start_from`` of the backbone).
+        scratch: A student of the teacher's shape with random weights.
+        second_time: How the layers that the second time brings begin; "random" as the backbone's own layers begin.
+
+    Raises:
+        ValueError: The method needs a teacher and none was given, or the backbone cannot start from that network, or brings no
+            layers that could begin at random.
+    """
+    cls = METHODS.get(name)
+    if cls.needs.teacher and teacher is None:
+        raise ValueError(f"method {name!r} needs a teacher: name one in the configuration (teacher: embedded:…)")
+    if teacher is not None:
+        teacher.network.eval().requires_grad_(False)
+    if teacher is not None and not scratch:
+        network = copy.deepcopy(teacher.network).requires_grad_(True)
+    elif teacher is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = type(teacher.network)(teacher.network.config)
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = build_network(backbone, backbone_config)
+        if start is not None:
+            network.start_from(start)  # type: ignore[operator]
+    if cls.needs.two_times:
+        _attach_second_time(network, second_time, seed)
+    method: Method = cls(cls.Config(**(config or {})), network, teacher)
+    return method
+
+
+def _attach_second_time(network: nn.Module, start: Literal["identity", "random"], seed: int) -> None:
+    before = {id(layer) for layer in network.modules()}
+    network.attach_second_time()  # type: ignore[operator]
+    if start == "identity":
+        return
+    new = [layer for layer in network.modules() if id(layer) not in before and hasattr(layer, "reset_parameters")]
+    if not new:
+        raise ValueError(
+            f"second_time: random: {type(network).__name__} has no layer that its second time alone brings"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for layer in new:
+            layer.reset_parameters()  # type: ignore[operator]
