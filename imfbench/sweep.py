@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from imfbench.config_file import Key, Source, dotted
 from imfbench.store import content_hash
-from imfbench.sweep_axes import Axis, RefusedSweepError, annotations, axes_below, axes_in, known
+from imfbench.sweep_axes import Axis, RefusedSweepError, axes_below, axes_in, known, types_of
 
 MOST_VARIANTS = 10_000
 """More are not even written out: a slip in a range, not a plan."""
@@ -187,7 +187,7 @@ def _swept_training(training: dict[str, Any]) -> dict[str, list[Any]]:
     from imfbench.train_settings import TrainConfig
 
     found = {}
-    for key, annotation in annotations(TrainConfig).items():
+    for key, annotation in types_of(TrainConfig).items():
         if key in training:
             for axis in axes_below(training, key, annotation, ("training", key)):
                 found[key] = axis.values

@@ -129,12 +129,12 @@ def _settings(model: type[BaseModel], key: str, values: Mapping[str, Any]) -> Ma
         cls = known(lambda: DATASETS.get(_name_in(values, "name", model)))
         return {} if cls is None else _arguments(cls)
     if key == "train" and model is System:
-        return annotations(TrainConfig)
+        return types_of(TrainConfig)
     if key != "config" or model not in (System, Search, Network):
         return None
     registry, by = (BACKBONES, "name") if model is Network else (METHODS, "method")
     found = known(lambda: registry.get(_name_in(values, by, model)).Config)
-    return {} if found is None else annotations(found)
+    return {} if found is None else types_of(found)
 
 
 def _name_in(values: Mapping[str, Any], key: str, model: type[BaseModel]) -> str:
@@ -149,12 +149,12 @@ def known(find: Callable[[], Any]) -> Any:
         return None
 
 
-def annotations(model: type[BaseModel]) -> dict[str, Any]:
+def types_of(model: type[BaseModel]) -> dict[str, Any]:
     """The types of a model's fields, by name."""
     return {name: field.annotation for name, field in model.model_fields.items()}
 
 
-def _arguments(cls: type) -> dict[str, Any]:
+def _arguments(cls: Any) -> dict[str, Any]:
     try:
         hints = get_type_hints(cls.__init__)
     except (NameError, TypeError):

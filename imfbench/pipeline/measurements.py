@@ -112,9 +112,9 @@ def on_record(context: Context, found: Measurements) -> None:
             found.keep(("score memory", metric), cost["memory"], RECORDED)
     for sha256, seconds in calls.items():
         found.keep(("call", sha256), statistics.fmean(seconds), RECORDED)
-    for key, values in ((("vocoder", ""), vocoder), (("audio bytes", ""), sizes)):
+    for what, values in (("vocoder", vocoder), ("audio bytes", sizes)):
         if values:
-            found.keep(key, statistics.fmean(values), RECORDED)
+            found.keep((what, ""), statistics.fmean(values), RECORDED)
     for artefact in context.plan.artefacts.values():
         status = read_json(context.folder.artefact(artefact.name) / "status.json") or {}
         if artefact.ready is None and status.get("status") == "ok":
