@@ -136,7 +136,7 @@ def tree(root: Path, name: str) -> Path:
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
         raise DatasetError(
-            f"{root} holds no LibriSpeech folder {name} (looked for {', '.join(map(str, places))}): correct the option `root`. "
+            f"{root} holds no LibriSpeech folder {name} (looked for {', '.join(map(str, places))}): correct `root` (or --data). "
             f"Get https://www.openslr.org/12, {name}.tar.gz"
         )
     return found

@@ -46,8 +46,8 @@ class ListedSet(ABC):
         self._sets: dict[str, list[Utterance]] = {}
         if not self.root.exists():
             raise DatasetError(
-                f"dataset {self.name!r}: there is no folder {self.root}; correct the option `root`. It is to hold "
-                f"{self.card.layout}. {self.card.source}"
+                f"dataset {self.name!r}: there is no folder {self.root}; correct `root` (or --data). "
+                f"It is to hold {self.card.layout}. {self.card.source}"
             )
 
     @abstractmethod

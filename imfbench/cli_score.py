@@ -30,6 +30,10 @@ cluster_option = click.option(
 )  # fmt: skip
 
 
+MOST_PAIRS = 15
+"""What is said of more pairs than these stands in the file alone: six systems are 15 pairs."""
+
+
 def recordings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of scoring folders."""
     for option in (
@@ -113,7 +117,13 @@ def experiment_of(
 
 def margins_of(texts: tuple[str, ...]) -> dict[str, float]:
     """The values of ``--margin``."""
-    return dict(map(_margin, texts))
+    from imfbench.config_check import margin_problem
+
+    found = dict(map(_margin, texts))
+    for name in found:
+        if problem := margin_problem(name):
+            raise click.BadParameter(problem, param_hint="--margin")
+    return found
 
 
 def _set_of(options: dict[str, Any]) -> tuple[str, str]:
@@ -240,7 +250,13 @@ def print_group(group: Group, rankings: list[Ranking], comparisons: list[Compari
     for line in told:
         console.print(line, highlight=False, markup=False)
     said = findings(group, comparisons)
-    if said:
+    pairs = said.count("\n- **") + said.startswith("- **")
+    if pairs > MOST_PAIRS:
+        console.print(
+            f"{pairs} pairs of systems were tested: leaderboard.md tells what each shows; --baseline tests all against one.",
+            highlight=False, markup=False,
+        )  # fmt: skip
+    elif said:
         console.print(Markdown(said))
     console.print(
         f"Brackets: 95 % bootstrap intervals over {resampled(group)}. Bold: the best of a column; ≈: not told apart from it.",

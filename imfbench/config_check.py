@@ -56,6 +56,15 @@ def problems(error: ValidationError, base: Key, values: Any, model: type[BaseMod
     return found
 
 
+def margin_problem(name: str) -> str | None:
+    """What is wrong with a margin's name; a figure whose direction says nothing has none."""
+    if name in METRICS and METRICS.get(name).higher_is_better is None:
+        return f"{name} is neither better high nor low: it can have no margin"
+    if name in METRICS or name.startswith("mos_"):
+        return None
+    return f"no figure {name!r} to have a margin: {nearest(name, METRICS.names())}"
+
+
 def _model_below(model: type[BaseModel], part: Any) -> type[BaseModel]:
     """The model that validates the value under ``part``; lists and optional values are looked through."""
     field = model.model_fields.get(part) if isinstance(part, str) else None
@@ -87,6 +96,7 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
         known(REPORTS, name, ("reports", i))
     for name in config.metrics:
         known(METRICS, name, ("metrics", name))
+    found += [Problem(("margins", name), text) for name in config.margins if (text := margin_problem(name))]
     solvers: list[tuple[str, Key]] = [(s.solver, ("systems", i, "solver")) for i, s in enumerate(config.systems)]
     if config.teacher is not None:
         solvers.append((config.teacher.solver, ("teacher", "solver")))

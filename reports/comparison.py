@@ -49,7 +49,7 @@ class Comparison:
         margin: The accepted loss of the non-inferiority test.
         not_worse_p: Its p-value, uncorrected.
         not_worse_p_holm: The same after Holm's correction over the family's non-inferiority tests.
-        not_worse: Whether "worse by less than the margin" is shown at .025.
+        not_worse: Whether a loss as large as the margin is ruled out at .025.
         equivalent_p: P-value of the equivalence test (two one-sided tests), uncorrected.
         equivalent_p_holm: The same after Holm's correction over the family's equivalence tests.
         equivalent: Whether "differs by less than the margin either way" is shown at .05.

@@ -108,7 +108,9 @@ def _scored(cell: Cell, notes: Footnotes) -> str:
     scored, expected = int(cell.row["n_scored"]), int(cell.row["n_expected"])
     reasons = []
     if cell.ok and scored != expected:
-        reasons.append(f"{expected - scored} not scored: {listed(_failures(cell)) or 'see utterances.parquet'}")
+        reasons.append(
+            f"{expected - scored} without every score: {listed(_failures(cell)) or 'see utterances.parquet'}"
+        )
     if cell.ok and (noted := _noted(cell)):
         reasons.append(f"{len(noted)} with a note: {listed(noted)}")
     number = str(scored) if scored == expected else f"{scored}/{expected}"

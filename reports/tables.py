@@ -179,7 +179,7 @@ def _sentences(tests: Sequence[Comparison], group: Group) -> str:
         clauses += [f"no difference shown in {', '.join(open_)}"] if open_ else []
         clauses += [f"too few utterances to show a difference in {', '.join(few)}"] if few else []
         clauses += [f"equality within the margin is shown for {', '.join(alike)}"] if alike else []
-        clauses += [f"worse by less than the margin is shown for {', '.join(within)}"] if within else []
+        clauses += [f"a loss of the margin is ruled out for {', '.join(within)}"] if within else []
         beside = "" if len({t.b for t in tests}) == 1 else f" against {pair[1]}"
         lines.append(f"- **{pair[0]}**{beside}: {'; '.join(clauses) or 'nothing could be tested'}.")
     names = labels(group.cells)
@@ -226,7 +226,7 @@ def test_table(tests: Sequence[Comparison]) -> list[str]:
             row.append(DASH if t.equivalent is None else f"{held} (p {_p(t.equivalent_p_holm)})")
         rows.append(row)
     header = ["Comparison", "Figure", "Difference", "95 % interval", "p", "Detectable", "n", "Verdict"]
-    header += ["Worse by less than the margin", "Equal within the margin"] * margins
+    header += ["Loss of the margin ruled out", "Equal within the margin"] * margins
     whole = next((t.cluster for t in tests if t.cluster), None)
     flipped = f", whole {whole}s resampled and flipped" if whole else ""
     text = (
@@ -236,7 +236,8 @@ def test_table(tests: Sequence[Comparison]) -> list[str]:
     )
     if margins:
         text += (
-            f" Worse by less than the margin: one-sided paired t test at {MARGIN_ALPHA:g}; equal within it: two such "
+            " Loss of the margin ruled out (not worse by as much): one-sided paired t test at "
+            f"{MARGIN_ALPHA:g}; equal within it: two such "
             f"tests at {ALPHA:g}; both Holm-corrected alike; the margins are a convention, set before any run."
         )
     if any(t.same_noise is False for t in tests):

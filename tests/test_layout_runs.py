@@ -117,7 +117,7 @@ def test_a_set_for_testing_is_no_training_data(tiny) -> None:  # type: ignore[no
     [
         ({"split": "en"}, "dataset 'seed-tts-eval' needs the option 'root', the folder of en/meta.lst"),
         ({"split": "en", "options": {"rot": "x"}}, "has no option 'rot': did you mean 'root'?"),
-        ({"split": "en", "options": {"root": "nowhere"}}, "there is no folder nowhere; correct the option `root`"),
+        ({"split": "en", "options": {"root": "nowhere"}}, "there is no folder nowhere; correct `root` (or --data)"),
         ({"options": {"root": "."}}, "dataset 'seed-tts-eval' has no set 'test': known: en, hard, zh"),
         ({"split": "en", "options": {"root": "."}}, "en/meta.lst cannot be read"),
         ({"split": "en", "options": {"root": 5}}, "dataset 'seed-tts-eval' cannot be opened with"),

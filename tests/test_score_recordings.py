@@ -78,6 +78,7 @@ def test_files_are_found_by_id_in_every_usual_form(tmp_path: Path) -> None:
     assert found.missing == ["d-4"]
     assert [path.name for path in found.extra] == ["g-7.wav"]
     assert found.twice == {}
+    assert match(tmp_path / "files", ids, [*ids, "g-7"]).extra == []  # of the set, beyond a limit
 
 
 def test_two_systems_are_scored_and_tested_against_each_other(score, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -156,6 +157,7 @@ def test_allowed_missing_and_unreadable_files_count_as_all_deleted(  # type: ign
     assert row["wer"] == pytest.approx(words.iloc[:2].sum() / words.sum())
     assert (row["n_expected"], row["n_scored"]) == (N, N - 2)
     assert frame["f0cv_error"].notna().sum() == 2
+    assert frame["wer_error"].isna().all(), "they have a WER"
     assert "all of its words count as deleted" in (tmp_path / "out" / "leaderboard" / "leaderboard.md").read_text()
 
 
@@ -165,6 +167,12 @@ def test_two_files_for_one_utterance_are_refused(score, systems, utterances) -> 
     result = score(systems[0])
     assert result.exit_code == 2
     assert f"'{utterances[0].id}' has 2 files" in " ".join(result.output.split())
+    for path in systems[0].rglob("*.wav"):
+        if utterances[0].id not in path.name:
+            path.unlink()
+    assert f"'{utterances[0].id}' has 2 files" in " ".join(
+        score(systems[0]).output.split()
+    )  # also where nothing else is there
 
 
 def test_silent_and_clipped_speech_is_flagged_in_its_row(score, systems, utterances, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -188,6 +196,11 @@ def test_silent_and_clipped_speech_is_flagged_in_its_row(score, systems, utteran
         (("score", "{first}", "--dataset", "dmo"), "unknown dataset 'dmo': did you mean 'demo'"),
         (("score", "{first}", "--dataset", "demo", "--metrics", "wr"), "unknown metric 'wr': did you mean 'wer'"),
         (("score", "{first}", "--dataset", "demo", "--margin", "wer"), "no METRIC=LOSS"),
+        (
+            ("score", "{first}", "--dataset", "demo", "--margin", "werr=0.1"),
+            "no figure 'werr' to have a margin: did you mean",
+        ),
+        (("score", "{first}", "--dataset", "demo", "--margin", "f0cv=0.1"), "neither better high nor low"),
         (("score", "{none}", "--dataset", "demo"), "no such folder"),
         (("score", "{empty}", "--dataset", "demo"), "whose ids look like 'test-"),
         (("score", "quickstart", "--baseline", "{first}"), "--baseline is for folders of recordings"),

@@ -248,7 +248,7 @@ def test_a_scorer_that_raises_on_one_file_scores_the_others(  # type: ignore[no-
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "said" / "comparison.csv").set_index("file")
     assert table["sim"].notna().tolist() == [False, True]
-    assert table.loc["own-1.wav", "not_scored"] == "sim: ScoreError: the audio is silent; mos: OSError: no such library"
+    assert table.loc["own-1.wav", "not_scored"] == "sim: the audio is silent; mos: OSError: no such library"
     assert table.loc["own-2.wav", "not_scored"] == "mos: OSError: no such library"
 
 

@@ -2,7 +2,8 @@
 
 A WER means little without its protocol: recogniser, decoding, text rule, aggregation (``imfbench.metrics.protocols``). Ours
 decodes with temperature 0, no conditioning on previous text and no timestamps: with faster-whisper's default temperature
-fallback, which samples, the same audio can score differently twice, and with timestamps Whisper hears "You" in silence.
+fallback, which samples, the same audio can score differently twice. In silence Whisper hears "you": a recording without sound is
+noted as silent in its row, and is not an empty transcript.
 
 For Chinese the same columns hold characters instead of words (CER).
 

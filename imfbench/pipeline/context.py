@@ -19,7 +19,7 @@ from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError, Utterance, length_of
 from imfbench.devices import dtype_name, out_of_memory, resolve_device
 from imfbench.method import Method
-from imfbench.metrics.base import Metric
+from imfbench.metrics.base import Metric, ScoreError
 from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan
 from imfbench.progress import Reporting
 from imfbench.published import look_in
@@ -205,7 +205,10 @@ def told(error: BaseException) -> str:
 
 def one_line(error: BaseException, longest: int = 1000) -> str:
     """Kind and message of an error without line breaks."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:longest]
+    said = (
+        str(error) if isinstance(error, ScoreError) else f"{type(error).__name__}: {error}"
+    )  # ours are written for users
+    return " ".join(said.split()).removesuffix(":")[:longest]
 
 
 def available_cores() -> int:

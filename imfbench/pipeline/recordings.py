@@ -43,7 +43,7 @@ class Matched:
     twice: dict[str, list[Path]] = field(default_factory=dict)
 
 
-def match(folder: Path, ids: Iterable[str]) -> Matched:
+def match(folder: Path, ids: Iterable[str], every: Iterable[str] = ()) -> Matched:
     """Match the audio files below a folder to utterances by name.
 
     A file belongs to the utterance whose id is its path below the folder without ending, or its name without ending, or
@@ -51,12 +51,13 @@ def match(folder: Path, ids: Iterable[str]) -> Matched:
 
     Args:
         folder: Where to look, in all folders below too.
-        ids: Of the test set.
+        ids: Of the utterances that are wanted.
+        every: Of the whole test set: files of those that are not wanted, as under a limit, are not ``extra``.
     """
     found = Matched()
     wanted = dict.fromkeys(ids)
     names: dict[str, str] = {}
-    for utterance in wanted:
+    for utterance in {**wanted, **dict.fromkeys(every)}:
         for name in (utterance, CellFolder(Path()).audio(utterance).stem):
             names.setdefault(name, utterance)
     files: dict[str, list[Path]] = defaultdict(list)
@@ -95,18 +96,20 @@ def take_recordings(context: Context, cell: Cell, utterances: list[Utterance]) -
     folder = Path(system.folder)
     if not folder.is_dir():
         raise RunError(f"{system.name}: no such folder {folder}: name the folder that holds its audio files")
-    found = match(folder, [utterance.id for utterance in utterances])
+    test_set = context.test_set(cell.row)
+    every = [utterance.id for utterance in context.dataset(test_set).utterances(test_set.split)]
+    found = match(folder, [utterance.id for utterance in utterances], every)
+    if found.twice:
+        first, files = next(iter(found.twice.items()))
+        told = " and ".join(str(path) for path in files[:3])
+        more = f" (and {len(found.twice) - 1} more utterances)" if len(found.twice) > 1 else ""
+        raise RunError(f"{system.name}: {first!r} has {len(files)} files, {told}{more}: leave one of them")
     if not found.files:
         raise RunError(
             f"{system.name}: none of the {len(found.extra)} audio files below {folder} belongs to an utterance of "
             f"{cell.about['dataset']}, whose ids look like {utterances[0].id!r}: files are called by id, as "
             f"{utterances[0].id}.wav or gen_{utterances[0].id}.wav; is it the right --dataset?"
         )
-    if found.twice:
-        first, files = next(iter(found.twice.items()))
-        told = " and ".join(str(path) for path in files[:3])
-        more = f" (and {len(found.twice) - 1} more utterances)" if len(found.twice) > 1 else ""
-        raise RunError(f"{system.name}: {first!r} has {len(files)} files, {told}{more}: leave one of them")
     if found.extra:
         log.warning(
             "%s: %d files belong to no utterance and are left out: %s",

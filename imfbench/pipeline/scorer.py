@@ -86,8 +86,9 @@ class Scorer:
         row = asked.row
         if row["status"] == MISSING:
             with contextlib.suppress(ScoreError):  # a text that normalises to nothing stays without a figure
-                nothing = self.metric.unheard(_unread(asked.utterance)) or {}
-                return {**nothing, **self.signed, f"{self.metric.name}_error": str(row["reason"])}
+                nothing = self.metric.unheard(_unread(asked.utterance))
+                reason = None if nothing else str(row["reason"])
+                return {**(nothing or {}), **self.signed, f"{self.metric.name}_error": reason}
         if row["status"] != "ok":
             return self._failed(str(row["reason"]))
         if self.overwrite == "always":

@@ -152,7 +152,7 @@ def test_statements_say_no_more_than_the_tests(run: Any) -> None:
     (sentence,) = lines_with(text, "- **intmeanflow at NFE 1**")
     assert "SIM-o worse by 0.100" in sentence
     assert "no difference shown in MOS (DistillMOS) (could have seen 0.0" in sentence
-    assert "worse by less than the margin is shown for MOS (DistillMOS) (0.15)" in sentence
+    assert "a loss of the margin is ruled out for MOS (DistillMOS) (0.15)" in sentence
 
 
 def test_with_three_training_seeds_the_remark_changes(run: Any) -> None:
@@ -175,7 +175,9 @@ def test_utterances_that_failed_are_counted_and_named(run: Any) -> None:
     pd.concat([frame, lost]).to_parquet(path)
     text = write(run)
     assert "| 23/25² |" in text
-    assert "² 2 not scored: u003: ScoreError: no reference words, u999: ValueError: the audio is empty  " in text
+    assert (
+        "² 2 without every score: u003: ScoreError: no reference words, u999: ValueError: the audio is empty  " in text
+    )
 
 
 def test_other_signatures_stand_apart_with_a_sentence(run: Any) -> None:
