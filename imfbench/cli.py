@@ -6,7 +6,7 @@ Heavy modules are imported inside the commands, so that ``--help`` and wrong nam
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,20 @@ import click
 from click.core import ParameterSource
 
 from imfbench import interruption
-from imfbench.cli_base import Commands, UserError, user_errors
+from imfbench.cli_base import Commands, UserError, print_findings, run_options, user_errors
 from imfbench.cli_cache import cache
 from imfbench.cli_compare import compare_command
+from imfbench.cli_leaderboard import leaderboard_command
+from imfbench.cli_list import list_command
 from imfbench.cli_protocols import protocols
+from imfbench.cli_publish import publish_command, verify_command
+from imfbench.cli_report import OWN as OF_PAGES
+from imfbench.cli_report import page_options, report_of_folder, with_page
 from imfbench.cli_score import METRICS, recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
 
 if TYPE_CHECKING:
     from imfbench.config import ExperimentConfig
-    from imfbench.doctor import Finding
 
 STAGE_HELP = {
     "train": "Train the artefacts of an experiment: a killed training goes on where its last checkpoint stands.",
@@ -48,22 +52,6 @@ def main() -> None:
     """
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing."),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads; fewer is faster on a busy machine."),
-        click.option(
-            "--workers", type=click.IntRange(min=1), help="Processes that train, search, sample and score [1]."
-        ),
-        click.option("--device", help="auto, cpu, or an accelerator by torch's name for it."),
-        click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
-        click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
-        click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a setting; may be repeated."),
-    ):
-        command = option(command)
-    return command
-
-
 def _config(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("config", required=False)(command)
 
@@ -76,7 +64,7 @@ def _needed(config: str | None) -> str:
 
 @main.command("run")
 @_config
-@_options
+@run_options
 def run_command(**options: Any) -> None:
     """Run an experiment from its beginning, or from where it stopped, to its leaderboard.
 
@@ -97,18 +85,38 @@ def _stage_command(stage: str) -> None:
 
     name = COMMANDS[stage]
     command.__doc__ = f"{STAGE_HELP[stage]}\n\n\b\nExample:\n  imfbench {name} quickstart"
-    main.command(name)(_config(_options(command)))
+    main.command(name)(_config(run_options(command)))
 
 
 for _stage in COMMANDS:
-    if _stage not in ("synthesise", "score"):
+    if _stage not in ("synthesise", "score", "report"):
         _stage_command(_stage)
+
+
+@main.command("report")
+@page_options
+@_config
+@run_options
+def report_command(config: str | None, **options: Any) -> None:
+    """Write leaderboard and page of an experiment from its scores, or of the run folder CONFIG as it stands, also while it runs.
+
+    
+    Example:
+      imfbench report quickstart
+      imfbench report runs/quickstart --no-embed
+    """
+    own = {name: value for name in OF_PAGES if (value := options.pop(name)) is not None}
+    with user_errors():
+        if config is not None and report_of_folder(Path(config), own):
+            return
+    named = _needed(config)
+    _run("report", (lambda settings: with_page(named, settings, own)) if own else named, **options)
 
 
 @main.command("synthesize")
 @own_text_options
 @_config
-@_options
+@run_options
 @click.pass_context
 def synthesize_command(context: click.Context, **options: Any) -> None:
     """Make the audio of an experiment's rows, or (with --text) say a text of your own in a prompt's voice.
@@ -153,7 +161,7 @@ def _option(name: str) -> str:
 @main.command("score")
 @recordings_options
 @click.argument("what", nargs=-1, metavar="[CONFIG | DIR...]")
-@_options
+@run_options
 def score_command(what: tuple[str, ...], form: str, **options: Any) -> None:
     """Score the speech of any system against a test set, or (with CONFIG) the audio of an experiment.
 
@@ -244,29 +252,13 @@ def _run(
         sys.exit(1)
 
 
-@main.command("list")
-@click.argument(
-    "what",
-    type=click.Choice(
-        ["methods", "datasets", "metrics", "grids", "solvers", "configs", "vocoders", "backbones", "reports"]
-    ),
-)
-def list_command(what: str) -> None:
-    """List what is registered, or the experiments that ship.
-
-    \b
-    Example:
-      imfbench list methods
-    """
-    from imfbench.listing import listing
-
-    for name, about in listing(what).items():
-        click.echo(f"{name:<24} {about}".rstrip())
-
-
+main.add_command(list_command)
 main.add_command(protocols)
 main.add_command(cache)
 main.add_command(compare_command)
+main.add_command(leaderboard_command)
+main.add_command(publish_command)
+main.add_command(verify_command)
 
 
 @main.command("doctor")
@@ -300,14 +292,14 @@ def doctor_command(
         from imfbench.published import look_in
 
         look_in(model_dir)
-        sys.exit(1 if _print(examine()) else 0)
+        sys.exit(1 if print_findings(examine()) else 0)
     if path and data:
         raise click.UsageError(f"{path} and --data {data} name a folder each; leave out one")
     with user_errors():
         from imfbench.config_file import options_of
         from imfbench.dataset_check import examine_dataset
 
-        wrong = _print(examine_dataset(dataset, path or data, options_of(settings)))
+        wrong = print_findings(examine_dataset(dataset, path or data, options_of(settings)))
     sys.exit(1 if wrong else 0)
 
 
@@ -335,7 +327,7 @@ def check_command(settings: tuple[str, ...]) -> None:
             raise UserError("nothing to check: name a file, imfbench check --plugin FILE.py; no package has a plug-in")
         chosen = settings_of(settings, found)
         _quiet()
-        wrong = sum(_print(check(plugin, chosen)) for plugin in found)
+        wrong = sum(print_findings(check(plugin, chosen)) for plugin in found)
     outcome = "all is well" if not wrong else "1 thing is wrong" if wrong == 1 else f"{wrong} things are wrong"
     click.echo(f"{', '.join(plugin.name for plugin in found)}: {outcome}")
     sys.exit(1 if wrong else 0)
@@ -361,17 +353,6 @@ def new_method_command(name: str, out: Path) -> None:
     click.echo(
         f"  imfbench run quickstart --plugin {file} --set 'systems=[{{method: {name}, nfe: [1, 2]}}]' --out runs/{name}"
     )
-
-
-def _print(findings: Iterable[Finding]) -> int:
-    """Print findings as they come; how many are bad."""
-    wrong = 0
-    marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow")}
-    for finding in findings:
-        mark = marks.get(finding.level, click.style("bad ", fg="red"))
-        click.echo(f"{mark} {finding.subject}: {finding.message}")
-        wrong += finding.level == "bad"
-    return wrong
 
 
 def _quiet() -> None:

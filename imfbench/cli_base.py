@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imfbench.config_file import ConfigError
 from imfbench.plugins import PluginWarning, load_file
+
+if TYPE_CHECKING:
+    from imfbench.doctor import Finding
 
 
 class UserError(click.ClickException):
@@ -51,6 +55,23 @@ class Commands(click.Group):
             return super().main(*arguments, **settings)
 
 
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of all commands that run an experiment or a stage of it."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="Show what would be done, do nothing."),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads; fewer is faster on a busy machine."),
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Processes that train, search, sample and score [1]."
+        ),
+        click.option("--device", help="auto, cpu, or an accelerator by torch's name for it."),
+        click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
+        click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
+        click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a setting; may be repeated."),
+    ):
+        command = option(command)
+    return command
+
+
 def plugin_option() -> click.Option:
     """``--plugin FILE.py``: the file is imported before the command begins."""
 
@@ -63,6 +84,17 @@ def plugin_option() -> click.Option:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="A file with methods, datasets, metrics … of your own; may be repeated.",
     )  # fmt: skip
+
+
+def print_findings(findings: Iterable[Finding]) -> int:
+    """Print findings as they come; how many are bad."""
+    wrong = 0
+    marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow")}
+    for finding in findings:
+        mark = marks.get(finding.level, click.style("bad ", fg="red"))
+        click.echo(f"{mark} {finding.subject}: {finding.message}")
+        wrong += finding.level == "bad"
+    return wrong
 
 
 class user_errors:

@@ -90,21 +90,27 @@ def quality_against_rtf(groups: Sequence[Group]) -> Figure | None:
     return _figure(_rtf_blocks(groups), _draw_rtf)
 
 
-def single_panels(groups: Sequence[Group], against: Literal["nfe", "rtf"]) -> list[tuple[str, str, Figure]]:
+def single_panels(
+    groups: Sequence[Group], against: Literal["nfe", "rtf"], scopes: Sequence[str] = ("nfe", *_SCOPES)
+) -> list[tuple[str, str, Figure]]:
     """The panels of one of the two pictures, a figure each, for places whose width is not known beforehand.
 
+    Args:
+        groups: Rows that may stand together.
+        against: Which of the pictures.
+        scopes: Columns of the x axis that are wanted.
+
     Returns:
-        For each panel the title of its block, what it shows, and the figure.
+        For each panel the title of its block, the figure's title, and the figure.
     """
     blocks, draw = (_nfe_blocks(groups), _draw_nfe) if against == "nfe" else (_rtf_blocks(groups), _draw_rtf)
     found = []
     for block in blocks:
-        for scope in block.scopes:
+        for scope in (scope for scope in block.scopes if scope in scopes):
             for quality in block.panels:
                 one = replace(block, title="", panels=[quality], scopes=[scope])
                 if (figure := _figure([one], draw, narrowest=4.8)) is not None:
-                    beside = f" against {_SCOPES.get(scope, 'NFE')}"
-                    found.append((block.title, quality.title + beside, figure))
+                    found.append((block.title, quality.title, figure))
     return found
 
 

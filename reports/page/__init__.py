@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from imfbench.reports.page.render import write_page
-from imfbench.reports.page.sources import Source, of_run
+from imfbench.reports.page.sources import Source, of_run, of_tables
 
-__all__ = ["Page", "Source", "write_page"]
+__all__ = ["Page", "Source", "of_run", "of_tables", "write_page"]
 
 
 class Page:

@@ -144,9 +144,7 @@ def _blocks(cells: list[Cell], rows: dict[str, Row]) -> list[Block]:
     found = [Block("", [rows[str(c.row["key"])] for c in pinned], pinned=True)] if pinned else []
     for setting in sorted({settings[str(c.row["key"])] for c in others}, key=lambda s: (s != usual, s)):
         title = "" if setting == usual else f"Timed on {setting}: its speed does not compare with the rows above"
-        found.append(
-            Block(title, [rows[str(c.row["key"])] for c in others if settings[str(c.row["key"])] == setting])
-        )
+        found.append(Block(title, [rows[str(c.row["key"])] for c in others if settings[str(c.row["key"])] == setting]))
     return found
 
 

@@ -88,5 +88,7 @@ def _reasons(frame: pd.DataFrame) -> list[str]:
     notes = frame["notes"] if "notes" in frame else pd.Series(None, frame.index)
     found = []
     for s, r, n in zip(status, reason, notes, strict=True):
-        found.append(n if s == "ok" and isinstance(n, str) else "" if s == "ok" else r if isinstance(r, str) else str(s))
+        found.append(
+            n if s == "ok" and isinstance(n, str) else "" if s == "ok" else r if isinstance(r, str) else str(s)
+        )
     return found

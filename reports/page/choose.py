@@ -39,7 +39,7 @@ def choose(cells: Sequence[Cell], number: int, seed: int) -> dict[str, list[str]
         DIVIDED: [str(one) for one in _by_spread(spreads)],
     }
     found: dict[str, list[str]] = {}
-    shares = {why: number // 3 for why in orders}
+    shares = dict.fromkeys(orders, number // 3)
     shares[RANDOM] = number - 2 * (number // 3)
     for why, share in shares.items():
         for one in orders[why][:share]:

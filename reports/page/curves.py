@@ -32,12 +32,12 @@ class Section:
     Attributes:
         title: The subject.
         about: How to read them.
-        pictures: Title and SVG of each.
+        parts: What a part is of (a table, or "" where there is but one) → title and SVG of each of its pictures.
     """
 
     title: str
     about: str
-    pictures: list[tuple[str, Markup]]
+    parts: dict[str, list[tuple[str, Markup]]]
 
 
 def sections(source: Source) -> list[Section]:
@@ -45,19 +45,18 @@ def sections(source: Source) -> list[Section]:
     groups = [table.group for table in source.tables]
     count = iter(range(10_000))
 
-    def drawn(found: Sequence[tuple[str, str, Figure]]) -> list[tuple[str, Markup]]:
-        several = len({block for block, _, _ in found}) > 1
-        return [
-            (f"{told}: {block}" if several else told, Markup(svg(figure, f"f{next(count)}", f"{told}, {block}")))
-            for block, told, figure in found
-        ]
+    def drawn(found: Sequence[tuple[str, str, Figure]]) -> dict[str, list[tuple[str, Markup]]]:
+        parts: dict[str, list[tuple[str, Markup]]] = {}
+        for block, told, figure in found:
+            parts.setdefault(block, []).append((told, Markup(svg(figure, f"f{next(count)}", f"{told}, {block}"))))
+        return parts
 
     whiskers = "Each point is an utterance" if _points(source) else "Boxes hold the middle half of the utterances"
     made = [
         ("Quality against NFE", "Bars are 95 % bootstrap intervals; recordings are grey lines.",
          drawn(plots.single_panels(groups, "nfe"))),
         ("Quality against speed", "RTF is seconds of work for a second of speech, on the hardware named; numbers are NFE. "
-         "No other row beats one on the Pareto front in both.", drawn(plots.single_panels(groups, "rtf"))),
+         "No other row beats one on the Pareto front in both.", drawn(plots.single_panels(groups, "rtf", ["rtf_total"]))),
         ("Single utterances", f"{whiskers}; whiskers reach 1.5 times as far.", drawn(_distributions(source))),
         ("Differences to the teacher, utterance by utterance",
          "Row minus teacher at its highest NFE, over the same utterances. The dark point with its bar is the difference that was "
@@ -67,7 +66,7 @@ def sections(source: Source) -> list[Section]:
          "many steps.", drawn(_time_grids(source))),
         ("Training", "A dashed line marks a divergence.", drawn(_trainings(source))),
     ]  # fmt: skip
-    return [Section(title, about, pictures) for title, about, pictures in made if pictures]
+    return [Section(title, about, parts) for title, about, parts in made if parts]
 
 
 def _points(source: Source) -> bool:
@@ -216,7 +215,9 @@ def _bars(frame: pd.DataFrame, systems: dict[str, str], label: str) -> Figure:
 
     def draw(axis: Any) -> None:
         colours = _colours(order, systems)
-        sns.barplot(frame, x="score", y="row", order=order, hue="row", palette=colours, legend=False, ax=axis, errorbar=None)
+        sns.barplot(
+            frame, x="score", y="row", order=order, hue="row", palette=colours, legend=False, ax=axis, errorbar=None
+        )
         for container in axis.containers:
             axis.bar_label(container, fmt="%.3g", padding=3, fontsize="small", color=plots.INK)
         axis.margins(x=0.14)
@@ -232,7 +233,7 @@ def _time_grids(source: Source) -> list[tuple[str, str, Figure]]:
         rows = [(name, value) for name, values in {grid.name: grid.values, **known}.items() for value in values]
         frame = pd.DataFrame(rows, columns=["row", "score"])
         asked = f"; {grid.evaluations} grids were tried" if grid.evaluations else ""
-        found.append((grid.name, f"{grid.name}, {steps} steps{asked}", _points_of(frame, grid.name)))
+        found.append(("", f"{grid.name}, {steps} steps{asked}", _points_of(frame, grid.name)))
     return found
 
 
@@ -245,7 +246,18 @@ def _points_of(frame: pd.DataFrame, own: str) -> Figure:
             values = frame.loc[frame["row"] == name, "score"]
             axis.plot(values, [name] * len(values), "-", color="#c4c4c4", linewidth=1.2, zorder=1)
         colours = {name: blue if name == own else grey for name in order}
-        sns.stripplot(frame, x="score", y="row", order=order, hue="row", palette=colours, jitter=False, size=8, legend=False, ax=axis)
+        sns.stripplot(
+            frame,
+            x="score",
+            y="row",
+            order=order,
+            hue="row",
+            palette=colours,
+            jitter=False,
+            size=8,
+            legend=False,
+            ax=axis,
+        )
         axis.set_xlim(-0.04, 1.04)
 
     return _rows(own, len(order), draw, "t (0 is noise, 1 is data)")
@@ -253,4 +265,4 @@ def _points_of(frame: pd.DataFrame, own: str) -> Figure:
 
 def _trainings(source: Source) -> list[tuple[str, str, Figure]]:
     figures = ((t.name, training_plot.training_curves([t])) for t in source.trainings)
-    return [(name, f"Training of {name}", figure) for name, figure in figures if figure is not None]
+    return [("", name, figure) for name, figure in figures if figure is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ class Media:
         size = sum(self._size(len(sound)) + self._size(len(image)) for sound, image, _ in made.values())
         if self.used + size > self.budget:
             told = f"left out: sound and spectrograms may take {self.budget / 1e6:g} MB in all"
-            return {content: told for content in wanted}
+            return dict.fromkeys(wanted, told)
         self.used += size
         for content, (sound, image, seconds) in made.items():
             here = self._add(sound, "audio/ogg", "opus"), self._add(image, "image/png", "png"), seconds
@@ -171,13 +170,21 @@ def _place(found: tuple[int, int, float] | str) -> dict[str, Any]:
     return {"sound": found[0], "image": found[1], "seconds": round(found[2], 3)}
 
 
-def _sample(table: Table, cell: Cell, row: dict[str, Any] | None, found: tuple[int, int, float] | str) -> dict[str, Any]:
+def _sample(
+    table: Table, cell: Cell, row: dict[str, Any] | None, found: tuple[int, int, float] | str
+) -> dict[str, Any]:
     if row is None:
         return {"missing": "this row has no such utterance", "scores": [], "words": []}
     scores = [_number(row.get(q.per_utterance)) for q in _figures(table)]
     words = edits(row.get("reference_normalised"), row.get("hypothesis_normalised"))
     shown = [word if kind == "ok" else [kind, word, heard] for kind, word, heard in words]
-    return {**_place(found), "scores": scores, "words": shown, "said": _text(row, "hypothesis"), "note": _text(row, "notes")}
+    return {
+        **_place(found),
+        "scores": scores,
+        "words": shown,
+        "said": _text(row, "hypothesis"),
+        "note": _text(row, "notes"),
+    }
 
 
 def _row_of(cell: Cell, utterance: str) -> dict[str, Any] | None:

@@ -67,7 +67,9 @@ def sentence(tests: Sequence[Comparison], a: Sequence[Cell], b: Sequence[Cell]) 
     unknown = [t for t in made if not t.different and t not in alike and t not in within]
     clauses = []
     if better:
-        clauses.append(f"is better than {second} on {_listed([f'{_title(t)} by {_size(t, t.difference)}' for t in better])}")
+        clauses.append(
+            f"is better than {second} on {_listed([f'{_title(t)} by {_size(t, t.difference)}' for t in better])}"
+        )
     if alike:
         clauses.append(f"equals {_or_it(second, clauses)} within the margin on {_listed([_margin(t) for t in alike])}")
     if within:
@@ -76,8 +78,9 @@ def sentence(tests: Sequence[Comparison], a: Sequence[Cell], b: Sequence[Cell]) 
         lost = _listed([f"{_title(t)} by {_size(t, t.difference)}" for t in worse])
         clauses.append(f"is worse than {_or_it(second, clauses)} on {lost}")
     if unknown:
-        open_ = _listed([f"{_title(t)} (from {_size(t, t.minimum_detectable)} on it would have been seen)" for t in unknown])
-        clauses.append(f"shows no difference from {_or_it(second, clauses)} on {open_}, which is no proof of equality")
+        seen = _listed([_size(t, t.minimum_detectable) for t in unknown])
+        open_ = _listed([_title(t) for t in unknown])
+        clauses.append(f"shows no difference from {_or_it(second, clauses)} on {open_} ({seen} could have been seen)")
     if other:
         moved = _listed([f"{_title(t)} {t.verdict} by {_size(t, t.difference)}" for t in other])
         clauses.append(f"has {moved}")
@@ -119,7 +122,7 @@ def _faster(a: Sequence[Cell], b: Sequence[Cell]) -> str:
 
 
 def _named(name: str, cells: Sequence[Cell]) -> str:
-    """"intmeanflow at NFE 1" as a sentence begins it."""
+    """ "intmeanflow at NFE 1" as a sentence begins it."""
     system, _, nfe = name.partition(" at NFE ")
     told = "the teacher" if system == TEACHER else system
     return f"{told} at {nfe} NFE" if nfe else told

@@ -64,7 +64,6 @@ class Source:
         grids: Searched time grids.
         partial: Why the page is not the last word; empty if the run is complete.
         manifest: ``manifest.json``, as far as there is one.
-        config_hash: Of the experiment.
     """
 
     title: str
@@ -88,6 +87,8 @@ def of_run(run: Path, going: bool = False) -> Source:
         going: Whether somebody is at work in it.
     """
     results, groups, rankings, tests = analyse(run)
+    # The run's own experiment stands before those that it brings along (`then`).
+    groups = sorted(groups, key=lambda g: not any(c.folder and c.folder.parent.parent == run for c in g.cells))
     first: dict[tuple[str, str], Group] = {}
     tables = []
     for group in groups:

@@ -1,7 +1,7 @@
 """Figures as SVG that may stand in a page: under its Content-Security-Policy, in its font, in its dark or light colours.
 
-matplotlib writes ``style`` attributes and a ``style`` element, which a strict policy forbids; here they become attributes, which the
-page's own style sheet may overrule: so ink, grid and background follow the reader's choice of dark or light.
+matplotlib writes ``style`` attributes and a ``style`` element, which a strict policy forbids; here they become attributes,
+which the page's own style sheet may overrule: so ink, grid and background follow the reader's choice of dark or light.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ page.show = () => {
     else link.removeAttribute("aria-current");
   }
   page.opened[shown.id]?.(rest);
+  scrollTo(0, 0);
 };
 
 page.dark = () => {
