@@ -1,7 +1,7 @@
 """One leaderboard of many runs, whoever made them and wherever: merged where the scoring is the same, refused where it differs.
 
-Figures from papers may stand beside them. They are marked as reported, not measured, with their source; nothing is ranked or tested
-with them.
+Figures from papers may stand beside them. They are marked as reported, not measured, with their source; nothing is ranked or
+tested with them.
 """
 
 from __future__ import annotations

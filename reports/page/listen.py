@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from imfbench.data import Utterance
 from imfbench.features.audio_check import AudioError
+from imfbench.pipeline.context import available_cores
 from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.grouping import labels
 from imfbench.reports.page.audio import opus
@@ -53,15 +55,14 @@ class Media:
         """
         found: dict[str, tuple[int, int, float] | str] = {}
         made: dict[str, tuple[bytes, bytes, float]] = {}
-        for content, path in wanted.items():
-            if content in self._known:
-                found[content] = self._known[content]
-                continue
-            try:
-                sound, seconds = opus(path, self.kilobits)
-                made[content] = sound, spectrogram(path), seconds
-            except (AudioError, ValueError) as error:
-                found[content] = str(error).replace(f"{path}", path.name)
+        unknown = {content: path for content, path in wanted.items() if content not in self._known}
+        found |= {content: self._known[content] for content in wanted if content in self._known}
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for content, one in zip(unknown, pool.map(self._made, unknown.values()), strict=True):
+                if isinstance(one, str):
+                    found[content] = one
+                else:
+                    made[content] = one
         size = sum(self._size(len(sound)) + self._size(len(image)) for sound, image, _ in made.values())
         if self.used + size > self.budget:
             told = f"left out: sound and spectrograms may take {self.budget / 1e6:g} MB in all"
@@ -71,6 +72,13 @@ class Media:
             here = self._add(sound, "audio/ogg", "opus"), self._add(image, "image/png", "png"), seconds
             found[content] = self._known[content] = here
         return found
+
+    def _made(self, path: Path) -> tuple[bytes, bytes, float] | str:
+        try:
+            sound, seconds = opus(path, self.kilobits)
+            return sound, spectrogram(path), seconds
+        except (AudioError, ValueError) as error:
+            return str(error).replace(f"{path}", path.name)
 
     def _size(self, length: int) -> int:
         return 4 * ((length + 2) // 3) if self.embed else length
