@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from imfbench.flow.grids import make_grid
 from imfbench.reports import plots, training_plot
@@ -82,6 +83,7 @@ def _rows(title: str, count: int, draw: Callable[[Any], None], label: str) -> Fi
         draw(axis)
         axis.set_xlabel(label)
         axis.set_ylabel("")
+        axis.xaxis.set_major_locator(MaxNLocator(6))
         axis.grid(axis="y", visible=False)
         return figure
 
@@ -97,12 +99,12 @@ def _names(table: Table, cells: Sequence[Cell]) -> dict[str, str]:
     return found
 
 
-def _colours(names: Sequence[str], systems: dict[str, str]) -> dict[str, Any]:
-    """The colours of the other pictures: teacher dark, recordings grey, students in the palette's order."""
-    others = sorted({s for s in systems.values() if s != TEACHER and s not in REFERENCES})
+def _colours(table: Table) -> dict[str, Any]:
+    """The colour of each system, as in the other pictures: teacher dark, recordings grey, students in the palette's order."""
+    others = sorted({c.system for c in table.group.cells if c.system != TEACHER and not c.reference})
     palette = sns.color_palette("colorblind", max(len(others), 1))
     fixed = {TEACHER: plots.INK, **dict.fromkeys(REFERENCES, "#777777")}
-    return {n: fixed.get(systems[n]) or palette[others.index(systems[n]) % len(palette)] for n in names}
+    return {**dict(zip(others, palette, strict=False)), **fixed}
 
 
 def _distributions(source: Source) -> list[tuple[str, str, Figure]]:
@@ -119,7 +121,13 @@ def _distributions(source: Source) -> list[tuple[str, str, Figure]]:
             ]
             frame = pd.concat(parts).dropna() if parts else pd.DataFrame()
             if len(frame):
-                found.append((table.group.title, q.title, _strips(frame, systems, q.label)))
+                found.append(
+                    (
+                        table.group.title,
+                        q.title,
+                        _strips(frame, {n: _colours(table)[s] for n, s in systems.items()}, q.label),
+                    )
+                )
     return found
 
 
@@ -128,14 +136,13 @@ def _scores(cell: Cell, shown: Quality) -> pd.Series:
     return pd.to_numeric(cell.utterances.set_index("id")[shown.per_utterance], errors="coerce").astype(float)
 
 
-def _strips(frame: pd.DataFrame, systems: dict[str, str], label: str) -> Figure:
+def _strips(frame: pd.DataFrame, colours: dict[str, Any], label: str) -> Figure:
     order = list(dict.fromkeys(frame["row"]))
     few = frame.groupby("row", sort=False).size().max() <= FEW
 
     def draw(axis: Any) -> None:
         sns.boxplot(frame, x="score", y="row", order=order, ax=axis, **_BOX)
         if few:
-            colours = _colours(order, systems)
             look: dict[str, Any] = {"size": 3.4, "alpha": 0.65, "jitter": 0.22, "legend": False}
             state = _fixed_jitter()
             sns.stripplot(frame, x="score", y="row", order=order, hue="row", palette=colours, ax=axis, **look)
@@ -165,7 +172,7 @@ def _differences(source: Source) -> list[tuple[str, str, Figure]]:
                 if any(c.utterances is None or q.per_utterance not in c.utterances for c in (a, b)):
                     continue
                 name = _names(table, [a])[test.a_keys[0]]
-                systems[name] = a.system
+                systems[name] = _colours(table)[a.system]
                 difference = (_scores(a, q) - _scores(b, q)).dropna() * q.scale
                 parts.append(pd.DataFrame({"row": name, "score": difference}))
                 marks.append([value * q.scale for value in (test.difference, test.low, test.high) if value is not None])
@@ -176,8 +183,8 @@ def _differences(source: Source) -> list[tuple[str, str, Figure]]:
     return found
 
 
-def _differing(frame: pd.DataFrame, systems: dict[str, str], marks: list[list[float]], label: str) -> Figure:
-    figure = _strips(frame, systems, label)
+def _differing(frame: pd.DataFrame, colours: dict[str, Any], marks: list[list[float]], label: str) -> Figure:
+    figure = _strips(frame, colours, label)
     axis = figure.axes[0]
     axis.axvline(0, color="#777777", linewidth=1.2, linestyle=(0, (6, 3)), zorder=0.5)
     for place, mark in enumerate(marks):
@@ -203,20 +210,28 @@ def _cost(source: Source) -> list[tuple[str, str, Figure]]:
             rows = [(names[str(c.row["key"])], c.system, v * scale) for c in of if (v := c.value(column)) is not None]
             if rows:
                 # A trained network is one, however many steps sample it.
-                short = {name: system for name, system, _ in rows}
-                frame = pd.DataFrame([(s if of is trained else n, v) for n, s, v in rows], columns=["row", "score"])
-                systems = dict.fromkeys(frame["row"], "") | {s if of is trained else n: s for n, s in short.items()}
-                found.append((table.group.title, title, _bars(frame, systems, title)))
+                named = [(system if of is trained else name, system, value) for name, system, value in rows]
+                frame = pd.DataFrame([(name, value) for name, _, value in named], columns=["row", "score"])
+                colours = {name: _colours(table)[system] for name, system, _ in named}
+                found.append((table.group.title, title, _bars(frame, colours, title)))
     return found
 
 
-def _bars(frame: pd.DataFrame, systems: dict[str, str], label: str) -> Figure:
+def _bars(frame: pd.DataFrame, colours: dict[str, Any], label: str) -> Figure:
     order = list(dict.fromkeys(frame["row"]))
 
     def draw(axis: Any) -> None:
-        colours = _colours(order, systems)
         sns.barplot(
-            frame, x="score", y="row", order=order, hue="row", palette=colours, legend=False, ax=axis, errorbar=None
+            frame,
+            x="score",
+            y="row",
+            order=order,
+            hue="row",
+            palette=colours,
+            saturation=1,
+            legend=False,
+            ax=axis,
+            errorbar=None,
         )
         for container in axis.containers:
             axis.bar_label(container, fmt="%.3g", padding=3, fontsize="small", color=plots.INK)

@@ -210,7 +210,7 @@ def test_the_page_comes_with_every_run_and_takes_its_options_from_the_experiment
     assert REPORTS.get("page") is Page
     assert load("quickstart").reports == {"leaderboard": {}, "page": {}}
     assert load("quickstart", ("reports={page: {embed: false}}",)).reports == {"page": {"embed": False}}
-    with pytest.raises(ConfigError, match="unknown key 'embd'.*'embed'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'embd'.*'embed'"):
         load("quickstart", ("reports={page: {embd: false}}",))
     with pytest.raises(ConfigError, match="'leaderboard' has no options"):
         load("quickstart", ("reports={leaderboard: {big: true}}",))

@@ -21,7 +21,10 @@ SAMPLE = Path(__file__).parent.parent.parent / "docs" / "sample_report" / "index
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 CONTRAST = """() => {
-  const parse = (text) => { const n = text.match(/[\\d.]+/g).map(Number); return { r: n[0], g: n[1], b: n[2], a: n.length > 3 ? n[3] : 1 }; };
+  const parse = (text) => {
+    const n = text.match(/[\\d.]+/g).map(Number);
+    return { r: n[0], g: n[1], b: n[2], a: n.length > 3 ? n[3] : 1 };
+  };
   const part = (v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
   const light = (c) => 0.2126 * part(c.r) + 0.7152 * part(c.g) + 0.0722 * part(c.b);
   const behind = (element) => {
@@ -39,14 +42,16 @@ CONTRAST = """() => {
     const [a, b] = [light(parse(style.color)), light(behind(element))].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
     const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
-    if (ratio < (large ? 3 : 4.5)) poor.push(`${element.tagName}.${element.className} "${element.textContent.slice(0, 30)}" ${ratio.toFixed(2)}`);
+    const told = `${element.tagName}.${element.className} "${element.textContent.slice(0, 30)}"`;
+    if (ratio < (large ? 3 : 4.5)) poor.push(`${told} ${ratio.toFixed(2)}`);
   }
   return poor;
 }"""
 
 UNNAMED = """() => [...document.querySelectorAll("a, button, input, select, textarea, audio, [role=region], svg[role=img]")]
   .filter((e) => e.checkVisibility())
-  .filter((e) => !(e.getAttribute("aria-label") || e.labels?.[0]?.textContent.trim() || (e.tagName !== "INPUT" && e.textContent.trim())))
+  .filter((e) => !(e.getAttribute("aria-label") || e.labels?.[0]?.textContent.trim()))
+  .filter((e) => e.tagName === "INPUT" || e.tagName === "SELECT" || !e.textContent.trim())
   .map((e) => e.outerHTML.slice(0, 120))"""
 
 UNREACHABLE = """() => [...document.querySelectorAll("*")].filter((e) => e.checkVisibility() && e !== document.scrollingElement)
@@ -70,14 +75,18 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages that tests share."""
+    return {"sample": SAMPLE, "folder": tmp_path_factory.mktemp("page")}
+
+
 @pytest.fixture(params=["fresh", "sample"])
-def opened(request: pytest.FixtureRequest, run: Any, chromium: Any) -> Iterator[Any]:
+def opened(request: pytest.FixtureRequest, run: Any, made: dict[str, Path], chromium: Any) -> Iterator[Any]:
     """A page of a made-up run as the code makes it now, and the committed one of a real run; no fault may come up in either."""
-    if request.param == "fresh":
-        file = fresh(run)
-    else:
-        file = SAMPLE
-    yield from watched(chromium, file)
+    if request.param not in made:
+        made["fresh"] = fresh(type(run)(made["folder"] / "run"))
+    yield from watched(chromium, made[request.param])
 
 
 def fresh(run: Any, **config: Any) -> Path:
