@@ -55,11 +55,11 @@ def merged(places: Sequence[Path], reported: Sequence[Path] = ()) -> Source:
         beside = [c for c in published if _belongs(c, group)]
         tests = [*against_teacher(group), *at_equal_nfe(group)]
         rankings = [r for q in qualities([c.row for c in group.cells]) if (r := rank(group, q))]
-        told = [
+        note = [
             "Rows from papers are as reported, not measured: other data, models and scorers; nothing is ranked with them."
         ]
         shown = Group(group.task, group.dataset, [*group.cells, *beside], 1, 1, group.signatures, group.cluster)
-        tables.append(Table(shown, rankings, tests, told if beside else []))
+        tables.append(Table(shown, rankings, tests, note if beside else []))
     left = [c for c in published if not any(_belongs(c, group) for group in groups)]
     for task, dataset in dict.fromkeys((str(c.row["task"]), str(c.row["dataset"])) for c in left):
         cells = [c for c in left if (c.row["task"], c.row["dataset"]) == (task, dataset)]

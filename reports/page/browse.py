@@ -42,12 +42,10 @@ def browser(tables: Sequence[Table]) -> dict[str, Any]:
     """
     texts = Texts()
     shown = {q.name: q for t in tables for q in qualities([c.row for c in t.group.cells])}
-    cells = [(i, t, c) for i, t in enumerate(tables) for c in t.group.cells if c.utterances is not None]
-    kept = [q for q in shown.values() if any(q.per_utterance in c.utterances for _, _, c in cells)]
+    cells = [(i, t, c, c.utterances) for i, t in enumerate(tables) for c in t.group.cells if c.utterances is not None]
+    kept = [q for q in shown.values() if any(q.per_utterance in frame for *_, frame in cells)]
     rows = []
-    for i, table, cell in cells:
-        frame = cell.utterances
-        assert frame is not None
+    for i, table, cell, frame in cells:
         nfe = cell.value("nfe")
         name = labels(table.group.cells)[str(cell.row["key"])]
         rows.append(

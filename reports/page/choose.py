@@ -47,7 +47,7 @@ def choose(cells: Sequence[Cell], number: int, seed: int) -> dict[str, list[str]
     for one in orders[RANDOM]:  # what several reasons chose leaves room
         if len(found) >= min(number, len(ids)):
             break
-        found.setdefault(one, []).append(RANDOM)
+        found.setdefault(one, [RANDOM])
     return {one: found[one] for one in ids if one in found}
 
 

@@ -95,10 +95,10 @@ def scope(group: Group) -> str:
     students = [c for c in group.cells if c.ok and not c.reference and not c.recordings and c.system != TEACHER]
     if not students:
         return ""
-    seeds: dict[str, list[object]] = {}
+    seeds: dict[str, list[int]] = {}
     for cell in students:
         if cell.row.get("train_seed") is not None:
-            seeds.setdefault(cell.system, []).append(cell.row["train_seed"])
+            seeds.setdefault(cell.system, []).append(int(cell.row["train_seed"]))
     if any(statement_scope(seeds.get(c.system, [])) == "checkpoints" for c in students):
         return (
             "These are statements about the checkpoints compared, not about their methods: for those, three training seeds are "

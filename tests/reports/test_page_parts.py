@@ -137,6 +137,7 @@ def test_utterances_are_chosen_by_chance_by_wer_and_by_disagreement(run: Any) ->
     assert choose(cells, 9, seed=0) == found != choose(cells, 9, seed=1)
     assert len(choose(cells, 100, seed=0)) == 30
     assert choose(cells, 0, seed=0) == {}
+    assert all(len(why) == len(set(why)) for why in found.values())
 
 
 def test_the_table_keeps_references_above_and_sets_other_hardware_apart(run: Any) -> None:
