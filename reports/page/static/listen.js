@@ -32,7 +32,7 @@
     state.position = 0;
     at("listen-utterance").value = state.utterance;
     at("listen-text").textContent = shown.text;
-    at("listen-why").textContent = `${state.utterance + 1} of ${table.utterances.length}, chosen ${shown.why.join(" and ")}` + (shown.speaker ? `; speaker ${shown.speaker}` : "");
+    at("listen-why").textContent = `${state.utterance + 1} of ${table.utterances.length}; chosen: ${shown.why.join(", ")}` + (shown.speaker ? `; speaker ${shown.speaker}` : "");
     at("blind-told").hidden = !state.blind;
     const order = shown.samples.map((_, i) => i).filter((i) => !state.blind || shown.samples[i].sound !== undefined);
     if (state.blind) page.votes.shuffle(order);
