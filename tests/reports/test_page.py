@@ -214,3 +214,14 @@ def test_the_page_comes_with_every_run_and_takes_its_options_from_the_experiment
         load("quickstart", ("reports={page: {embd: false}}",))
     with pytest.raises(ConfigError, match="'leaderboard' has no options"):
         load("quickstart", ("reports={leaderboard: {big: true}}",))
+
+
+def test_the_sample_report_is_of_this_form_and_small() -> None:
+    clone = Path(__file__).parent.parent.parent
+    folder = clone / "docs" / "sample_report"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
+    page = Parsed((folder / "index.html").read_text(encoding="utf-8"))
+    style, script = page.raw["style"][0], page.raw["script"][-1]
+    assert (style, script) == tuple(map(render._joined, (render.STYLES, render.SCRIPTS))), "make the sample report anew"
+    assert "http" not in script
+    assert "docs/sample_report/index.html" in (clone / "README.md").read_text(encoding="utf-8")
