@@ -144,9 +144,9 @@ def test_the_table_keeps_references_above_and_sets_other_hardware_apart(run: Any
     scores = np.linspace(0.7, 0.9, 24)
     run.cell("ground-truth", None, {"sim": scores + 0.05})
     run.cell("teacher", 32, {"sim": scores}, rtf_total=1.0)
-    run.cell("best", 1, {"sim": scores - 0.01}, rtf_total=0.1)
-    run.cell("tied", 1, {"sim": scores - 0.01 + 0.002 * (-1) ** np.arange(24)}, rtf_total=0.1)
-    run.cell("elsewhere", 1, {"sim": scores - 0.2}, rtf_total=0.01, threads=8)
+    run.cell("best", 1, {"sim": scores - 0.01 + 0.001 * np.sin(3 * np.arange(24))}, rtf_total=0.1)
+    run.cell("tied", 1, {"sim": scores - 0.01 + 0.002 * np.sin(np.arange(24))}, rtf_total=0.1)
+    run.cell("elsewhere", 1, {"sim": scores - 0.2 + 0.01 * np.cos(np.arange(24))}, rtf_total=0.01, threads=8)
     made = board(of_run(run.path).tables[0])
     assert [[row.name for row in block.rows] for block in made.blocks] == [
         ["ground-truth", "teacher"], ["best", "tied"], ["elsewhere"],
