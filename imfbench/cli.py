@@ -6,26 +6,27 @@ Heavy modules are imported inside the commands, so that ``--help`` and wrong nam
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from imfbench import interruption
-from imfbench.cli_base import Commands, UserError, user_errors
+from imfbench.cli_base import Commands, UserError, print_findings, user_errors
 from imfbench.cli_cache import cache
 from imfbench.cli_claims import claims_command
 from imfbench.cli_compare import compare_command
+from imfbench.cli_leaderboard import leaderboard_command
+from imfbench.cli_list import list_command
 from imfbench.cli_other_tasks import other_tasks
 from imfbench.cli_protocols import protocols
-from imfbench.cli_run import INTERRUPTED, command_line, config_argument, run_experiment, run_options
+from imfbench.cli_publish import publish_command, verify_command
+from imfbench.cli_report import OWN as OF_PAGES
+from imfbench.cli_report import page_options, report_of_folder, with_page
+from imfbench.cli_run import INTERRUPTED, command_line, config_argument, needed, run_experiment, run_options
 from imfbench.cli_score import METRICS, recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
-
-if TYPE_CHECKING:
-    from imfbench.doctor import Finding
 
 STAGE_HELP = {
     "train": "Train the artefacts of an experiment: a killed training goes on where its last checkpoint stands.",
@@ -77,8 +78,28 @@ def _stage_command(stage: str) -> None:
 
 
 for _stage in COMMANDS:
-    if _stage not in ("synthesise", "score"):
+    if _stage not in ("synthesise", "score", "report"):
         _stage_command(_stage)
+
+
+@main.command("report")
+@page_options
+@config_argument
+@run_options
+def report_command(config: str | None, **options: Any) -> None:
+    """Write leaderboard and page of an experiment from its scores, or of the run folder CONFIG as it stands, also while it runs.
+
+    
+    Example:
+      imfbench report quickstart
+      imfbench report runs/quickstart --no-embed
+    """
+    own = {name: value for name in OF_PAGES if (value := options.pop(name)) is not None}
+    with user_errors():
+        if config is not None and report_of_folder(Path(config), own):
+            return
+    named = needed(config)
+    run_experiment("report", (lambda settings: with_page(named, settings, own)) if own else named, **options)
 
 
 @main.command("synthesize")
@@ -174,29 +195,13 @@ def _no_folders(what: tuple[str, ...], own: dict[str, Any]) -> None:
         raise click.UsageError(f"{given[0]} is for folders of recordings, which need --dataset too")
 
 
-@main.command("list")
-@click.argument(
-    "what",
-    type=click.Choice(
-        ["methods", "datasets", "metrics", "grids", "solvers", "configs", "vocoders", "backbones", "reports"]
-    ),
-)
-def list_command(what: str) -> None:
-    """List what is registered, or the experiments that ship.
-
-    \b
-    Example:
-      imfbench list methods
-    """
-    from imfbench.listing import listing
-
-    for name, about in listing(what).items():
-        click.echo(f"{name:<24} {about}".rstrip())
-
-
+main.add_command(list_command)
 main.add_command(protocols)
 main.add_command(cache)
 main.add_command(compare_command)
+main.add_command(leaderboard_command)
+main.add_command(publish_command)
+main.add_command(verify_command)
 main.add_command(claims_command)
 main.add_command(other_tasks)
 
@@ -232,14 +237,14 @@ def doctor_command(
         from imfbench.published import look_in
 
         look_in(model_dir)
-        sys.exit(1 if _print(examine()) else 0)
+        sys.exit(1 if print_findings(examine()) else 0)
     if path and data:
         raise click.UsageError(f"{path} and --data {data} name a folder each; leave out one")
     with user_errors():
         from imfbench.config_file import options_of
         from imfbench.dataset_check import examine_dataset
 
-        wrong = _print(examine_dataset(dataset, path or data, options_of(settings)))
+        wrong = print_findings(examine_dataset(dataset, path or data, options_of(settings)))
     sys.exit(1 if wrong else 0)
 
 
@@ -267,7 +272,7 @@ def check_command(settings: tuple[str, ...]) -> None:
             raise UserError("nothing to check: name a file, imfbench check --plugin FILE.py; no package has a plug-in")
         chosen = settings_of(settings, found)
         _quiet()
-        wrong = sum(_print(check(plugin, chosen)) for plugin in found)
+        wrong = sum(print_findings(check(plugin, chosen)) for plugin in found)
     outcome = "all is well" if not wrong else "1 thing is wrong" if wrong == 1 else f"{wrong} things are wrong"
     click.echo(f"{', '.join(plugin.name for plugin in found)}: {outcome}")
     sys.exit(1 if wrong else 0)
@@ -293,17 +298,6 @@ def new_method_command(name: str, out: Path) -> None:
     click.echo(
         f"  imfbench run quickstart --plugin {file} --set 'systems=[{{method: {name}, nfe: [1, 2]}}]' --out runs/{name}"
     )
-
-
-def _print(findings: Iterable[Finding]) -> int:
-    """Print findings as they come; how many are bad."""
-    wrong = 0
-    marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow")}
-    for finding in findings:
-        mark = marks.get(finding.level, click.style("bad ", fg="red"))
-        click.echo(f"{mark} {finding.subject}: {finding.message}")
-        wrong += finding.level == "bad"
-    return wrong
 
 
 def _quiet() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imfbench.config_file import ConfigError
 from imfbench.plugins import PluginWarning, load_file
+
+if TYPE_CHECKING:
+    from imfbench.doctor import Finding
 
 
 class UserError(click.ClickException):
@@ -63,6 +67,17 @@ def plugin_option() -> click.Option:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="A file with methods, datasets, metrics … of your own; may be repeated.",
     )  # fmt: skip
+
+
+def print_findings(findings: Iterable[Finding]) -> int:
+    """Print findings as they come; how many are bad."""
+    wrong = 0
+    marks = {"ok": click.style("ok  ", fg="green"), "note": click.style("note", fg="yellow")}
+    for finding in findings:
+        mark = marks.get(finding.level, click.style("bad ", fg="red"))
+        click.echo(f"{mark} {finding.subject}: {finding.message}")
+        wrong += finding.level == "bad"
+    return wrong
 
 
 class user_errors:

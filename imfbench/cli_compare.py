@@ -18,10 +18,16 @@ from imfbench.cli_score import FORMATS, cluster_option, margins_of, print_group
     help="Accepted loss of the tests of non-inferiority and equivalence, such as wer=0.01; may be repeated.",
 )  # fmt: skip
 @cluster_option
+@click.option(
+    "--report", "report", is_flag=False, flag_value="comparison", default=None, metavar="[FOLDER]",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a page too, with the sound of both: FOLDER/index.html [comparison].",
+)  # fmt: skip
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 def compare_command(
-    places: tuple[Path, ...], baseline: str | None, margin: tuple[str, ...], cluster: str | None, form: str
-) -> None:
+    places: tuple[Path, ...], baseline: str | None, margin: tuple[str, ...], cluster: str | None, report: Path | None,
+    form: str,
+) -> None:  # fmt: skip
     """Put the rows of several runs into one table, and test them against each other over the utterances they share.
 
     Each DIR is the run folder of an experiment or of `imfbench score`, or a folder with a leaderboard.json. A figure whose rows
@@ -31,6 +37,7 @@ def compare_command(
     Example:
       imfbench compare runs/monday runs/tuesday
       imfbench compare runs/mine runs/theirs --baseline runs/theirs --margin wer=0.01 --format md
+      imfbench compare runs/mine runs/theirs --report
     """
     from imfbench.cli_base import user_errors
 
@@ -41,6 +48,12 @@ def compare_command(
         from imfbench.store import plain
 
         tables = compare(places, baseline, margins_of(margin), cluster)
+        if report is not None:
+            from imfbench.reports.page import Page, of_tables, write_page
+
+            title = " and ".join(dict.fromkeys(place.resolve().name for place in places))
+            page = write_page(report, of_tables(title, tables), Page.Config())[0]
+            click.echo(f"wrote {page}", err=True)
         if form == "json":
             click.echo(json.dumps(plain(record(tables)), indent=2, ensure_ascii=False, allow_nan=False))
         elif form == "csv":

@@ -47,7 +47,8 @@ def config_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("config", required=False)(command)
 
 
-def _needed(config: str | None) -> str:
+def needed(config: str | None) -> str:
+    """The experiment that was named; a command without one is answered."""
     if config is None:
         raise click.UsageError("name an experiment or its YAML file, for instance quickstart")
     return config
@@ -93,7 +94,7 @@ def run_experiment(
         with user_errors():
             from imfbench.config import limited, load
 
-            experiment = config(settings) if callable(config) else load(_needed(config), settings)
+            experiment = config(settings) if callable(config) else load(needed(config), settings)
             if limit is not None:
                 experiment = limited(experiment, limit)
             from imfbench import experiment as engine

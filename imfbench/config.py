@@ -227,8 +227,8 @@ class ExperimentConfig(_Strict):
     model_dir: str | None = None
     """Folder of scorers' models that no package carries (``docs/models.md``)."""
     vocoder: str = "hifigan"
-    reports: Annotated[list[str], BeforeValidator(_one_or_more)] = ["leaderboard"]
-    """What is written when all is scored."""
+    reports: Annotated[dict[str, dict[str, Any]], BeforeValidator(_named_options)] = {"leaderboard": {}, "page": {}}
+    """What is written when all is scored, with options."""
     noise_seeds: Annotated[list[int], BeforeValidator(_one_or_more)] = [0]
     """Seeds of the initial noise; each is a row of its own, averaged per utterance before anything is compared."""
     device: str = "auto"

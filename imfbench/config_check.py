@@ -92,8 +92,8 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
     for data, path in _data(config):
         known(DATASETS, data.name, (*path, "name"))
     known(VOCODERS, config.vocoder, ("vocoder",))
-    for i, name in enumerate(config.reports):
-        known(REPORTS, name, ("reports", i))
+    for name in config.reports:
+        known(REPORTS, name, ("reports", name))
     for name in config.metrics:
         known(METRICS, name, ("metrics", name))
     found += [Problem(("margins", name), text) for name in config.margins if (text := margin_problem(name))]
@@ -162,6 +162,12 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
     valid(TrainConfig, config.training, ("training",))
     for name, options in config.metrics.items():
         valid(METRICS.get(name).Config, options, ("metrics", name))
+    for name, options in config.reports.items():
+        model = getattr(REPORTS.get(name), "Config", None) if options else None
+        if model is not None:
+            valid(model, options, ("reports", name))
+        elif options:
+            found.append(Problem(("reports", name), f"the report {name!r} has no options"))
     if config.teacher is not None:
         found += _check_sampling(config.teacher, ("teacher",))
     for i, system in enumerate(config.systems):

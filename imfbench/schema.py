@@ -142,6 +142,7 @@ FURTHER: tuple[Key, ...] = (
       for part in ("vocoder", "total") for figure, told in (("median", "Median"), ("p95", "95th percentile"))),
     Key("run", "string", "", "in `imfbench compare`", "The folder that the row is of."),
     Key("rtf_n", "integer", "", "if speed was timed", "Utterances that were timed."),
+    Key("source", "string", "", "if a paper reported the row", "Where its figures were published."),
 )
 """Keys that a row has besides the documented columns of the leaderboard."""
 # fmt: on

@@ -100,14 +100,14 @@ def gather(places: Sequence[Path]) -> list[Cell]:
         for cell in _read(place):
             kind = cell.row.get("kind") or (cell.system if cell.system in REFERENCES else None)
             row = {**cell.row, "kind": kind, "run": names[place], "key": f"{names[place]}/{cell.row['key']}"}
-            new = Cell(row, cell.utterances)
+            new = Cell(row, cell.utterances, cell.folder)
             if not (new.reference and any(_same_figures(new, other) for other in found)):
                 found.append(new)
     runs: dict[tuple[str, str], set[str]] = {}
     for cell in found:
         runs.setdefault((_set_of(cell), cell.system), set()).add(str(cell.row["run"]))
     return [
-        Cell({**cell.row, "system": f"{cell.system} ({cell.row['run']})"}, cell.utterances)
+        Cell({**cell.row, "system": f"{cell.system} ({cell.row['run']})"}, cell.utterances, cell.folder)
         if len(runs[_set_of(cell), cell.system]) > 1
         else cell
         for cell in found

@@ -156,7 +156,8 @@ COLUMNS: tuple[Column, ...] = (
            "What made the speech: `ground-truth`, `vocoded-ground-truth`, `teacher`, or a student (`+o3s`: on a searched grid).",
            header="System"),
     Column("kind", "string", "", "record",
-           "`sampled` for a network's output, `recordings` for another program's speech, else one of the two references."),
+           "`sampled` for a network's output, `recordings` for another program's speech, `reported` for a paper's, else a "
+           "reference."),
     Column("method", "string or null", "", "sampling", "Registered method of the artefact.", _SAMPLED, "Method"),
     Column("teacher_nfe", "integer or null", "", "training",
            "Teacher steps K behind each training target.", "if a teacher made the training targets", "Teacher steps K"),

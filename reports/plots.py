@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -75,7 +75,11 @@ def pareto_front(points: Sequence[tuple[float, float]], better: str) -> list[int
 
 def quality_against_nfe(groups: Sequence[Group]) -> Figure | None:
     """Each quality figure against NFE with 95 % intervals, recordings as lines; None if nothing was sampled."""
-    return _figure([Block(g.title, g, _panels(g, "nfe", directed=False), ["nfe"]) for g in groups], _draw_nfe)
+    return _figure(_nfe_blocks(groups), _draw_nfe)
+
+
+def _nfe_blocks(groups: Sequence[Group]) -> list[Block]:
+    return [Block(g.title, g, _panels(g, "nfe", directed=False), ["nfe"]) for g in groups]
 
 
 def quality_against_rtf(groups: Sequence[Group]) -> Figure | None:
@@ -83,6 +87,34 @@ def quality_against_rtf(groups: Sequence[Group]) -> Figure | None:
 
     Speeds compare under one device, thread count and batch size only, so each such setting has a block of its own.
     """
+    return _figure(_rtf_blocks(groups), _draw_rtf)
+
+
+def single_panels(
+    groups: Sequence[Group], against: Literal["nfe", "rtf"], scopes: Sequence[str] = ("nfe", *_SCOPES)
+) -> list[tuple[str, str, Figure]]:
+    """The panels of one of the two pictures, a figure each, for places whose width is not known beforehand.
+
+    Args:
+        groups: Rows that may stand together.
+        against: Which of the pictures.
+        scopes: Columns of the x axis that are wanted.
+
+    Returns:
+        For each panel the title of its block, the figure's title, and the figure.
+    """
+    blocks, draw = (_nfe_blocks(groups), _draw_nfe) if against == "nfe" else (_rtf_blocks(groups), _draw_rtf)
+    found = []
+    for block in blocks:
+        for scope in (scope for scope in block.scopes if scope in scopes):
+            for quality in block.panels:
+                one = replace(block, title="", panels=[quality], scopes=[scope])
+                if (figure := _figure([one], draw, narrowest=4.8)) is not None:
+                    found.append((block.title, quality.title, figure))
+    return found
+
+
+def _rtf_blocks(groups: Sequence[Group]) -> list[Block]:
     blocks = []
     for group in groups:
         recordings = [c for c in group.cells if c.reference]
@@ -95,7 +127,7 @@ def quality_against_rtf(groups: Sequence[Group]) -> Figure | None:
             scopes = [s for s in _SCOPES if any(c.ok and c.value(s) for c in cells)]
             title = f"{group.title}; timed on {setting}; figures beside points are NFE"
             blocks.append(Block(title, part, _panels(part, "rtf_total", directed=True), scopes))
-    return _figure(blocks, _draw_rtf)
+    return blocks
 
 
 def speed_setting(cell: Cell) -> str:
@@ -141,7 +173,7 @@ def _panels(group: Group, x: str, directed: bool) -> list[Quality]:
 Draw = Callable[[Axes, Group, Quality, str, dict[str, dict[str, Any]]], list[Label]]
 
 
-def _figure(blocks: Sequence[Block], draw: Draw) -> Figure | None:
+def _figure(blocks: Sequence[Block], draw: Draw, narrowest: float = 6.5) -> Figure | None:
     """All blocks with anything to show, one beneath the other, each with its title and legend."""
     blocks = [b for b in blocks if b.panels]
     if not blocks:
@@ -151,11 +183,12 @@ def _figure(blocks: Sequence[Block], draw: Draw) -> Figure | None:
         heights = [3.0 * b.shape[0] + 1.1 for b in blocks]
         width = 4.0 * max(b.shape[1] for b in blocks) + 0.8
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-        figure = Figure(figsize=(max(width, 6.5), sum(heights)), layout=layout)
+        figure = Figure(figsize=(max(width, narrowest), sum(heights)), layout=layout)
         parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
         pending: list[tuple[Axes, list[Label]]] = []
         for part, block in zip(parts, blocks, strict=True):
-            part.suptitle(block.title, fontsize="medium", fontweight="bold")
+            if block.title:
+                part.suptitle(block.title, fontsize="medium", fontweight="bold")
             axes = part.subplots(*block.shape, squeeze=False).ravel()
             wanted = [(quality, scope) for scope in block.scopes for quality in block.panels]
             styles = _styles(block.group)
@@ -193,7 +226,8 @@ def _legend(part: SubFigure, axes: Iterable[Axes]) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    columns = min(len(found), 4 if max(map(len, found)) < 28 else 2)
+    widest = 4 if part.bbox.width / part.figure.dpi > 6 else 3 if max(map(len, found)) < 14 else 2
+    columns = min(len(found), widest if max(map(len, found)) < 28 else 2)
     part.legend(
         found.values(), found.keys(), loc="outside lower center", ncols=columns, fontsize="small", frameon=False
     )

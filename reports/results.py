@@ -29,10 +29,12 @@ class Cell:
     Attributes:
         row: The cell's ``summary.json``.
         utterances: Its ``utterances.parquet``, or None where there is none.
+        folder: ``cells/<key>``, or None where only its figures are known.
     """
 
     row: Mapping[str, Any]
     utterances: pd.DataFrame | None = None
+    folder: Path | None = None
 
     @property
     def system(self) -> str:
@@ -178,7 +180,7 @@ def _read_cell(folder: Path) -> Cell:
     row.setdefault("key", folder.name)
     table = folder / "utterances.parquet"
     if not table.is_file():
-        return Cell(row)
+        return Cell(row, folder=folder)
     try:
         utterances = read_utterances(table)
     except (OSError, ValueError) as error:
@@ -188,7 +190,7 @@ def _read_cell(folder: Path) -> Cell:
     twice = utterances.duplicated([c for c in ("id", "noise_seed") if c in utterances.columns])
     if twice.any():
         raise RunFolderError(f"{table}: {utterances.loc[twice, 'id'].iloc[0]!r} stands twice; {_AGAIN}")
-    return Cell(row, utterances)
+    return Cell(row, utterances, folder)
 
 
 def _read_training(folder: Path, prefix: str) -> Training:

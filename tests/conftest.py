@@ -23,6 +23,7 @@ from imfbench.datasets.demo import corpus
 from imfbench.features.audio import load_audio
 from imfbench.features.griffin_lim import GriffinLim
 from imfbench.metrics import ScoreItem
+from imfbench.pipeline import work
 from imfbench.progress import log
 from imfbench.reports.leaderboard import Leaderboard
 from imfbench.store import read_json
@@ -51,6 +52,15 @@ def demo_test_items() -> Callable[[int], list[ScoreItem]]:
         return found
 
     return items
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runs_without_pages() -> Iterator[None]:
+    """A run's page takes seconds, and tests make hundreds of runs: those that are about pages write them themselves."""
+    report = work.report
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "report", lambda context, name: None if name == "page" else report(context, name))
+        yield
 
 
 @pytest.fixture
@@ -89,6 +99,7 @@ class TinyRun:
             "threads": 1,
             "device": "cpu",
             "score_cache": str(self.folder / "scores"),
+            "reports": ["leaderboard"],
             **changes,
         }
         path = self.folder / file

@@ -84,3 +84,22 @@ def test_modules_stay_short() -> None:
     for folder in ("imfbench", "methods", "datasets", "reports", "tests"):
         for path in (CLONE / folder).rglob("*.py"):
             assert path.read_text(encoding="utf-8").count("\n") <= 400, f"{path} is long: where is its seam?"
+
+
+def test_every_folder_of_code_is_a_package_and_the_pages_parts_go_into_wheels() -> None:
+    from setuptools.config.pyprojecttoml import read_configuration
+
+    settings = read_configuration(str(CLONE / "pyproject.toml"))["tool"]["setuptools"]
+    written = {
+        ".".join(path.parent.relative_to(CLONE).parts) for top in ("imfbench", "methods", "datasets", "reports")
+        for path in (CLONE / top).rglob("*.py") if (path.parent / "__init__.py").exists()
+    }  # fmt: skip
+    assert {name if name.split(".")[0] == "imfbench" else f"imfbench.{name}" for name in written} == {
+        *settings["packages"]
+    }
+    patterns = settings["package-data"]["imfbench.reports.page"]
+    page = CLONE / "reports" / "page"
+    shipped = {file for pattern in patterns for file in page.glob(pattern)}
+    assert {
+        file for folder in ("templates", "static") for file in (page / folder).rglob("*") if file.is_file()
+    } == shipped

@@ -171,5 +171,5 @@ def test_a_run_with_parts_of_ones_own_of_every_kind_and_one_that_is_broken(tmp_p
 
 def test_reports_are_no_part_of_what_decides_figures() -> None:
     usual, none = load("quickstart"), load("quickstart", ("reports=[]",))
-    assert usual.reports == ["leaderboard"]
+    assert list(usual.reports) == ["leaderboard", "page"]
     assert usual.hash == none.hash

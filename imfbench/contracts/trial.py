@@ -39,6 +39,7 @@ def values_of(kind: str, name: str, options: dict[str, Any], folder: Path) -> di
         "metrics": ["sim"],
         "vocoder": "griffin-lim",  # a fifth of HiFi-GAN's time, and the figures of a trial are no results
         "score_cache": str(folder / "scores"),
+        "reports": ["leaderboard"],
     }
     return values | {
         "method": _method,

@@ -102,5 +102,6 @@ def report(context: Context, name: str) -> None:
     for cell in cells:
         summarise(context, cell)
     log.info("writing the report %s", name)
-    files = REPORTS.get(name)().write(context.folder.path)
+    cls, options = REPORTS.get(name), context.config.reports.get(name)
+    files = (cls(cls.Config(**options)) if options else cls()).write(context.folder.path)
     log.info("%s: wrote %s", name, ", ".join(file.name for file in files))

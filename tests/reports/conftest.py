@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 SIGNATURES = {"wer": "wer-v1|asr:base|beam:5", "sim": "sim-v1|model:resemblyzer", "mos": "mos-v1|model:distillmos"}
 WORDS = 10
@@ -66,6 +67,23 @@ class RunBuilder:
                 frame = frame.assign(substitutions=edits, deletions=0, insertions=0, reference_words=WORDS)
             frame.to_parquet(folder / "utterances.parquet")
         return key
+
+    def speech(self, key: str, texts: Sequence[str], heard: Sequence[str] | None = None, **columns: Any) -> Path:
+        """Give a cell texts, transcripts, audio (half a second each, a tone of its own) and further columns."""
+        folder = self.path / "cells" / key.replace("/", "-")
+        frame = pd.read_parquet(folder / "utterances.parquet")
+        said = [text.lower() for text in texts]
+        spoken = [text.lower() for text in heard or texts]
+        names = [f"audio/{name}.flac" for name in frame["id"]]
+        (folder / "audio").mkdir(exist_ok=True)
+        for i, name in enumerate(names):
+            tone = 0.3 * np.sin(2 * np.pi * (200 + 40 * i) * np.arange(12_000) / 24_000)
+            soundfile.write(folder / name, tone, 24_000)
+        content = [f"{key}/{name}" for name in names]
+        added = {"text": list(texts), "hypothesis": list(heard or texts), "audio": names, "audio_sha256": content}
+        added |= {"reference_normalised": said, "hypothesis_normalised": spoken, "seconds": 0.5, **columns}
+        frame.assign(**added).to_parquet(folder / "utterances.parquet")
+        return folder
 
     def training(self, name: str, loss: Sequence[float], grad_norm: Sequence[float], **status: Any) -> None:
         """Write ``log.csv`` and ``status.json`` of an artefact."""

@@ -1,0 +1,188 @@
+"""One leaderboard of many runs with figures of papers beside it, a page of two runs, and folders of results that are checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from imfbench.cli import main
+from imfbench.publishing import publish, verify
+from imfbench.reports.merged import merged, read_reported
+from imfbench.reports.page import render
+from imfbench.reports.results import RunFolderError
+
+REAL = Path(__file__).parent.parent.parent / "docs" / "results" / "hour_token2mel"
+PAPER = (
+    "- {system: Somebody's (paper), task: token2mel, dataset: demo/test, nfe: 1, wer: 0.001, "
+    "source: 'a paper, table 1'}\n"
+)
+
+
+@pytest.fixture
+def two(run: Any, tmp_path: Path) -> tuple[Path, Path]:
+    scores = {"wer": np.r_[np.zeros(20), 0.1, 0.2, 0.1, 0.1], "sim": np.linspace(0.7, 0.9, 24)}
+    run.cell("teacher", 32, scores)
+    run.speech(run.cell("mine", 1, scores), ["a text"] * 24)
+    other = type(run)(tmp_path / "other")
+    other.cell("theirs", 1, {**scores, "sim": scores["sim"] - 0.1})
+    return run.path, other.path
+
+
+def invoke(*arguments: Any, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(one) for one in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_runs_scored_alike_make_one_leaderboard_with_tests_between_them(two: tuple[Path, Path]) -> None:
+    (table,) = merged(two).tables
+    assert [cell.system for cell in table.group.cells] == ["teacher", "mine", "theirs"]
+    verdicts = {(test.a, test.column): test.verdict for test in table.tests if test.family == "teacher"}
+    assert verdicts["theirs at NFE 1", "sim"] == "worse"
+    assert verdicts["mine at NFE 1", "sim"] == "no difference shown"
+
+
+def test_runs_scored_otherwise_are_refused_with_what_differs(two: tuple[Path, Path]) -> None:
+    for summary in two[1].glob("cells/*/summary.json"):
+        row = json.loads(summary.read_text())
+        row["signatures"]["wer"] = "wer-v1|asr:large|beam:5"
+        summary.write_text(json.dumps(row))
+    told = invoke("leaderboard", *two, code=2)
+    assert "these runs make no one leaderboard" in told
+    assert "wer: asr is" in told
+    assert "Traceback" not in told
+
+
+def test_figures_of_papers_are_marked_and_never_ranked(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "sections", lambda _: [])
+    file = tmp_path / "papers.yaml"
+    file.write_text(
+        PAPER + "- {system: other, task: text2mel, dataset: seed-tts-eval/en, wer: 0.002, source: 'another paper'}\n"
+    )
+    source = merged(two, [file])
+    assert [table.group.task for table in source.tables] == ["token2mel", "text2mel"]
+    for table in source.tables:
+        reported = [cell for cell in table.group.cells if cell.row["kind"] == "reported"]
+        assert [cell.ok for cell in reported] == [False]
+        keys = {reported[0].row["key"]}
+        assert not any(keys & {*r.best, *r.tied, *r.untested} for r in table.rankings)
+    best = next(r for r in source.tables[0].rankings if r.column == "wer").best
+    assert best != [], "the paper's lower WER takes no row's place"
+    told = invoke("leaderboard", *two, "--reported", file, "--out", tmp_path / "board", "--format", "md")
+    assert "reported" in told
+    page = (tmp_path / "board" / "index.html").read_text(encoding="utf-8")
+    assert "reported, not measured: a paper, table 1" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- {system: x, task: t, dataset: d, wer: 0.02}\n", "entry 1 has no source"),
+        ("- {system: x, task: t, dataset: d, source: s, wer: 2.1}\n", "write it as a fraction, 0.021 for 2.1 %"),
+        ("- {system: x, task: t, dataset: d, source: s, werr: 0.1}\n", "'werr' is no column"),
+        ("- {system: x, task: t, dataset: d, source: s, nfe: 1}\n", "no figure of quality"),
+        ("just words\n", "holds no figures"),
+        ("- {", "cannot be read"),
+    ],
+)
+def test_papers_files_that_cannot_be_used_say_why(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "papers.yaml"
+    file.write_text(text)
+    with pytest.raises(RunFolderError, match=told):
+        read_reported(file)
+
+
+def test_compare_writes_a_page_of_both_runs_and_report_one_of_a_folder(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "sections", lambda _: [])
+    told = invoke("compare", *two, "--report", tmp_path / "both")
+    assert f"wrote {tmp_path / 'both' / 'index.html'}" in told
+    page = (tmp_path / "both" / "index.html").read_text(encoding="utf-8")
+    assert ">mine<" in page
+    assert ">theirs<" in page
+    assert "data:audio/ogg;base64," in page
+    monkeypatch.setattr("imfbench.reports.leaderboard.Leaderboard._draw", lambda *_: ([], {}))
+    told = invoke("report", two[0], "--utterances", 0)
+    assert str(two[0] / "report" / "index.html") in told
+    assert "Partial" not in (two[0] / "report" / "index.html").read_text(encoding="utf-8")
+    from filelock import FileLock
+
+    with FileLock(two[0] / ".lock"):
+        invoke("report", two[0], "--utterances", 0)
+    assert "The run is still going." in (two[0] / "report" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A published folder of two real rows."""
+    monkeypatch.setattr("imfbench.reports.leaderboard.Leaderboard._draw", lambda *_: ([], {}))
+    run = tmp_path / "run"
+    for key in ("4d66e92bc0a2c463", "2bbfc8eb8705dd67"):
+        shutil.copytree(REAL / "cells" / key, run / "cells" / key)
+    for name in ("experiment.yaml", "manifest.json"):
+        shutil.copyfile(REAL / name, run / name)
+    (run / "artefacts" / "student").mkdir(parents=True)
+    (run / "artefacts" / "student" / "model.safetensors").write_bytes(b"weights")
+    (run / "artefacts" / "student" / "card.json").write_text("{}")
+    publish(run, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def resummed(folder: Path) -> None:
+    """Somebody who changes a file can also change its hash."""
+    from imfbench.store import file_sha256
+
+    lines = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    (folder / "SHA256SUMS").write_text("".join(f"{file_sha256(folder / name)}  {name}\n" for _, name in lines))
+
+
+def wrong(folder: Path) -> list[str]:
+    return [f"{finding.subject}: {finding.message}" for finding in verify(folder) if finding.level == "bad"]
+
+
+def test_a_published_folder_holds_no_weights_and_is_verified(results: Path) -> None:
+    names = {file.relative_to(results).as_posix() for file in results.rglob("*") if file.is_file()}
+    assert "artefacts/student/card.json" in names
+    assert not any("safetensors" in name for name in names)
+    found = list(verify(results))
+    assert [finding for finding in found if finding.level != "ok"] == []
+    assert sum("figures made again from 172 utterances" in finding.message for finding in found) == 2
+
+
+def test_what_was_changed_afterwards_is_found(results: Path) -> None:
+    summary = next(iter(sorted(results.glob("cells/*/summary.json"))))
+    row = json.loads(summary.read_text())
+    summary.write_text(json.dumps({**row, "wer": row["wer"] / 2}))
+    (results / "more.txt").write_text("?")
+    found = wrong(results)
+    assert f"SHA256SUMS: {summary.relative_to(results).as_posix()} is not what was published" in found
+    assert "SHA256SUMS: more.txt is not listed" in found
+    (results / "more.txt").unlink()
+    resummed(results)
+    found = wrong(results)
+    assert any(f"wer is {row['wer'] / 2} in summary.json, and {row['wer']} by its utterances" in one for one in found)
+    assert any("leaderboard.json does not show the summaries" in one for one in found)
+
+
+def test_edits_that_are_not_those_of_the_texts_are_found(results: Path) -> None:
+    table = next(iter(sorted(results.glob("cells/*/utterances.parquet"))))
+    frame = pd.read_parquet(table)
+    place = frame.index[frame["substitutions"] + frame["deletions"] + frame["insertions"] > 0][0]
+    frame.loc[place, ["substitutions", "deletions", "insertions"]] = 0
+    frame.to_parquet(table)
+    resummed(results)
+    assert any(
+        f"the edits of 1 utterances are not those of their texts ({frame.loc[place, 'id']})" in one
+        for one in wrong(results)
+    )
+    assert "bad " in invoke("verify", results, code=1)
