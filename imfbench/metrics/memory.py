@@ -84,7 +84,12 @@ def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
 
 
 class LiveTensors(TorchDispatchMode):
-    """Watches every operation and keeps account of the CPU storages that its tensors live in.
+    """Watches every operation and keeps account of the storages that its tensors live in, on one type of device.
+
+    On the CPU it is what `peak_memory` measures by. Fake tensors (torch's, with shapes but no values) count like real ones.
+
+    Args:
+        device_type: Such as "cpu"; tensors elsewhere do not count.
 
     Attributes:
         live: Bytes alive now.
@@ -92,8 +97,9 @@ class LiveTensors(TorchDispatchMode):
             have been alive all along, so they are added to the peak as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device_type: str = "cpu") -> None:
         super().__init__()
+        self.device_type = device_type
         self.live = 0
         self.peak = 0
         self._sizes: dict[int, int] = {}
@@ -118,7 +124,9 @@ class LiveTensors(TorchDispatchMode):
         self._sizes.clear()
 
     def _count(self, tensor: Any, older: bool) -> None:
-        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+            return
+        if tensor.device.type != self.device_type:
             return
         # The storage, not the tensor: views share it, and it lives until the last of them is gone.
         storage = tensor.untyped_storage()
