@@ -17,6 +17,7 @@ from imfbench import interruption
 from imfbench.cli_base import Commands, UserError, user_errors
 from imfbench.cli_cache import cache
 from imfbench.cli_compare import compare_command
+from imfbench.cli_profile import profile_command
 from imfbench.cli_protocols import protocols
 from imfbench.cli_score import METRICS, recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
@@ -267,6 +268,7 @@ def list_command(what: str) -> None:
 main.add_command(protocols)
 main.add_command(cache)
 main.add_command(compare_command)
+main.add_command(profile_command)
 
 
 @main.command("doctor")

@@ -24,10 +24,9 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_any
 from torch.utils.flop_counter import flop_registry
 
-from imfbench.metrics.memory import LiveTensors
+from imfbench.metrics.memory import LiveTensors, tensors_in
 from imfbench.profiling.steps import Step
 
 KIND = "estimate"
@@ -56,10 +55,12 @@ class Estimate:
     Attributes:
         peak_memory: Peak of the bytes of live tensors; scratch memory of kernels and what an allocator keeps are not in it.
         flops: Floating point operations of one step.
+        parameters: Of the method's own network.
     """
 
     peak_memory: int
     flops: int
+    parameters: int
 
 
 def estimate(build: Callable[[], Step], device: torch.device) -> Estimate:
@@ -91,7 +92,7 @@ def estimate(build: Callable[[], Step], device: torch.device) -> Estimate:
         raise NoEstimateError(f"fake tensors cannot follow this step ({type(error).__name__}: {error})") from error
     finally:
         live.forget()
-    return Estimate(live.peak, watch.flops)
+    return Estimate(live.peak, watch.flops, step.parameters)
 
 
 @contextmanager
@@ -124,7 +125,7 @@ class _Watch(TorchDispatchMode):
             return torch.ones((), dtype=args[0].dtype).item()
         if func in _INDEXING and isinstance(args[0], FakeTensor):
             args = (args[0], _by_number(args[1]), *args[2:])
-        if not tree_any(lambda leaf: isinstance(leaf, Tensor), (args, kwargs)):
+        if next(tensors_in(args, kwargs), None) is None:
             with self.mode:  # a generator of real numbers has nothing to draw here
                 made = func(*args, **{name: None if name == "generator" else value for name, value in kwargs.items()})
             if isinstance(made, Tensor) and made.numel() > SMALL:

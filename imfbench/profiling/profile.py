@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import ValidationError
 
 from imfbench.config_file import ConfigError
-from imfbench.devices import Precision, available_memory, describe, dtype_name, free_memory, out_of_memory, resolve_device
+from imfbench.devices import (
+    Precision,
+    available_memory,
+    describe,
+    dtype_name,
+    free_memory,
+    out_of_memory,
+    resolve_device,
+)
 from imfbench.metrics.memory import peak_memory
 from imfbench.metrics.speed import time_passes
 from imfbench.profiling.fake import KIND, Estimate, NoEstimateError, estimate
@@ -22,6 +30,7 @@ from imfbench.profiling.steps import Stage, Step, ready_step
 from imfbench.registry import METHODS, nearest
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
+Estimates = Literal["first", "only", "none"]
 ROOM = 1.25
 """What must be free for a step to be run, in its estimate: kernels' scratch memory and the allocator's gaps are not in that."""
 
@@ -39,7 +48,9 @@ class System:
         return ", ".join([self.method, *(f"{key} = {value}" for key, value in self.config.items())])
 
 
-def systems_of(methods: Iterable[str], settings: dict[str, Any] | None = None, stage: Stage = "training") -> list[System]:
+def systems_of(
+    methods: Iterable[str], settings: dict[str, Any] | None = None, stage: Stage = "training"
+) -> list[System]:
     """A row for each method, in training for each of its ``variants`` that the settings leave open.
 
     Args:
@@ -89,19 +100,19 @@ def _check(system: System, cls: Any) -> None:
 
 def profile_step(
     method: str, config: dict[str, Any] | None, size: Size, stage: Stage = "training", *, nfe: int = 1,
-    device: str | torch.device = "auto", precision: Precision = "auto", only_estimate: bool = False, warmup: int = 1,
+    device: str | torch.device = "auto", precision: Precision = "auto", estimates: Estimates = "first", warmup: int = 1,
     repeats: int = 5,
 ) -> dict[str, Any]:  # fmt: skip
     """Seconds and peak memory of one step: one row of :func:`profile`, which has the arguments and keys."""
     systems = [System(method, dict(config or {}))]
     _check(systems[0], METHODS.get(method))
-    options: dict[str, Any] = {"only_estimate": only_estimate, "warmup": warmup, "repeats": repeats}
+    options: dict[str, Any] = {"estimates": estimates, "warmup": warmup, "repeats": repeats}
     return profile(systems, [size], stage, nfe=nfe, device=device, precision=precision, **options)[0]
 
 
 def profile(
     systems: Sequence[System], sizes: Iterable[Size], stage: Stage = "training", *, nfe: int = 1,
-    device: str | torch.device = "auto", precision: Precision = "auto", only_estimate: bool = False, warmup: int = 1,
+    device: str | torch.device = "auto", precision: Precision = "auto", estimates: Estimates = "first", warmup: int = 1,
     repeats: int = 5, progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Profile systems at sizes.
@@ -116,7 +127,8 @@ def profile(
         nfe: Velocity evaluations of a sampling.
         device: "auto", "cpu", or torch's name of an accelerator.
         precision: Of autocast.
-        only_estimate: Run nothing.
+        estimates: "first": what the estimate says is too large for the memory that is free is not run. "only": nothing is
+            run. "none": all is run, which saves the estimate's seconds where everything is known to fit.
         warmup: Steps before the clock starts; the pass in which memory is measured comes before them.
         repeats: Steps that are timed.
         progress: Called with what is done next.
@@ -147,16 +159,18 @@ def profile(
     for size in sizes:
         group = [_Row(system, size, stage, nfe, where, precision) for system in systems]
         for row in group:
-            progress(f"estimate {row.told}")
-            row.estimate(only_estimate)
+            if estimates != "none":
+                progress(f"estimate: {row.told}")
+                row.estimate()
+            if estimates != "only":
+                row.decide()
+            if row.runs:
+                progress(f"memory: {row.told}")
+                row.measure_memory()
         running = [row for row in group if row.runs]
-        for row in running:
-            progress(f"measure {row.told}")
-            row.measure_memory()
-        running = [row for row in running if row.runs]
         together = sum(row.needed for row in running) <= available_memory(where)
         for some in [running] if together else [[row] for row in running]:
-            progress("time " + "; ".join(row.told for row in some))
+            progress(f"seconds: {len(some)} in turns, {size.frames} frames × {size.batch}")
             _time(some, warmup, repeats)
         rows += [row.values for row in group]
     _scale(rows)
@@ -209,86 +223,75 @@ class _Row:
         """Bytes that should be free before the step is run."""
         return ROOM * self.found.peak_memory if self.found else 0.0
 
-    def estimate(self, only: bool) -> None:
-        """Estimate, and decide whether the step is run."""
+    def estimate(self) -> None:
+        """Follow the step on fake tensors."""
         masks = self._masks()
         try:
-            self.found = estimate(self._remembered(partial(self._ready, masks=masks)), self.device)
+            self.found = estimate(lambda: self._ready(masks=masks), self.device)
         except NoEstimateError as error:
-            self.runs, self.values["note"] = not only, f"{error}"
+            self.values["note"] = str(error)
             return
-        memory, flops = self.found.peak_memory, self.found.flops
-        self.values |= {"peak_memory": memory, "peak_memory_kind": KIND, "estimated_memory": memory, "flops": flops}
+        memory = self.found.peak_memory
+        self.values |= {"peak_memory": memory, "peak_memory_kind": KIND, "estimated_memory": memory}
+        self.values |= {"flops": self.found.flops, "parameters": self.found.parameters}
+
+    def decide(self) -> None:
+        """Whether there is memory to run the step."""
         free = available_memory(self.device)
-        self.runs = not only and self.needed <= free
-        if not only and not self.runs:
-            self.values["note"] = (
-                f"not run: it needs about {_gigabytes(memory)}, and a quarter more to be safe, of which {_gigabytes(free)} are free"
-            )
-
-    def _remembered(self, build: Callable[[], Step]) -> Callable[[], Step]:
-        def counted() -> Step:
-            step = build()
-            self.values["parameters"] = sum(p.numel() for p in step.method.network.parameters())
-            return step
-
-        return counted
+        self.runs = self.needed <= free
+        if not self.runs:
+            needed = self.values["estimated_memory"]
+            self.values["note"] = f"not run: needs about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free"
 
     def measure_memory(self) -> None:
-        """Peak memory with nothing else on the device."""
-        with self._guarded():
-            step = self._remembered(self._ready)()
+        """Peak memory with no other step on the device."""
+        with self.guarded():
+            step = self.ready()
             step.prime()
             with peak_memory(self.device) as peak:
                 self.values["network_calls"] = step.network_calls()
             self.values |= {"measured": True, "peak_memory": peak.bytes, "peak_memory_kind": peak.kind}
+            self.values["parameters"] = step.parameters
 
     def ready(self) -> Step:
         """The step, built anew."""
         return self._ready()
 
-    def _guarded(self) -> _Guard:
-        return _Guard(self)
-
-
-class _Guard:
-    """A step for which memory runs out, whatever the estimate said, is a row with an estimate and a note."""
-
-    def __init__(self, row: _Row) -> None:
-        self.row = row
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None or not out_of_memory(error):
-            return False
-        row = self.row
-        row.runs = False
-        row.values |= {"measured": False, "seconds": None, "seconds_each": [], "note": "memory ran out when it was run"}
-        row.values["peak_memory"] = row.values["estimated_memory"]
-        row.values["peak_memory_kind"] = KIND if row.found else None
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """If memory runs out, whatever the estimate said, the row keeps its estimate and gets a note."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        else:
+            return
+        self.runs = False
+        self.values |= {"measured": False, "seconds_each": [], "note": "memory ran out when it was run"}
+        self.values |= {
+            "peak_memory": self.values["estimated_memory"],
+            "peak_memory_kind": KIND if self.found else None,
+        }
         free_memory()
-        return True
 
 
 def _time(rows: list[_Row], warmup: int, repeats: int) -> None:
     steps: dict[int, Step] = {}
     for number, row in enumerate(rows):
-        with row._guarded():
+        with row.guarded():
             steps[number] = row.ready()
-            time_passes(steps[number].run, warmup, 1, row.device)
+            for _ in range(warmup):
+                steps[number].run()
     for _ in range(repeats):
         for number, row in enumerate(rows):
             if row.runs:
-                with row._guarded():
+                with row.guarded():
                     row.values["seconds_each"] += time_passes(steps[number].run, 0, 1, row.device)
     for row in rows:
         if row.runs:
             row.values |= {"seconds": median(row.values["seconds_each"]), "seconds_kind": "measured"}
             row.values["paired"] = len(rows) > 1
-    steps.clear()
-    gc.collect()
 
 
 def _scale(rows: list[dict[str, Any]]) -> None:
@@ -296,17 +299,11 @@ def _scale(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["measured"] or row["flops"] is None:
             continue
-        known = [
-            other for other in rows if other["measured"] and other["system"] == row["system"] and other["flops"]
-        ]
+        known = [other for other in rows if other["measured"] and other["system"] == row["system"] and other["flops"]]
         if known:
             largest = max(known, key=lambda other: other["flops"])
             row["seconds"] = largest["seconds"] * row["flops"] / largest["flops"]
             row["seconds_kind"] = f"scaled by operations from {largest['frames']} frames × {largest['batch']}"
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.3g} GB"
 
 
 def grid_of_sizes(

@@ -40,6 +40,11 @@ class Step:
     method: Method
     rows: int
 
+    @property
+    def parameters(self) -> int:
+        """Of the method's own network."""
+        return sum(parameter.numel() for parameter in self.method.network.parameters())
+
     def network_calls(self) -> int:
         """Take the step and count the rows that go through the method's own network, for each row of the batch."""
         with count_network(self.method.network) as count:
