@@ -83,7 +83,7 @@ def profile_command(
 
         from imfbench.config_file import options_of
         from imfbench.profiling import STAGES, profile, systems_of
-        from imfbench.profiling.profile import grid_of_sizes
+        from imfbench.profiling.rows import grid_of_sizes
 
         if threads is not None:
             torch.set_num_threads(threads)

@@ -10,7 +10,7 @@ Example:
 """
 
 from imfbench.profiling.fake import Estimate, estimate
-from imfbench.profiling.profile import STAGES, System, profile, profile_step, systems_of
+from imfbench.profiling.rows import STAGES, System, profile, profile_step, systems_of
 from imfbench.profiling.sizes import SHAPES, Size
 
 __all__ = ["SHAPES", "STAGES", "Estimate", "Size", "System", "estimate", "profile", "profile_step", "systems_of"]

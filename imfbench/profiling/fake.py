@@ -83,6 +83,7 @@ def estimate(build: Callable[[], Step], device: torch.device) -> Estimate:
             # The mode is off now: fake tensors carry it with them, and small draws from generators stay real.
             with watch:
                 step.prime()
+            watch.flops = 0
             with watch, live:
                 step.run()
     except (

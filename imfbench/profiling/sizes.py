@@ -14,6 +14,8 @@ from imfbench.method import Batch, Condition
 from imfbench.registry import nearest
 
 BACKBONE = "dit"
+MOST = 10**8
+"""Frames of a batch up to which masks, which are real in an estimate too, do no harm."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class Size:
         for name, value, least in (("frames", self.frames, 2), ("batch", self.batch, 1), ("depth", self.depth, 1)):
             if value is not None and value < least:
                 raise ConfigError(f"{name} {value}: it must be at least {least}")
+        if self.frames * self.batch > MOST:
+            raise ConfigError(
+                f"{self.frames} frames × {self.batch}: the masks alone of more than {MOST:.0e} frames take gigabytes, even for "
+                "an estimate; estimate a smaller batch, memory beyond the weights grows in proportion to it"
+            )
         found = DiTConfig(**SHAPES[self.shape].config)
         changed: dict[str, int] = {} if self.depth is None else {"depth": self.depth}
         if self.width is not None:
