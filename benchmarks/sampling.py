@@ -10,8 +10,8 @@ their ratios. A hook sees to it that both sides make the same calls.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,10 +21,11 @@ import torch
 
 from imfbench.artefact import load_artefact
 from imfbench.datasets.demo.corpus import DemoCorpus
-from imfbench.devices import autocast, describe, resolve_device, synchronize
+from imfbench.devices import autocast, describe, resolve_device
 from imfbench.flow.counting import count_network
 from imfbench.flow.grids import uniform
 from imfbench.method import Condition, Method
+from imfbench.metrics.speed import CLOCKS, paired_ratio
 from imfbench.sampling import initial_noise, sampling_guidance, synthesize_mel
 from imfbench.training import build_method
 
@@ -44,18 +45,10 @@ def bare(method: Method, condition: Condition, id: str, nfe: int, device: torch.
     @torch.no_grad()
     def calls() -> None:
         with autocast(device, "auto"):
-            for t, r in zip(times[:-1], times[1:], strict=True):
+            for t, r in pairwise(times):
                 method.network(z, t, r if two_times else None, given)
 
     return calls
-
-
-def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - start
 
 
 def calls_of(method: Method, work: Callable[[], Any]) -> tuple[int, int]:
@@ -71,6 +64,9 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--utterances", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=9, help="pairs for each utterance")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--clock", choices=sorted(CLOCKS), default="wall", help="processor: without what other programs take"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--teacher", default="embedded:token2mel", help="artefact to sample and to start from")
     parser.add_argument("--out", type=Path, help="CSV file")
@@ -86,9 +82,8 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
         method = teacher if name == "teacher" else build_method(name, {}, teacher)
         method.network.eval()
         for nfe in map(int, arguments.nfe.split(",")):
-            pairs: list[tuple[float, float]] = []
+            grid, found, counted = uniform(nfe), [], (0, 0)
             for id, condition in conditions.items():
-                grid = uniform(nfe)
 
                 def sampling(id: str = id, given: Any = condition, m: Any = method, grid: Any = grid) -> None:
                     synthesize_mel(m, given, id, grid, device=device, precision="auto")
@@ -96,30 +91,28 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
                 calls = bare(method, condition, id, nfe, device)
                 counted = calls_of(method, sampling)  # also the warm-up
                 assert counted == calls_of(method, calls), "both sides must ask the network for the same"
-                for number in range(arguments.repeats):
-                    sides = (sampling, calls) if number % 2 else (calls, sampling)
-                    taken = [seconds(side, device) for side in sides]
-                    pairs.append((taken[0], taken[1]) if number % 2 else (taken[1], taken[0]))
-            ratios = sorted(a / b for a, b in pairs)
+                found.append(paired_ratio(sampling, calls, arguments.repeats, device, CLOCKS[arguments.clock]))
             rows.append(
                 {
                     "method": name,
                     "nfe": nfe,
                     "network_calls": counted[1],
-                    "ratio": median(ratios),
-                    "ratio_low": ratios[len(ratios) // 4],
-                    "ratio_high": ratios[-1 - len(ratios) // 4],
-                    "overhead_ms": 1000 * median(a - b for a, b in pairs),
-                    "sampling_seconds": median(a for a, _ in pairs),
-                    "n": len(pairs),
+                    "ratio": median(one.ratio for one in found),
+                    "ratio_low": median(one.low for one in found),
+                    "ratio_high": median(one.high for one in found),
+                    "difference_seconds": median(one.difference for one in found),
+                    "seconds": median(one.seconds for one in found),
+                    "utterances": len(found),
+                    "n": sum(one.n for one in found),
                     "goal": GOAL,
+                    "clock": arguments.clock,
                     **describe(device),
                 }
             )
             told = rows[-1]
             print(
-                f"{name}, NFE {nfe}: {told['ratio']:.3f} ({told['ratio_low']:.3f} to {told['ratio_high']:.3f}, n {len(pairs)}), "
-                f"{told['overhead_ms']:+.2f} ms of {1000 * told['sampling_seconds']:.1f} ms",
+                f"{name}, NFE {nfe}: {told['ratio']:.3f} ({told['ratio_low']:.3f} to {told['ratio_high']:.3f}, n {told['n']}), "
+                f"{1000 * told['difference_seconds']:+.2f} ms of {1000 * told['seconds']:.1f} ms",
                 flush=True,
             )
     if arguments.out:

@@ -12,33 +12,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
-import torch
 
 from imfbench.config import check
 from imfbench.config_file import Source
-from imfbench.devices import describe, synchronize
+from imfbench.devices import describe
 from imfbench.flow.counting import count_network
 from imfbench.flow.grids import uniform
+from imfbench.metrics.speed import CLOCKS, paired_ratio
 from imfbench.pipeline.context import Context
 from imfbench.pipeline.search import evaluation
 from imfbench.progress import Reporting
 from imfbench.sampling import synthesize_mel
 from imfbench.store import RunFolder
-
-
-def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - start
 
 
 def experiment(score: str, nfe: int, limit: int, artefact: str, vocoder: str, device: str, folder: Path) -> Context:
@@ -68,12 +58,16 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--utterances", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--clock", choices=sorted(CLOCKS), default="wall", help="processor: without what other programs take"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--vocoder", default="hifigan")
     parser.add_argument("--artefact", default="embedded:token2mel", help="network whose grid is searched")
     parser.add_argument("--out", type=Path, help="CSV file")
     arguments = parser.parse_args(words)
     rows: list[dict[str, Any]] = []
+    grid = uniform(arguments.nfe)
     for score in arguments.scores.split(","):
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as models:
             given = (score, arguments.nfe, arguments.utterances, arguments.artefact, arguments.vocoder)
@@ -84,7 +78,6 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
             utterances = context.utterances(context.config.dev)
             evaluate, method = evaluation(context, search, utterances, models)
             conditions = {u.id: context.dataset(context.config.dev).condition(u) for u in utterances}
-            grid = uniform(arguments.nfe)
 
             def sampling(conditions: Any = conditions, method: Any = method, context: Any = context) -> None:
                 seed, precision = context.config.noise_seeds[0], context.config.precision
@@ -100,31 +93,26 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
                     side()
                 counts.append((count.calls, count.rows))
             assert counts[0] == counts[1], "both sides must ask the network for the same"
-            pairs = []
-            for number in range(arguments.repeats):
-                sides = (searching, sampling) if number % 2 else (sampling, searching)
-                found = {side: seconds(side, context.device) for side in sides}
-                pairs.append((found[searching], found[sampling]))
-            ratios = sorted(a / b for a, b in pairs)
+            found = paired_ratio(searching, sampling, arguments.repeats, context.device, CLOCKS[arguments.clock])
             rows.append(
                 {
                     "score": score,
                     "nfe": arguments.nfe,
                     "utterances": len(utterances),
                     "network_calls": counts[0][0],
-                    "ratio": median(ratios),
-                    "ratio_low": ratios[len(ratios) // 4],
-                    "ratio_high": ratios[-1 - len(ratios) // 4],
-                    "evaluation_seconds": median(a for a, _ in pairs),
-                    "n": len(pairs),
+                    "ratio": found.ratio,
+                    "ratio_low": found.low,
+                    "ratio_high": found.high,
+                    "seconds": found.seconds,
+                    "n": found.n,
+                    "clock": arguments.clock,
                     "vocoder": arguments.vocoder,
                     **describe(context.device),
                 }
             )
-            told = rows[-1]
             print(
-                f"{score}: {told['ratio']:.3f} ({told['ratio_low']:.3f} to {told['ratio_high']:.3f}, n {len(pairs)}), "
-                f"{told['evaluation_seconds']:.2f} s an evaluation of {len(utterances)} utterances",
+                f"{score}: {found.ratio:.3f} ({found.low:.3f} to {found.high:.3f}, n {found.n}), "
+                f"{found.seconds:.2f} s an evaluation of {len(utterances)} utterances",
                 flush=True,
             )
     if arguments.out:
