@@ -37,7 +37,7 @@ def experiment(score: str, nfe: int, limit: int, artefact: str, vocoder: str, de
         "name": "search-cost",
         "dataset": {"limit": 1},
         "dev": {"limit": limit, "prefer_short": True},
-        "teacher": {"artefact": "embedded:token2mel", "nfe": [32]},
+        "teacher": {"artefact": artefact, "nfe": [32]},
         "systems": [
             {
                 "method": "teacher", "name": "searched", "artefact": artefact, "nfe": [],
