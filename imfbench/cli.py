@@ -20,6 +20,7 @@ from imfbench.cli_compare import compare_command
 from imfbench.cli_leaderboard import leaderboard_command
 from imfbench.cli_list import list_command
 from imfbench.cli_other_tasks import other_tasks
+from imfbench.cli_profile import profile_command
 from imfbench.cli_protocols import protocols
 from imfbench.cli_publish import publish_command, verify_command
 from imfbench.cli_report import OWN as OF_PAGES
@@ -204,6 +205,7 @@ main.add_command(publish_command)
 main.add_command(verify_command)
 main.add_command(claims_command)
 main.add_command(other_tasks)
+main.add_command(profile_command)
 
 
 @main.command("doctor")

@@ -9,6 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -50,6 +51,25 @@ def peak_memory_allocated(device: torch.device) -> int:
     if device.type != "cuda":
         raise ValueError(f"{device} keeps no count of allocated bytes")
     return int(torch.cuda.max_memory_allocated(device))
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can be had now: free on the accelerator; on a CPU free on the machine, or less in a container with a limit."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    found = int(psutil.virtual_memory().available)
+    for root, limit, used in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no such limit ("max"), or another kind of machine
+            folder = Path(root)
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+            lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            cached = {name: int(value) for name, value in lines}.get("inactive_file", 0)
+            found = min(found, left + cached)
+    return max(0, found)
 
 
 def out_of_memory(error: BaseException) -> bool:

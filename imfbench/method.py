@@ -133,6 +133,8 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     needs: ClassVar[Needs] = Needs()
     kind: ClassVar[Kind] = "instantaneous"
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    """Settings whose training costs differ: `imfbench profile` shows each as a row of its own."""
 
     def __init__(self, config: Any, network: nn.Module, teacher: Method | None = None) -> None:
         self.config = config

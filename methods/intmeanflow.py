@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -83,6 +83,7 @@ class IntMeanFlow(Method):
     needs = Needs(teacher=True, two_times=True)
     kind: ClassVar[Kind] = "average"
     sampling_guidance = 0.0
+    variants: ClassVar[tuple[dict[str, Any], ...]] = tuple({"teacher_nfe": k} for k in (2, 4, 8, 16))
 
     @property
     def baked_guidance(self) -> float:

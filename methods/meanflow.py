@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -70,6 +70,7 @@ class MeanFlow(Method):
     needs = Needs(teacher=True, two_times=True)
     kind: ClassVar[Kind] = "average"
     sampling_guidance = 0.0
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({"jvp": "one_pass"}, {"jvp": "split"})
 
     @property
     def baked_guidance(self) -> float:

@@ -272,15 +272,16 @@ def lattice(points: int, steps: int) -> list[tuple[int, ...]]:
 def measure_scores(settings: ScoreMeasurement, record: Record, context: Any, note: Callable[[str], None]) -> None:
     """Cost of every grid of the lattice for every development utterance, from the same noise."""
     from imfbench.flow.grids import check_grid
-    from imfbench.pipeline.search import sampled_mels, teacher_mels
+    from imfbench.pipeline.search import conditions_of, sampled_mels, teacher_mels
     from imfbench.pipeline.teacher_distance import mel_distance
 
     utterances = context.utterances(context.config.dev)
     grids = [g for g in lattice(settings.points, settings.nfe) if not record.has(grid=list(g))]
     if not grids:
         return
+    conditions = conditions_of(context, utterances)
     if settings.score == "teacher-distance":
-        references = teacher_mels(context, utterances)
+        references = teacher_mels(context, utterances, conditions)
         cost = lambda u, mel: mel_distance(mel, references[u.id])  # noqa: E731
         close = lambda: None  # noqa: E731
     else:
@@ -289,7 +290,7 @@ def measure_scores(settings: ScoreMeasurement, record: Record, context: Any, not
     try:
         for grid in grids:
             values = check_grid([0.0, *(k / settings.points for k in grid), 1.0])
-            mels = sampled_mels(context, method, utterances, values, "euler")
+            mels = sampled_mels(context, method, utterances, conditions, values, "euler")
             record.add({"grid": list(grid), "costs": {u.id: float(cost(u, mels[u.id])) for u in utterances}})
             note(str(list(grid)))
     finally:

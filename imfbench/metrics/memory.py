@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from imfbench.devices import peak_memory_allocated, peak_memory_reset, synchronize
 
@@ -83,8 +82,24 @@ def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
         found.bytes = peak_memory_allocated(device)
 
 
+def tensors_in(*things: Any) -> Iterator[Tensor]:
+    """The tensors among an operation's arguments or results, which hold nothing but lists, tuples and dictionaries of them."""
+    for thing in things:
+        if isinstance(thing, Tensor):
+            yield thing
+        elif isinstance(thing, (list, tuple)):
+            yield from tensors_in(*thing)
+        elif isinstance(thing, dict):
+            yield from tensors_in(*thing.values())
+
+
 class LiveTensors(TorchDispatchMode):
-    """Watches every operation and keeps account of the CPU storages that its tensors live in.
+    """Watches every operation and keeps account of the storages that its tensors live in, on one type of device.
+
+    On the CPU it is what `peak_memory` measures by. Fake tensors (torch's, with shapes but no values) count like real ones.
+
+    Args:
+        device_type: Such as "cpu"; tensors elsewhere do not count.
 
     Attributes:
         live: Bytes alive now.
@@ -92,8 +107,9 @@ class LiveTensors(TorchDispatchMode):
             have been alive all along, so they are added to the peak as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device_type: str = "cpu") -> None:
         super().__init__()
+        self.device_type = device_type
         self.live = 0
         self.peak = 0
         self._sizes: dict[int, int] = {}
@@ -104,11 +120,11 @@ class LiveTensors(TorchDispatchMode):
     ) -> Any:
         """Run the operation; count its inputs before and its results after it."""
         kwargs = kwargs or {}
-        for tensor in tree_leaves((args, kwargs)):
+        for tensor in tensors_in(args, kwargs):
             self._count(tensor, older=True)
         result = func(*args, **kwargs)
         # Inputs again: an operation may have grown one in place (resize_).
-        for tensor in tree_leaves((args, kwargs, result)):
+        for tensor in tensors_in(args, kwargs, result):
             self._count(tensor, older=False)
         return result
 
@@ -117,8 +133,8 @@ class LiveTensors(TorchDispatchMode):
         self._references.clear()
         self._sizes.clear()
 
-    def _count(self, tensor: Any, older: bool) -> None:
-        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+    def _count(self, tensor: Tensor, older: bool) -> None:
+        if tensor.layout is not torch.strided or tensor.device.type != self.device_type:
             return
         # The storage, not the tensor: views share it, and it lives until the last of them is gone.
         storage = tensor.untyped_storage()

@@ -21,6 +21,8 @@ from imfbench.devices import synchronize
 Utterance = TypeVar("Utterance")
 Clock = Callable[[], float]
 
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
+"""Clocks by name. A figure of speed is wall time; a ratio on a busy CPU is steadier by the time the processor worked on it."""
 SCOPES = ("network", "vocoder", "total")
 
 
@@ -66,6 +68,57 @@ def time_passes(
     for _ in range(warmup):
         function()
     return [_timed(function, device, clock)[0] for _ in range(repeats)]
+
+
+@dataclass(frozen=True)
+class PairedRatio:
+    """How much longer one piece of work takes than another, over pairs timed in turns.
+
+    Attributes:
+        ratio: Median of the pairs' ratios.
+        low: Their lower quartile.
+        high: Their upper quartile.
+        seconds: Median of the first work.
+        difference: Median of the pairs' differences, in seconds.
+        n: Pairs.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    seconds: float
+    difference: float
+    n: int
+
+
+def paired_ratio(
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    repeats: int = 9,
+    device: torch.device | str = "cpu",
+    clock: Clock = time.perf_counter,
+) -> PairedRatio:
+    """Time two pieces of work in turns, so that a machine that slows down slows both; no warm-up.
+
+    Args:
+        first: Whose time is divided.
+        second: By whose time; it comes first in every other pair.
+        repeats: Pairs.
+        device: See :func:`time_passes`.
+        clock: Seconds. ``time.process_time`` leaves out the time in which other programs had the processor; it adds up threads.
+    """
+    device = torch.device(device)
+    pairs = []
+    for number in range(repeats):
+        if number % 2:
+            b = _timed(second, device, clock)[0]
+            a = _timed(first, device, clock)[0]
+        else:
+            a = _timed(first, device, clock)[0]
+            b = _timed(second, device, clock)[0]
+        pairs.append((a, b))
+    low, ratio, high = np.quantile([a / b for a, b in pairs], [0.25, 0.5, 0.75]).tolist()
+    return PairedRatio(ratio, low, high, median(a for a, _ in pairs), median(a - b for a, b in pairs), repeats)
 
 
 def time_utterances(

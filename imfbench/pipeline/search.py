@@ -18,13 +18,13 @@ from imfbench.features.audio_check import AudioError
 from imfbench.flow.grids import uniform
 from imfbench.flow.search import SearchResult
 from imfbench.flow.solvers import evaluations_per_step
-from imfbench.method import Method
+from imfbench.method import Condition, Method
 from imfbench.metrics.base import Metric, ScoreError, ScoreItem
 from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.plan import GridSearch, Row, grid_for, teacher_artefact
 from imfbench.pipeline.reuse import take_grid
 from imfbench.pipeline.teacher_distance import TeacherDistance
-from imfbench.progress import Bar, log
+from imfbench.progress import log
 from imfbench.registry import METHODS
 from imfbench.sampling import LengthError, synthesize_mel
 from imfbench.store import content_hash, read_json, write_json
@@ -64,9 +64,10 @@ def search_grid(context: Context, name: str) -> None:
     started = time.perf_counter()
     limit = getattr(settings, "max_evaluations", 1)
     with contextlib.ExitStack() as models, context.reporting.bar(f"search {name}", limit) as bar:
-        scores = _scores(context, search, utterances, models)
-        method, _ = context.load(search.artefact)
-        result = cls(settings).search(_evaluate(context, search, utterances, method, scores, bar), steps)
+        evaluate, _ = evaluation(
+            context, search, utterances, models, lambda score: bar.advance(note=f"score {score:.4g}")
+        )
+        result = cls(settings).search(evaluate, steps)
     if result.evaluations and not math.isfinite(result.score):
         raise SearchError(f"{name}: no grid could be scored on the development set")
     _keep(context, search, recipe, result, time.perf_counter() - started)
@@ -74,29 +75,54 @@ def search_grid(context: Context, name: str) -> None:
     log.info("%s: [%s] after %d evaluations (%s)", name, points, result.evaluations, result.stopped)
 
 
-def _evaluate(
-    context: Context, search: GridSearch, utterances: list[Utterance], method: Method,
-    scores: list[tuple[float, Callable[[Mels], float]]], bar: Bar,
-) -> Callable[[Tensor], float]:  # fmt: skip
+def evaluation(
+    context: Context, search: GridSearch, utterances: list[Utterance], models: contextlib.ExitStack,
+    told: Callable[[float], None] = lambda _: None,
+) -> tuple[Callable[[Tensor], float], Method]:  # fmt: skip
+    """What scores a grid on the development set, and whose grid it is.
+
+    Args:
+        context: The run.
+        search: What is searched for.
+        utterances: Of the development set; what the network may know of them is read once.
+        models: Keeps metrics' models loaded until it is closed.
+        told: Called with each score.
+    """
+    conditions = conditions_of(context, utterances)
+    scores = _scores(context, search, utterances, conditions, models)
+    method, _ = context.load(search.artefact)
+
     def evaluate(grid: Tensor) -> float:
-        mels = sampled_mels(context, method, utterances, grid, search.solver)
-        found = sum(weight * score(mels) for weight, score in scores)
-        bar.advance(note=f"score {found:.4g}")
-        return float(found)
+        mels = sampled_mels(context, method, utterances, conditions, grid, search.solver)
+        found = float(sum(weight * score(mels) for weight, score in scores))
+        told(found)
+        return found
 
-    return evaluate
+    return evaluate, method
 
 
-def sampled_mels(context: Context, method: Method, utterances: list[Utterance], grid: Tensor, solver: str) -> Mels:
-    """Every candidate starts from the same noise: that of the experiment's first noise seed."""
+def conditions_of(context: Context, utterances: list[Utterance]) -> dict[str, Condition]:
+    """Utterance id → its condition: reading a prompt takes as long as a step of the network."""
     dataset = context.dataset(context.config.dev)
+    found: dict[str, Condition] = {}
+    for u in utterances:
+        with _named(u):
+            found[u.id] = dataset.condition(u)
+    return found
+
+
+def sampled_mels(
+    context: Context, method: Method, utterances: list[Utterance], conditions: dict[str, Condition], grid: Tensor,
+    solver: str,
+) -> Mels:  # fmt: skip
+    """Every candidate starts from the same noise: that of the experiment's first noise seed."""
     seed, precision = context.config.noise_seeds[0], context.config.precision
     found: Mels = {}
     for u in utterances:
         with _named(u):
-            found[u.id] = synthesize_mel(
-                method, dataset.condition(u), u.id, grid, solver, seed, context.device, precision
-            )[0]
+            found[u.id] = synthesize_mel(method, conditions[u.id], u.id, grid, solver, seed, context.device, precision)[
+                0
+            ]
     return found
 
 
@@ -111,20 +137,21 @@ def _named(utterance: Utterance) -> Iterator[None]:
 
 
 def _scores(
-    context: Context, search: GridSearch, utterances: list[Utterance], models: contextlib.ExitStack
-) -> list[tuple[float, Callable[[Mels], float]]]:
+    context: Context, search: GridSearch, utterances: list[Utterance], conditions: dict[str, Condition],
+    models: contextlib.ExitStack,
+) -> list[tuple[float, Callable[[Mels], float]]]:  # fmt: skip
     """The weighted parts of the score; metrics' models stay loaded until ``models`` is closed."""
     found: list[tuple[float, Callable[[Mels], float]]] = []
     for name, weight in search.search.score.items():
         if name == TEACHER_DISTANCE:
-            found.append((weight, TeacherDistance(teacher_mels(context, utterances))))
+            found.append((weight, TeacherDistance(teacher_mels(context, utterances, conditions))))
         else:
             metric = models.enter_context(context.metric(name).loaded())
             found.append((weight, _metric_score(context, metric, utterances)))
     return found
 
 
-def teacher_mels(context: Context, utterances: list[Utterance]) -> Mels:
+def teacher_mels(context: Context, utterances: list[Utterance], conditions: dict[str, Condition]) -> Mels:
     """The teacher's own output at its largest number of evaluations."""
     teacher = context.config.teacher
     assert teacher is not None
@@ -132,7 +159,9 @@ def teacher_mels(context: Context, utterances: list[Utterance]) -> Mels:
     log.info("the teacher's references: %d utterances at %d NFE", len(utterances), nfe)
     row = Row("teacher", "sampled", name, None, None, teacher.solver, nfe, teacher.guidance)
     method, _ = context.sampler(row)
-    return sampled_mels(context, method, utterances, grid_for(teacher.grid[0], nfe, teacher.solver), teacher.solver)
+    return sampled_mels(
+        context, method, utterances, conditions, grid_for(teacher.grid[0], nfe, teacher.solver), teacher.solver
+    )
 
 
 def _metric_score(context: Context, metric: Metric, utterances: list[Utterance]) -> Callable[[Mels], float]:

@@ -154,3 +154,18 @@ def test_a_real_accelerator_is_waited_for() -> None:
     passes = speed.time_passes(lambda: [x @ x for _ in range(20)], device=device)
     # 2.7e12 operations: no accelerator needs less than 0.1 ms, and merely asking for them takes less.
     assert min(passes) > 1e-4
+
+
+def test_two_pieces_of_work_are_timed_in_turns(accelerator: Accelerator) -> None:
+    order: list[str] = []
+
+    def work(name: str, seconds: list[float]) -> None:
+        order.append(name)
+        accelerator.work(seconds.pop(0))
+
+    first, second = [2.0, 9.0, 3.0], [1.0, 3.0, 2.0]
+    found = speed.paired_ratio(lambda: work("a", first), lambda: work("b", second), repeats=3, clock=accelerator.clock)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    # Ratios 2, 3 and 1.5; differences 1, 6 and 1. The medians of either side, 3 and 2, would have given 1.5.
+    assert (found.ratio, found.low, found.high) == (2, 1.75, 2.5)
+    assert (found.seconds, found.difference, found.n) == (3, 1, 3)
