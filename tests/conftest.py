@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from imfbench import plugins
+from imfbench import interruption, plugins
 from imfbench.artefact import save_artefact
 from imfbench.building import build_method
 from imfbench.cli import main
@@ -52,6 +52,18 @@ def demo_test_items() -> Callable[[int], list[ScoreItem]]:
         return found
 
     return items
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first, so that two processes end together."""
+    long = ("test_quickstart.py", "test_adding_pages.py", "test_contracts.py", "test_survival_kill.py")
+    items.sort(key=lambda item: item.path.name not in long)
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test of Ctrl-C leaves no trace in the next one."""
+    monkeypatch.setattr(interruption, "_asked", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -149,7 +149,8 @@ def test_a_budget_pays_for_both() -> None:
     assert affordable_steps(every, 1219, 10, 30) == 60
     assert affordable_steps(every, 1, 10, 30) == 1
     assert affordable_steps(student(passes=0), 1200, 10, 30) == 120
-    times = iter([0.0, 60.0, 100.0, 200.0])  # two batches were made in 60 s, ten steps took 100 s
+    # Two batches were made in 60 s, each of ten steps took 10 s.
+    times = iter([0.0, 60.0, *(moment for i in range(10) for moment in (100.0 * i, 100.0 * i + 10))])
     steps = budget_to_steps(every, Noise(), config(steps=None, minutes=20), CPU, clock=lambda: next(times))
     assert steps == 60
 

@@ -31,10 +31,10 @@ SETTINGS = ["training.steps=2", "systems.intmeanflow.search.config.max_evaluatio
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of ``imfbench run quickstart --limit 2`` with two-step trainings."""
+    """The run folder of ``imfbench run quickstart --limit 1`` with two-step trainings."""
     folder = tmp_path_factory.mktemp("quickstart")
     settings = [part for text in [*SETTINGS, f"score_cache={folder / 'scores'}"] for part in ("--set", text)]
-    arguments = ["run", "quickstart", "--limit", "2", *settings, "--out", str(folder / "out")]
+    arguments = ["run", "quickstart", "--limit", "1", *settings, "--out", str(folder / "out")]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return folder / "out"
@@ -59,7 +59,7 @@ def test_every_promised_row_is_there_and_well(rows: dict[Any, dict[str, Any]]) -
     assert set(rows) == ROWS
     for row in rows.values():
         assert row["status"] == "ok", row
-        assert (row["n_expected"], row["n_scored"]) == (2, 2), row["not_measured"]
+        assert (row["n_expected"], row["n_scored"]) == (1, 1), row["not_measured"]
         assert set(row["signatures"]) == {"wer", "sim", "mos", "f0cv"}
 
 
@@ -69,7 +69,7 @@ def test_scores_tell_speech_from_noise(rows: dict[Any, dict[str, Any]]) -> None:
     assert copy["wer"] <= 0.1
     assert truth["sim"] > 0.8
     assert truth["mos_distillmos"] > 3.5
-    # Two utterances are too few for WER to tell; the predicted MOS of one step is lower by far more than its spread.
+    # One utterance is too few for WER to tell; the predicted MOS of one step is lower by far more than its spread.
     assert rows["teacher", 32]["mos_distillmos"] > rows["teacher", 1]["mos_distillmos"] + 0.5
 
 
@@ -77,7 +77,7 @@ def test_the_rows_of_text2mel_are_of_artefacts_that_ship(text_rows: dict[Any, di
     assert set(text_rows) == TEXT_ROWS
     for (system, nfe), row in text_rows.items():
         assert row["status"] == "ok", row
-        assert (row["task"], row["n_scored"]) == ("text2mel", 2), row["not_measured"]
+        assert (row["task"], row["n_scored"]) == ("text2mel", 1), row["not_measured"]
         assert row["dataset"].endswith(", true length")
         if nfe is not None:
             assert row["network_calls"] == (2 * nfe if system == "teacher" else nfe)
@@ -101,7 +101,7 @@ def test_the_search_kept_its_budget_and_its_trace(out: Path, rows: dict[Any, dic
     assert grid["evaluations"] == len(grid["trace"]) == 4
     assert grid["score"] >= grid["start_score"]
     assert grid["values"] == rows["intmeanflow+o3s", 2]["grid_values"]
-    assert len(grid["recipe"]["dev"][3]) == 2
+    assert len(grid["recipe"]["dev"][3]) == 1
 
 
 def test_the_leaderboard_holds_all_rows_in_three_forms_with_plots(out: Path) -> None:

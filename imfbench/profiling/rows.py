@@ -136,7 +136,7 @@ def profile(
     Returns:
         A row for each size and system, with: ``measured``; ``seconds`` of a step (the median; of a row that is not measured
         scaled by ``flops`` from the same system's largest measured row, as ``seconds_kind`` says, or None), ``seconds_each``,
-        ``paired``; ``peak_memory`` in bytes and ``peak_memory_kind`` ("cpu-live-tensors", "cuda-peak-allocated" or
+        ``paired``; ``peak_memory`` in bytes and ``peak_memory_kind`` ("cpu-live-tensors", "…-peak-allocated" or
         "estimate"); ``estimated_memory`` (None if the step cannot be followed) and ``flops``; ``network_calls`` of the
         method's own network; ``parameters``; ``note``: why a row is not measured; system, size and machine.
 
