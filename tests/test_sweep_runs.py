@@ -43,9 +43,9 @@ def test_a_changed_value_makes_what_depends_on_it_anew_and_equal_work_is_done_on
     trained: list[str] = []
     real = training.train
 
-    def counted(*given: Any) -> Any:
+    def counted(*given: Any, **named: Any) -> Any:
         trained.append(given[4].name)
-        return real(*given)
+        return real(*given, **named)
 
     monkeypatch.setattr("imfbench.pipeline.train.train", counted)
     again = [{**tiny.trained[0], "name": "again", "train": {"learning_rate": 1e-3}}]
