@@ -225,6 +225,8 @@ def test_cells_are_counted_once_and_too_many_are_refused_with_the_count(loaded: 
     [
         ("systems.intmeanflow.config.teacher_nfe=8", {"intmeanflow"}, {"intmeanflow 1", "intmeanflow 2"}),
         ("systems.meanflow.train.learning_rate=1", {"meanflow"}, {"meanflow 1"}),
+        ("systems.intmeanflow.second_time=random", {"intmeanflow"}, {"intmeanflow 1", "intmeanflow 2"}),
+        ("systems.intmeanflow.start=scratch", {"intmeanflow"}, {"intmeanflow 1", "intmeanflow 2"}),
         ("training.save_every=7", set(), set()),
         ("teacher.guidance=1", set(), {"teacher 4"}),
         ("systems.meanflow.solver=midpoint", set(), {"meanflow 2"}),
