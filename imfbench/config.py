@@ -49,7 +49,7 @@ def _grid(value: Any) -> Any:
     raise ValueError("a time grid is a name such as sway, the .json file of a searched grid, or a list of points")
 
 
-def _named_options(value: Any) -> Any:
+def named_options(value: Any) -> Any:
     """``[wer, sim]`` and ``{wer: {model: …}}`` mean the same kind of thing: name → options."""
     if isinstance(value, str):
         value = [value]
@@ -151,6 +151,8 @@ class System(_Strict):
     """What tables call it; the method's name without it. Two systems need two names."""
     config: dict[str, Any] = {}
     """The method's hyper-parameters."""
+    preset: str | None = Field(None, exclude=True)
+    """Named hyper-parameters of the method, below those of ``config``, which holds them all once the file is read."""
     train: dict[str, Any] = {}
     """Training settings that differ from the experiment's ``training``."""
     timed_minutes: float | None = None
@@ -216,7 +218,7 @@ class ExperimentConfig(_Strict):
     """Accepted losses of the tests of non-inferiority and equivalence, by figure, where they differ from the convention."""
     cluster: Literal["speaker"] | None = None
     """Intervals and tests for new speakers, not only for new texts of these: whole speakers are resampled. From 20 on."""
-    metrics: Annotated[dict[str, dict[str, Any]], BeforeValidator(_named_options)] = {
+    metrics: Annotated[dict[str, dict[str, Any]], BeforeValidator(named_options)] = {
         "wer": {},
         "sim": {},
         "mos": {},
@@ -227,7 +229,7 @@ class ExperimentConfig(_Strict):
     model_dir: str | None = None
     """Folder of scorers' models that no package carries (``docs/models.md``)."""
     vocoder: str = "hifigan"
-    reports: Annotated[dict[str, dict[str, Any]], BeforeValidator(_named_options)] = {"leaderboard": {}, "page": {}}
+    reports: Annotated[dict[str, dict[str, Any]], BeforeValidator(named_options)] = {"leaderboard": {}, "page": {}}
     """What is written when all is scored, with options."""
     noise_seeds: Annotated[list[int], BeforeValidator(_one_or_more)] = [0]
     """Seeds of the initial noise; each is a row of its own, averaged per utterance before anything is compared."""
@@ -345,8 +347,10 @@ def _content(config: ExperimentConfig) -> str:
 def _checked(source: Source) -> ExperimentConfig:
     """An experiment without sweeps, and without those that ``then`` adds."""
     from imfbench.config_check import check_names, check_options, problems
+    from imfbench.config_presets import apply_presets, apply_protocol
 
     apply_protocol(source)
+    apply_presets(source)
     try:
         found = ExperimentConfig.model_validate({k: v for k, v in source.values.items() if k != "then"})
     except ValidationError as error:
@@ -354,32 +358,3 @@ def _checked(source: Source) -> ExperimentConfig:
     if wrong := check_names(found) or check_options(found):
         raise source.error(wrong)
     return found
-
-
-def apply_protocol(source: Source) -> None:
-    """Write into ``metrics`` what the protocol decides; settings that stand there already are kept.
-
-    ``mos`` becomes the protocol's own predictor, where it has one.
-
-    Raises:
-        ConfigError: No such protocol.
-    """
-    name = source.values.get("protocol")
-    if name is None:
-        return
-    from imfbench.metrics.protocols import UnknownProtocolError, protocol_of
-
-    try:
-        protocol = protocol_of(str(name))
-    except UnknownProtocolError as error:
-        raise source.error([Problem(("protocol",), str(error))]) from None
-    settings, predictor = protocol.metric_settings(), protocol.predictor
-    given = source.values.get("metrics")
-    chosen = _named_options(["wer", "sim", "mos", "f0cv"] if given is None else given)
-    if not isinstance(chosen, dict):
-        return  # the validation tells
-    found = {}
-    for metric, options in chosen.items():
-        known_as = predictor if metric == "mos" and predictor is not None and predictor not in chosen else metric
-        found[known_as] = {**settings.get(known_as, {}), **options} if isinstance(options, dict) else options
-    source.values["metrics"] = found

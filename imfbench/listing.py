@@ -22,7 +22,7 @@ REGISTRIES = {
 
 
 def listing(what: str) -> dict[str, str]:
-    """Name → one line about it; of a dataset with a card, further lines.
+    """Name → one line about it; of a dataset with a card and a method with presets, further lines.
 
     Args:
         what: A registry's plural, or "grids", "solvers", "configs".
@@ -41,7 +41,7 @@ def listing(what: str) -> dict[str, str]:
     for name in REGISTRIES[what].names():
         try:
             entry = REGISTRIES[what].get(name)
-            found[name] = "\n".join([first_line(entry), *_card(entry)])
+            found[name] = "\n".join([first_line(entry), *_card(entry), *_presets(entry)])
         except registry.BrokenEntryError as error:  # a plug-in whose requirements are not installed is still there
             found[name] = f"(cannot be imported: {error.__cause__})"
     return found
@@ -57,6 +57,15 @@ def _card(entry: Any) -> list[str]:
     sets = [f"{name} {describe(found)}" for name, found in card.sets.items()]
     lines = {"sets": ", ".join(sets), "licence": card.licence, "from": card.source, "files": card.layout}
     return [f"    {what + ':':<9} {told}" for what, told in lines.items()]
+
+
+def _presets(entry: Any) -> list[str]:
+    """A method's presets, line by line, as an experiment would write them out."""
+    known: dict[str, dict[str, Any]] = getattr(entry, "presets", {})
+    return [
+        f"    preset {name}: {', '.join(f'{key} {value}' for key, value in settings.items())}"
+        for name, settings in known.items()
+    ]
 
 
 def describe(found: SetCard) -> str:

@@ -135,6 +135,8 @@ class Method(ABC):
     kind: ClassVar[Kind] = "instantaneous"
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     """Settings whose training costs differ: `imfbench profile` shows each as a row of its own."""
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Settings with a name, which an experiment takes by ``preset: NAME``; no preset is a default."""
 
     def __init__(self, config: Any, network: nn.Module, teacher: Method | None = None) -> None:
         self.config = config
