@@ -120,7 +120,7 @@ def as_markdown(rows: pd.DataFrame, context: Context) -> str:
         lines += ["", f"Equal {budget}:", "", "| System | Seeds | Steps | s a step | " + " | ".join(
             f"{nfe} NFE | against {systems[0]}" for nfe in nfes) + " |", "| --- " * (4 + 2 * len(nfes)) + "|"]  # fmt: skip
         tests = {(s, n): differences(of_budget, s, systems[0], n) for s in systems[1:] for n in nfes}
-        ps = {key: 2 * min(m.above(0), m.below(0)) for key, m in tests.items() if m is not None}
+        ps = {key: min(1.0, 2 * min(m.above(0), m.below(0))) for key, m in tests.items() if m is not None}
         corrected = dict(zip(ps, holm(list(ps.values())), strict=True)) if ps else {}
         for system in systems:
             own = of_budget[of_budget["system"] == system]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from imfbench.artefact import save_artefact
 from imfbench.building import build_method
@@ -87,3 +88,35 @@ def test_an_evaluation_of_a_search_samples_every_utterance_once(artefact: str) -
     )  # fmt: skip
     assert (row["utterances"], row["network_calls"]) == (2, 6)
     assert row["ratio"] > 0
+
+
+def test_options_are_compared_with_the_first_of_their_budget(artefact: str, tmp_path: Path) -> None:
+    systems = [
+        {"name": name, "method": "intmeanflow", "config": {"teacher_nfe": 1}, "seeds": [0, 1, 2], "train": train}
+        for name, train in (
+            ("plain", {}), ("same", {}), ("quick", {"learning_rate": 1e-2}), ("timed", {"minutes": 1e-6, "steps": None}),
+        )
+    ]  # fmt: skip
+    values = {
+        "dataset": {"limit": 3, "prefer_short": True}, "teacher": {"artefact": artefact, "nfe": [2]}, "systems": systems,
+        "training": {"steps": 2, "frames_per_batch": 400, "warmup": 1}, "metrics": [], "reports": [], "references": [],
+        "threads": 1,
+    }  # fmt: skip
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+    module = script("options")
+    rows = module.main(
+        [str(tmp_path / "own.yaml"), "--nfe", "1", "--run", str(tmp_path / "run"), "--out", str(tmp_path)]
+    )
+    assert len(rows) == 4 * 3 * 3
+    assert rows.groupby("system")["budget"].first().to_dict() == {
+        "plain": "steps", "same": "steps", "quick": "steps", "timed": "time",
+    }  # fmt: skip
+    assert (rows["distance"] >= 0).all()
+    assert module.differences(rows, "same", "plain", 1).value == 0, "the same training gives the same network"
+    quick = (
+        rows[rows["system"] == "quick"]["distance"].to_numpy() - rows[rows["system"] == "plain"]["distance"].to_numpy()
+    )
+    assert module.differences(rows, "quick", "plain", 1).value == pytest.approx(quick.mean())
+    assert module.differences(rows, "timed", "nobody", 1) is None
+    table = (tmp_path / "own.md").read_text()
+    assert table.index("Equal steps:") < table.index("| same |") < table.index("Equal time:") < table.index("| timed |")
