@@ -120,3 +120,12 @@ def test_options_are_compared_with_the_first_of_their_budget(artefact: str, tmp_
     assert module.differences(rows, "timed", "nobody", 1) is None
     table = (tmp_path / "own.md").read_text()
     assert table.index("Equal steps:") < table.index("| same |") < table.index("Equal time:") < table.index("| timed |")
+
+
+@pytest.mark.slow
+def test_the_time_scale_is_what_makes_the_derivative_large(tmp_path: Path) -> None:
+    words = ["--scales", "30,1000", "--methods", "meanflow", "--seeds", "1", "--steps", "30"]
+    rows = script("time_scale").main([*words, "--run", str(tmp_path), "--out", str(tmp_path / "rows.csv")])
+    assert rows["scale"].tolist() == [30, 1000]
+    assert rows["status"].tolist() == ["ok", "ok"]
+    assert rows["tangent_rms_median"][1] > 3 * rows["tangent_rms_median"][0]
