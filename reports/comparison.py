@@ -49,10 +49,10 @@ class Comparison:
         margin: The accepted loss of the non-inferiority test.
         not_worse_p: Its p-value, uncorrected.
         not_worse_p_holm: The same after Holm's correction over the family's non-inferiority tests.
-        not_worse: Whether a loss as large as the margin is ruled out at .025.
+        not_worse: Whether a loss as large as the margin is ruled out at .025; never where there are too few to tell.
         equivalent_p: P-value of the equivalence test (two one-sided tests), uncorrected.
         equivalent_p_holm: The same after Holm's correction over the family's equivalence tests.
-        equivalent: Whether "differs by less than the margin either way" is shown at .05.
+        equivalent: Whether "differs by less than the margin either way" is shown at .05; never where there are too few to tell.
         verdict: better, worse, higher, lower, no difference shown, too few to tell, or not tested with the reason.
     """
 
@@ -308,6 +308,8 @@ def _verdict(test: Comparison, tests: int) -> dict[str, Any]:
         return changes
     better = quality_of(test.column).better
     if not test.different and _least_p(test) * tests >= ALPHA:
+        # Equal scores of four utterances have no spread at all, and a t test takes that for certainty.
+        changes = dict.fromkeys(changes, False)
         return {**changes, "minimum_detectable": None, "verdict": TOO_FEW}
     if not test.different:
         verdict = "no difference shown"

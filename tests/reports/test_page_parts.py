@@ -48,11 +48,27 @@ def test_a_sentence_says_no_more_than_its_test(
     assert ("within the margin" in text) == (
         bool(equivalent and not different) or bool(not_worse and not (different and verdict == "better"))
     )
-    assert ("is worse than" in text) == (different and verdict == "worse" and not not_worse)
+    assert ("is worse than" in text) == (different and verdict == "worse")
+    assert ("by 1.0 points (within the margin of 2.0 points)" in text) == (
+        different and verdict == "worse" and bool(not_worse)
+    )
     claims = (not_worse, equivalent and not different, different)
     assert ("shows no difference" in text) == (not any(claims))
     if "shows no difference" in text:
-        assert "3.4 points could have been seen" in text
+        assert "3.4 points could have been seen four times in five, before correction" in text
+
+
+def test_too_few_utterances_are_said_to_be_too_few_and_never_to_show_equality() -> None:
+    few = replace(TEST, minimum_detectable=None, verdict="too few to tell", not_worse=True, equivalent=True)
+    told = sentence([few, replace(few, column="sim")], [], [])
+    assert told == (
+        "student at 1 NFE has too few utterances to show a difference from the teacher at 32 NFE on WER and SIM-o."
+    )
+    worse = replace(TEST, p_holm=0.01, verdict="worse", not_worse=False)
+    assert sentence([worse, replace(few, column="sim")], [], []) == (
+        "student at 1 NFE is worse than the teacher at 32 NFE on WER by 1.0 points; it has too few utterances to show a "
+        "difference on SIM-o."
+    )
 
 
 def test_a_sentence_over_several_figures_reads_as_the_tests_do() -> None:
