@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from imfbench.metrics import clustered, stats
-from imfbench.reports.columns import TEACHER, Quality, qualities
+from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.columns import quality as quality_of
 from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
 
@@ -125,15 +125,18 @@ class Ranking:
 def against_teacher(group: Group) -> list[Comparison]:
     """Every student against the teacher at full NFE, on every figure that both have."""
     found = [e for e in entries(group) if not e.cells[0].reference]
-    pairs = [(e, full) for e in found if e.system != TEACHER and (full := teacher_at_full_nfe(found, e))]
+    pairs = [(e, full) for e in found if not e.teacher and (full := teacher_at_full_nfe(found, e))]
     # "As good as" is a claim against the teacher; between systems of equal NFE the question is which is better.
     return _family("teacher", group, pairs, MARGINS)
 
 
 def at_equal_nfe(group: Group) -> list[Comparison]:
-    """Systems of equal NFE against each other, the later row against the earlier (the teacher stands first)."""
+    """Systems of equal NFE against each other, the later row against the earlier (the teacher stands first).
+
+    One network that several runs sampled is one system, as it is within a run.
+    """
     found = [e for e in entries(group) if not e.cells[0].reference and e.nfe is not None]
-    pairs = [(b, a) for a, b in combinations(found, 2) if a.nfe == b.nfe and a.system != b.system]
+    pairs = [(b, a) for a, b in combinations(found, 2) if a.nfe == b.nfe and a.source != b.source]
     return _family("equal-nfe", group, sorted(pairs, key=lambda pair: pair[0].nfe or 0))
 
 

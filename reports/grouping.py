@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imfbench.metrics.signature import SignatureError, differences
-from imfbench.reports.columns import TEACHER
 from imfbench.reports.results import Cell
 
 _ASIDE = (
@@ -72,6 +71,18 @@ class Entry:
     def system(self) -> str:
         """Name of the system."""
         return self.cells[0].system
+
+    @property
+    def teacher(self) -> bool:
+        """Whether it is the teacher's."""
+        return self.cells[0].teacher
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """What made the speech: the system, and of one that several runs have, the weights."""
+        cell = self.cells[0]
+        apart = cell.row.get("artefact_sha256") or self.system
+        return cell.own_name, str(apart) if cell.own_name != self.system else ""
 
     @property
     def nfe(self) -> int | None:
@@ -179,10 +190,17 @@ def entries(group: Group) -> list[Entry]:
 
 
 def teacher_at_full_nfe(found: Sequence[Entry], beside: Entry | None = None) -> Entry | None:
-    """The teacher's entry of most NFE, best with the vocoder and number type of ``beside``; None without a teacher."""
-    teachers = [e for e in found if e.system == TEACHER and e.nfe is not None]
+    """The teacher's entry of most NFE, best with the vocoder and number type of ``beside``; None without a teacher.
+
+    Of the teachers of several runs that of ``beside``'s own run counts, if it has one: from it the student has learned, and
+    on its machine it was timed.
+    """
+    teachers = [e for e in found if e.teacher and e.nfe is not None]
     if not teachers:
         return None
+    if beside is not None:
+        run = beside.cells[0].row.get("run")
+        teachers = [e for e in teachers if e.cells[0].row.get("run") == run] or teachers
     most = max(e.nfe or 0 for e in teachers)
     full = [e for e in teachers if e.nfe == most]
 

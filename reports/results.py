@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from imfbench.reports.columns import RECORDINGS, REFERENCES, REQUIRED, TEACHER
+from imfbench.reports.columns import RECORDINGS, REFERENCES, REQUIRED, TEACHER, own_name
 from imfbench.schema import VERSION_KEY, check_version, read_utterances
 
 _AGAIN = "remove the folder and repeat the run"
@@ -42,6 +42,11 @@ class Cell:
         return str(self.row["system"])
 
     @property
+    def own_name(self) -> str:
+        """What its run calls the system."""
+        return own_name(self.row)
+
+    @property
     def ok(self) -> bool:
         """Whether the cell's figures may be compared."""
         return bool(self.row["status"] == "ok")
@@ -49,7 +54,17 @@ class Cell:
     @property
     def reference(self) -> bool:
         """Whether the row is a recording (as it is, or vocoded) instead of a model's output."""
-        return self.system in REFERENCES or self.row.get("kind") in REFERENCES
+        return self.recording in REFERENCES
+
+    @property
+    def recording(self) -> str:
+        """Which of ``REFERENCES`` the row is, if it is one: by its kind, and by its name in results without kinds."""
+        return str(self.row.get("kind") or self.own_name)
+
+    @property
+    def teacher(self) -> bool:
+        """Whether the row is the teacher's, which others are tested against: not what a paper or a folder calls so."""
+        return self.own_name == TEACHER and self.row.get("kind") in (None, "sampled")
 
     @property
     def recordings(self) -> bool:
@@ -159,13 +174,17 @@ def _wishes(run: Path) -> tuple[str | None, dict[str, float], str | None]:
     return experiment.get("baseline"), dict(experiment.get("margins") or {}), experiment.get("cluster")
 
 
+def standing(cell: Cell) -> int:
+    """The place of a row's kind: recordings, the teacher, all others."""
+    return REFERENCES.index(cell.recording) if cell.reference else len(REFERENCES) + (not cell.teacher)
+
+
 def _place(cell: Cell) -> tuple[Any, ...]:
     """Recordings, then the teacher from many evaluations to few, then the others by name and evaluations."""
     row, system = cell.row, cell.system
-    rank = REFERENCES.index(system) if cell.reference else len(REFERENCES) + (system != TEACHER)
     nfe = row.get("nfe") or 0
     fixed = [str(row.get(k)) for k in ("dataset", "vocoder", "grid", "guidance", "train_seed", "noise_seed", "key")]
-    return (str(row["task"]), str(row["dataset"]), rank, system, -nfe if system == TEACHER else nfe, *fixed)
+    return (str(row["task"]), str(row["dataset"]), standing(cell), system, -nfe if cell.teacher else nfe, *fixed)
 
 
 def _read_cell(folder: Path) -> Cell:

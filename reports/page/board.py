@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from imfbench.reports.columns import BY_NAME, COLUMNS, TEACHER, Quality, missing_reason, qualities
+from imfbench.reports.columns import BY_NAME, COLUMNS, Quality, missing_reason, qualities
 from imfbench.reports.grouping import labels
 from imfbench.reports.main_table import Footnotes, has, number, resampled, shown_value
 from imfbench.reports.page.sentences import Finding, findings, scope
@@ -136,7 +136,7 @@ def board(table: Table) -> Board:
 
 def _blocks(cells: list[Cell], rows: dict[str, Row]) -> list[Block]:
     """Recordings and teacher; the others timed alike; those of other hardware or conditions, each apart."""
-    pinned = [c for c in cells if c.reference or c.system == TEACHER]
+    pinned = [c for c in cells if c.reference or c.teacher]
     others = [c for c in cells if c not in pinned]
     timed = [c for c in cells if c.value("rtf_total") is not None]
     usual = Counter(map(speed_setting, timed)).most_common(1)[0][0] if timed else ""

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from imfbench.flow.grids import make_grid
 from imfbench.reports import plots, training_plot
-from imfbench.reports.columns import REFERENCES, TEACHER, Quality, qualities, quality
+from imfbench.reports.columns import Quality, qualities, quality
 from imfbench.reports.grouping import labels
 from imfbench.reports.page.sources import Source, Table
 from imfbench.reports.page.svg import svg
@@ -101,9 +101,9 @@ def _names(table: Table, cells: Sequence[Cell]) -> dict[str, str]:
 
 def _colours(table: Table) -> dict[str, Any]:
     """The colour of each system, as in the other pictures: teacher dark, recordings grey, students in the palette's order."""
-    others = sorted({c.system for c in table.group.cells if c.system != TEACHER and not c.reference})
+    others = sorted({c.system for c in table.group.cells if not c.teacher and not c.reference})
     palette = sns.color_palette("colorblind", max(len(others), 1))
-    fixed = {TEACHER: plots.INK, **dict.fromkeys(REFERENCES, "#777777")}
+    fixed = {c.system: plots.INK if c.teacher else "#777777" for c in table.group.cells if c.teacher or c.reference}
     return {**dict(zip(others, palette, strict=False)), **fixed}
 
 

@@ -98,7 +98,7 @@ def sentence(tests: Sequence[Comparison], a: Sequence[Cell], b: Sequence[Cell]) 
 
 def scope(group: Group) -> str:
     """What the sentences of a table are about: checkpoints, or methods."""
-    students = [c for c in group.cells if c.ok and not c.reference and not c.recordings and c.system != TEACHER]
+    students = [c for c in group.cells if c.ok and not c.reference and not c.recordings and not c.teacher]
     if not students:
         return ""
     seeds: dict[str, list[int]] = {}
@@ -130,7 +130,7 @@ def _faster(a: Sequence[Cell], b: Sequence[Cell]) -> str:
 def _named(name: str, cells: Sequence[Cell]) -> str:
     """ "intmeanflow at NFE 1" as a sentence begins it."""
     system, _, nfe = name.partition(" at NFE ")
-    told = "the teacher" if system == TEACHER else system
+    told = f"the {system}" if (cells[0].teacher if cells else system == TEACHER) else system
     return f"{told} at {nfe} NFE" if nfe else told
 
 
