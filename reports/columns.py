@@ -226,6 +226,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("train_seed", "integer or null", "", "training", "Seed of the training.", _TRAINED, "Seed"),
     Column("device", "string or null", "", "cost",
            "Device that sampled and was timed.", "if something was generated", "Device"),
+    Column("hardware", "string or null", "", "cost",
+           "Model of that device, as the run's manifest has it.", "if the manifest tells it", "Hardware"),
     Column("threads", "integer or null", "", "cost", "CPU threads.", "if something was generated", "Threads"),
     Column("workers", "integer or null", "", "cost",
            "Processes that were at work side by side while it was timed.", "if something was generated", "Processes"),
@@ -266,6 +268,8 @@ def missing_reason(row: Mapping[str, Any], name: str) -> str:
         return "does not apply: a recording, not a model's output"
     if own_name(row) == "ground-truth" and group == "cost":
         return "does not apply: nothing was generated"
+    if name == "hardware":
+        return "the run's manifest does not tell it"
     if name == "teacher_nfe":
         return "does not apply: no teacher steps in its training"
     if name == "trained_guidance" and own_name(row) == TEACHER:

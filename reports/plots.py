@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,9 +132,12 @@ def _rtf_blocks(groups: Sequence[Group]) -> list[Block]:
 
 
 def speed_setting(cell: Cell) -> str:
-    """Device, threads, processes side by side and batch size of a cell, in words."""
+    """Device with its model, threads, processes side by side and batch size of a cell, in words."""
     threads, batch, workers = (cell.row.get(name) for name in ("threads", "batch", "workers"))
     words = [str(cell.row.get("device") or "unknown device")]
+    # What is not known of two runs need not be the same.
+    hardware = cell.row.get("hardware") or ("run" in cell.row and f"that of {cell.row['run']}")
+    words[0] += f" ({hardware})" if hardware else ""
     words += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
     words += [f"{workers} processes at once"] if (workers or 1) > 1 else []
     words += [f"batch {batch}"] if batch else []
@@ -188,7 +192,10 @@ def _figure(blocks: Sequence[Block], draw: Draw, narrowest: float = 6.5) -> Figu
         pending: list[tuple[Axes, list[Label]]] = []
         for part, block in zip(parts, blocks, strict=True):
             if block.title:
-                part.suptitle(block.title, fontsize="medium", fontweight="bold")
+                # A letter of a title takes about a tenth of an inch.
+                part.suptitle(
+                    textwrap.fill(block.title, round(10 * max(width, narrowest))), fontsize="medium", fontweight="bold"
+                )
             axes = part.subplots(*block.shape, squeeze=False).ravel()
             wanted = [(quality, scope) for scope in block.scopes for quality in block.panels]
             styles = _styles(block.group)

@@ -139,7 +139,8 @@ def read_run(run: Path) -> Results:
     runs = [run, *sorted(p.parent for p in run.glob("*/experiment.yaml"))]
     found = (p for one in runs for p in sorted(one.glob("cells/*")))
     folders = [p for p in found if p.is_dir() and not p.name.startswith(".")]
-    cells = _once([_read_cell(p) for p in folders if (p / "summary.json").is_file()])
+    machines = {one / "cells": _machine(one) for one in runs}
+    cells = _once([_read_cell(p, machines[p.parent]) for p in folders if (p / "summary.json").is_file()])
     unfinished = [p.name for p in folders if not (p / "summary.json").is_file()]
     trainings = [
         _read_training(p.parent, "" if one is run else f"{one.name}/")
@@ -159,7 +160,7 @@ def _once(cells: list[Cell]) -> list[Cell]:
     """The cells without those that an earlier experiment of the run has too: of the same content, equally scored and timed."""
     found: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
-        timed = (cell.row.get(key) for key in ("n_expected", "device", "threads", "workers"))
+        timed = (cell.row.get(key) for key in ("n_expected", "device", "hardware", "threads", "workers"))
         scored = sorted(cell.signatures.items())
         found.setdefault((str(cell.row["key"]), repr(scored), *map(repr, timed)), cell)
     return list(found.values())
@@ -187,7 +188,26 @@ def _place(cell: Cell) -> tuple[Any, ...]:
     return (str(row["task"]), str(row["dataset"]), standing(cell), system, -nfe if cell.teacher else nfe, *fixed)
 
 
-def _read_cell(folder: Path) -> Cell:
+def _machine(run: Path) -> Mapping[str, Any]:
+    """Hardware of a run; a manifest that cannot be read tells of none."""
+    try:
+        found = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["hardware"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _model(device: Any, machine: Mapping[str, Any]) -> str | None:
+    """The model of the device that sampled, if the manifest is of the same kind of device."""
+    if not device or machine.get("device") != str(device).partition(":")[0]:
+        return None
+    if machine.get("gpu"):
+        return str(machine["gpu"])
+    cores = f", {machine['cores']} cores" if machine.get("cores") else ""
+    return f"{machine['cpu']}{cores}" if machine.get("cpu") else None
+
+
+def _read_cell(folder: Path, machine: Mapping[str, Any]) -> Cell:
     row = _read_object(folder / "summary.json")
     check_version(row.setdefault(VERSION_KEY, 1), folder / "summary.json")
     absent = [key for key in REQUIRED if row.get(key) is None]
@@ -197,6 +217,7 @@ def _read_cell(folder: Path) -> Cell:
         if not isinstance(row.setdefault(key, {}), dict):
             raise RunFolderError(f"{folder / 'summary.json'}: {key} must be an object; {_AGAIN}")
     row.setdefault("key", folder.name)
+    row.setdefault("hardware", _model(row.get("device"), machine))
     table = folder / "utterances.parquet"
     if not table.is_file():
         return Cell(row, folder=folder)

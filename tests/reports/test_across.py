@@ -91,7 +91,7 @@ def test_teachers_of_several_runs_stay_teachers_and_each_student_meets_its_own(r
     for number, (run, student) in enumerate(zip(runs, ("mine", "theirs"), strict=True)):
         run.cell("ground-truth", None, scores(wer=0.01 * number, sim=0.9))
         run.cell("teacher", 32, scores(sim=0.8 - 0.1 * number), artefact_sha256=f"{number}" * 64)
-        run.cell(student, 1, {"sim": 0.75 - 0.1 * number + draw.normal(0, 0.01, N)}, rtf_network=0.1, rtf_total=0.2)
+        run.cell(student, 1, {"sim": 0.75 - 0.1 * number + draw.normal(0, 0.01, N)})
     (table,) = merged([run.path for run in runs]).tables
     names = [
         "ground-truth (monday)",
