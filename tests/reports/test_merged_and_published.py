@@ -13,12 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from imfbench.cli import main
-from imfbench.publishing import publish, verify
+from imfbench.publishing import publish
 from imfbench.reports.merged import merged, read_reported
 from imfbench.reports.page import render
 from imfbench.reports.results import RunFolderError
+from imfbench.verification import verify
 
 REAL = Path(__file__).parent.parent.parent / "docs" / "results" / "hour_token2mel"
+TEACHER = "787f2f1e8f785c5e"
+"""The cell of the teacher at 32 NFE."""
 PAPER = (
     "- {system: Somebody's (paper), task: token2mel, dataset: demo/test, nfe: 1, wer: 0.001, "
     "source: 'a paper, table 1'}\n"
@@ -124,10 +127,10 @@ def test_compare_writes_a_page_of_both_runs_and_report_one_of_a_folder(
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A published folder of two real rows."""
+    """A published folder of three real rows."""
     monkeypatch.setattr("imfbench.reports.leaderboard.Leaderboard._draw", lambda *_: ([], {}))
     run = tmp_path / "run"
-    for key in ("4d66e92bc0a2c463", "2bbfc8eb8705dd67"):
+    for key in ("4d66e92bc0a2c463", "2bbfc8eb8705dd67", TEACHER):
         shutil.copytree(REAL / "cells" / key, run / "cells" / key)
     for name in ("experiment.yaml", "manifest.json"):
         shutil.copyfile(REAL / name, run / name)
@@ -156,7 +159,9 @@ def test_a_published_folder_holds_no_weights_and_is_verified(results: Path) -> N
     assert not any("safetensors" in name for name in names)
     found = list(verify(results))
     assert [finding for finding in found if finding.level != "ok"] == []
-    assert sum("figures made again from 172 utterances" in finding.message for finding in found) == 2
+    assert sum("figures made again from 172 utterances" in finding.message for finding in found) == 3
+    assert sum("figures of speed made again" in finding.message for finding in found) == 2
+    assert sum("tests and all rankings made again" in finding.message for finding in found) == 1
 
 
 def test_what_was_changed_afterwards_is_found(results: Path) -> None:
@@ -172,6 +177,60 @@ def test_what_was_changed_afterwards_is_found(results: Path) -> None:
     found = wrong(results)
     assert any(f"wer is {row['wer'] / 2} in summary.json, and {row['wer']} by its utterances" in one for one in found)
     assert any("leaderboard.json does not show the summaries" in one for one in found)
+
+
+def changed(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_figures_of_speed_are_made_again_from_the_seconds(results: Path) -> None:
+    summary = results / "cells" / TEACHER / "summary.json"
+    row = json.loads(summary.read_text())
+    changes = {"rtf_network": row["rtf_network"] / 4, "rtf_total": row["rtf_total"] / 4, "rtf_vocoder_p95": None}
+    summary.write_text(json.dumps({**row, **changes, "threads": 8, "nfe": 4}))
+    found = " ".join(wrong(results))
+    assert "nfe is 4, and 32 in utterances.parquet" in found
+    for name in (*changes, "threads"):
+        assert f"{name} is {json.dumps(changes.get(name, 8))}, and {json.dumps(row[name])} by the utterances" in found
+
+
+@pytest.mark.parametrize("signatures", [{}, {"wer": "wer-v1|asr:better"}])
+def test_a_figure_without_its_signature_is_found(results: Path, signatures: dict[str, str]) -> None:
+    summary = results / "cells" / TEACHER / "summary.json"
+    row = json.loads(summary.read_text())
+    summary.write_text(json.dumps({**row, "signatures": signatures, "wer": 0.0, "sim": 1.0, "stoi": 1, "stoi_low": 1}))
+    found = " ".join(wrong(results))
+    told = "the signature of wer is not that of its utterances" if signatures else "wer has no signature"
+    for one in (told, "sim has no signature", "mos_distillmos has no signature", "stoi has no signature"):
+        assert one in found
+
+
+def test_tables_that_do_not_say_what_the_tests_say_are_found(results: Path) -> None:
+    board = results / "leaderboard"
+    row = json.loads((results / "cells" / TEACHER / "summary.json").read_text())
+    changed(board / "leaderboard.csv", str(row["sim"]), "0.99")
+    changed(board / "leaderboard.md", "worse", "better")
+    found = " ".join(wrong(results))
+    assert f"leaderboard.csv: sim of {TEACHER} is '0.99', and '{row['sim']}' in leaderboard.json" in found
+    assert "it does not say what leaderboard.json says" in found
+    (board / "leaderboard.csv").unlink()
+    told = json.loads((board / "leaderboard.json").read_text())
+    test = next(one for one in told["comparisons"] if one["verdict"] == "worse")
+    test["verdict"] = "better"
+    (board / "leaderboard.json").write_text(json.dumps(told))
+    found = " ".join(wrong(results))
+    assert '.verdict is "better", and "worse" by the utterances' in found
+    told["rows"][0]["sim_squared"] = 1.0
+    (board / "leaderboard.json").write_text(json.dumps(told))
+    assert any("leaderboard.json does not show the summaries" in one for one in wrong(results))
+
+
+@pytest.mark.parametrize("name", ["weights.NPZ", "model.Safetensors", "q4.gguf"])
+def test_weights_are_known_by_any_spelling_of_their_ending(results: Path, name: str) -> None:
+    (results / name).write_bytes(b"weights")
+    assert f"weights: {name}: a results folder holds none; remove them and publish again" in wrong(results)
 
 
 def test_edits_that_are_not_those_of_the_texts_are_found(results: Path) -> None:
