@@ -52,6 +52,8 @@ def verify(folder: Path) -> Iterator[Finding]:
     except (RunFolderError, StoreError) as error:
         yield Finding("bad", "schema", str(error))
         return
+    for name in results.unfinished:
+        yield Finding("bad", "schema", f"cells/{name} has no summary.json")
     found = 0
     for cell in results.cells:
         for problem in (*_schema(cell), *_counts(cell), *_unsigned(cell), *_edits(cell), *_audio(cell)):

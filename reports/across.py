@@ -154,8 +154,13 @@ def record(tables: Sequence[Across]) -> dict[str, Any]:
 
 def _read(place: Path) -> list[Cell]:
     board = next((f for f in (place / "leaderboard.json", place / "leaderboard/leaderboard.json") if f.is_file()), None)
-    if board is None or any(place.glob("cells/*/summary.json")):
-        return read_run(place).cells
+    if board is None or any(place.glob("cells/*/*.json")):
+        results = read_run(place)
+        if not results.cells and results.unfinished:
+            raise RunFolderError(
+                f"{place}: {len(results.unfinished)} cells are begun, none is scored: there are no rows yet"
+            )
+        return results.cells
     try:
         found = json.loads(board.read_text(encoding="utf-8"))
         check_version(found.get(VERSION_KEY), board)

@@ -128,10 +128,10 @@ class Results:
 
 
 def read_run(run: Path) -> Results:
-    """Read a run folder.
+    """Read a run folder, also one that is going: cells that are begun are ``unfinished``.
 
     Raises:
-        RunFolderError: It is not there, holds neither a scored cell nor a training log, or a file in it is damaged.
+        RunFolderError: It is not there, holds neither a cell nor a training log, or a file in it is damaged.
     """
     if not run.is_dir():
         raise RunFolderError(f"{run}: no such run folder; `imfbench run CONFIG --out DIR` makes one")
@@ -147,10 +147,11 @@ def read_run(run: Path) -> Results:
         for one in runs
         for p in sorted(one.glob("artefacts/*/log.csv"))
     ]
-    if not cells and not trainings:
-        begun = f" ({len(unfinished)} cells are begun, none is scored)" if unfinished else ""
+    begun = any((p / name).is_file() for p in folders for name in ("cell.json", "utterances.jsonl"))
+    if not cells and not trainings and not begun:
+        left = f" ({len(unfinished)} cells are begun, none is scored)" if unfinished else ""
         raise RunFolderError(
-            f"{run}: nothing to report: no cells/*/summary.json and no artefacts/*/log.csv{begun}; "
+            f"{run}: nothing to report: no cells/*/summary.json and no artefacts/*/log.csv{left}; "
             "repeat the `imfbench run` command that made this folder, it goes on where it stopped"
         )
     return Results(run.resolve().name, sorted(cells, key=_place), trainings, unfinished, *_wishes(run))

@@ -45,7 +45,8 @@ def markdown(
     """
     parts = [f"# Leaderboard of {results.name}"]
     if not groups:
-        parts.append("No cell has been scored yet; the training curves are all there is to show.")
+        shown = "; the training curves are all there is to show" if results.trainings else ""
+        parts.append(f"No cell has been scored yet{shown}.")
     first: dict[tuple[str, str], Group] = {}
     for group in groups:
         begin = first.setdefault((group.task, group.dataset), group)
