@@ -18,6 +18,8 @@ REFERENCES = ("ground-truth", "vocoded-ground-truth")
 TEACHER = "teacher"
 RECORDINGS = "recordings"
 """Kind of the rows of which only the speech is known."""
+REPORTED = "reported"
+"""Kind and status of the rows that were imported from papers."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from imfbench.reports.columns import RECORDINGS, REFERENCES, REQUIRED, TEACHER, own_name
+from imfbench.reports.columns import RECORDINGS, REFERENCES, REPORTED, REQUIRED, TEACHER, own_name
 from imfbench.schema import VERSION_KEY, check_version, read_utterances
 
 _AGAIN = "remove the folder and repeat the run"
@@ -70,6 +70,11 @@ class Cell:
     def recordings(self) -> bool:
         """Whether only the speech of another program is known."""
         return self.row.get("kind") == RECORDINGS
+
+    @property
+    def reported(self) -> str:
+        """Where the row's figures were published, if they are a paper's and were not measured; else ""."""
+        return str(self.row.get("source") or "no source is named") if self.row.get("kind") == REPORTED else ""
 
     @property
     def signatures(self) -> dict[str, str]:

@@ -173,8 +173,7 @@ def _row(
     figures += [_speed(cell, notes, usual)] if usual else []
     figures += [_scored(cell, notes), _status(cell, notes)]
     nfe = cell.value("nfe")
-    reported = str(cell.row.get("source") or "") if cell.row.get("kind") == "reported" else ""
-    return Row(key, name, cell.system, "" if nfe is None else f"{nfe:g}", figures, _details(cell), reported)
+    return Row(key, name, cell.system, "" if nfe is None else f"{nfe:g}", figures, _details(cell), cell.reported)
 
 
 def _quality(cell: Cell, shown: Quality, mark: str, notes: Footnotes) -> Figure:
@@ -207,6 +206,8 @@ def _missing(cell: Cell, name: str, notes: Footnotes) -> Figure:
 
 def _scored(cell: Cell, notes: Footnotes) -> Figure:
     scored, expected = int(cell.row["n_scored"]), int(cell.row["n_expected"])
+    if cell.reported and not expected:
+        return Figure("–", note=_number(notes, "not told"))
     text = str(scored) if scored == expected else f"{scored}/{expected}"
     faults = _faults(cell) if cell.ok else []
     if not faults:

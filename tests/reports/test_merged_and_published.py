@@ -81,7 +81,17 @@ def test_figures_of_papers_are_marked_and_never_ranked(
     best = next(r for r in source.tables[0].rankings if r.column == "wer").best
     assert best != [], "the paper's lower WER takes no row's place"
     told = invoke("leaderboard", *two, "--reported", file, "--out", tmp_path / "board", "--format", "md")
-    assert "reported" in told
+    row = next(line for line in told.splitlines() if line.startswith("| Somebody's (paper)"))
+    mark = row.removeprefix("| Somebody's (paper)")[0]
+    assert f"{mark} reported, not measured: a paper, table 1" in told
+    assert " | 0 | " not in row  # of how many utterances, a paper may not tell
+    assert "reported, not measured: a paper, table 1" in " ".join(
+        invoke("leaderboard", *two, "--reported", file).split()
+    )
+    told = invoke("leaderboard", *two, "--reported", file, "--format", "latex")
+    assert r"Somebody's (paper)\textsuperscript{1} & 1 & 0.1" in told
+    assert r"\par{\footnotesize\textsuperscript{1} As reported, not measured: a paper, table 1\par}" in told
+    assert told.count("not measured") == 2  # a table each
     page = (tmp_path / "board" / "index.html").read_text(encoding="utf-8")
     assert "reported, not measured: a paper, table 1" in page
 
