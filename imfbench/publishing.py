@@ -7,7 +7,8 @@ The folder is a run folder itself, so every report can be made of it; ``SHA256SU
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import yaml
 
@@ -15,14 +16,18 @@ from imfbench.disk import StoreError
 from imfbench.reports.leaderboard import Leaderboard
 from imfbench.reports.page.choose import choose
 from imfbench.reports.results import Cell, RunFolderError, read_run
-from imfbench.store import file_sha256, read_json, write_json, write_text
+from imfbench.schema import read_utterances
+from imfbench.sets import FOLDER
+from imfbench.store import file_sha256, read_json, write_json, write_parquet, write_text
 
 SUMS = "SHA256SUMS"
 KEPT = (
-    "grids/*.json", "artefacts/*/card.json", "artefacts/*/log.csv", "artefacts/*/status.json",
-    "cells/*/cell.json", "cells/*/summary.json", "cells/*/utterances.parquet",
+    "grids/*.json", "artefacts/*/log.csv", "artefacts/*/status.json", "cells/*/cell.json", "cells/*/summary.json",
+    "cells/*/utterances.parquet",
 )  # fmt: skip
-"""What is copied as it is."""
+"""What is copied as it is, but for the places of recordings."""
+PLACED = (FOLDER, "folder", "path")
+"""Settings that say where something lies on the machine of the run."""
 
 
 class PublishError(StoreError):
@@ -60,6 +65,8 @@ def publish(run: Path, out: Path, samples: int = 2) -> list[Path]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
         _settings(one, there)
+    for file in sorted(out.rglob("utterances.parquet")):
+        _without_places(file)
     for cell in results.cells:
         if cell.folder is not None:
             _samples(cell, out / cell.folder.relative_to(run), _chosen(results.cells, cell, samples))
@@ -76,16 +83,45 @@ def _chosen(cells: list[Cell], cell: Cell, samples: int) -> set[str]:
 
 
 def _settings(run: Path, there: Path) -> None:
-    """Experiment and manifest without folders of this machine."""
+    """Experiment, manifest and cards without folders of this machine."""
     experiment = run / "experiment.yaml"
     if experiment.is_file():
         values = yaml.safe_load(experiment.read_text(encoding="utf-8"))
         for part in (values, *(values.get("then") or [])):
             part.update({key: None for key in ("score_cache", "model_dir") if part.get(key) is not None})
+        values = _named(values)
         write_text(there / "experiment.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
-    manifest = read_json(run / "manifest.json")
-    if manifest is not None:
-        write_json(there / "manifest.json", manifest)
+    for file in (run / "manifest.json", *sorted(run.glob("artefacts/*/card.json"))):
+        if (found := read_json(file)) is not None:
+            write_json(there / file.relative_to(run), _named(found))
+
+
+def _named(value: Any, key: str = "") -> Any:
+    """Settings in which a place on this machine is its last part alone: it tells what was meant, and not whose machine it was."""
+    if isinstance(value, dict):
+        return {name: _named(one, str(name)) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_named(one, key) for one in value]
+    return _last(value) if isinstance(value, str) and (key in PLACED or _leads_away(value)) else value
+
+
+def _leads_away(text: str) -> bool:
+    """Whether a text is a path that starts at a root, at home, or above the folder where it was given."""
+    absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    return absolute or text.startswith(("~", "../", "..\\"))
+
+
+def _last(text: str) -> str:
+    return PureWindowsPath(text).name or text  # Windows knows both kinds of slash
+
+
+def _without_places(file: Path) -> None:
+    """Leave out where the recordings of another program lie."""
+    frame = read_utterances(file)
+    if "audio" in frame:
+        named = frame["audio"].map(lambda text: _named(text), na_action="ignore")
+        if not named.equals(frame["audio"]):
+            write_parquet(file, frame.assign(audio=named))
 
 
 def _samples(cell: Cell, there: Path, chosen: set[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from imfbench.cli import main
@@ -149,6 +150,38 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (run / "artefacts" / "student" / "card.json").write_text("{}")
     publish(run, tmp_path / "results")
     return tmp_path / "results"
+
+
+def test_a_published_folder_tells_no_places_of_the_machine(results: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    home = tmp_path / "home" / "somebody"
+    experiment = yaml.safe_load((run / "experiment.yaml").read_text())
+    experiment["dataset"][0] |= {"name": "seed-tts-eval", "options": {"root": f"{home}/corpora/seedtts"}}
+    experiment["train_data"] = {"name": "folder", "options": {"root": "corpora/own"}}
+    experiment["recordings"] = [{"name": "theirs", "folder": "../elsewhere/theirs"}]
+    experiment["teacher"]["artefact"] = f"{home}/teachers/mine"
+    experiment["then"] = [{"name": "more", "dataset": {"name": "x", "options": {"path": r"C:\corpora\more"}}}]
+    experiment["metrics"]["sim"] = {"path": f"{home}/models/wavlm"}
+    (run / "experiment.yaml").write_text(yaml.safe_dump(experiment))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["artefacts"]["teacher"]["from"] = f"{home}/teachers/mine"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    table = run / "cells" / TEACHER / "utterances.parquet"
+    frame = pd.read_parquet(table)
+    frame.assign(audio=[f"../../../home/somebody/speech/{name}.wav" for name in frame["id"]]).to_parquet(table)
+    publish(run, tmp_path / "again")
+    for file in (tmp_path / "again").rglob("*"):
+        assert not file.is_file() or b"somebody" not in file.read_bytes(), file
+    told = yaml.safe_load((tmp_path / "again" / "experiment.yaml").read_text())
+    assert told["dataset"][0]["options"] == {"root": "seedtts"}
+    assert told["train_data"]["options"] == {"root": "own"}
+    assert told["then"][0]["dataset"]["options"] == {"path": "more"}
+    assert told["recordings"] == [{"name": "theirs", "folder": "theirs"}]
+    assert told["teacher"]["artefact"] == "mine"
+    assert told["metrics"]["wer"] == experiment["metrics"]["wer"]
+    shown = pd.read_parquet(tmp_path / "again" / table.relative_to(run))
+    assert shown["audio"][0] == f"{frame['id'][0]}.wav"
+    assert wrong(tmp_path / "again") == []
 
 
 def resummed(folder: Path) -> None:
