@@ -14,6 +14,7 @@ from imfbench.metrics import clustered, stats
 from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.columns import quality as quality_of
 from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
+from imfbench.reports.results import Cell
 
 ALPHA = 0.05
 MARGIN_ALPHA = 0.025
@@ -214,10 +215,7 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
     first, second = utterance_scores(a, quality, group), utterance_scores(b, quality, group)
     if isinstance(first, str) or isinstance(second, str):
         return replace(blank, verdict=f"not tested: {first if isinstance(first, str) else second}")
-    # Pairs share the initial noise as well as the utterance, as far as both sides were sampled from the same seeds.
-    seeds = set(first["noise_seed"]) & set(second["noise_seed"])
-    means = [stats.average_seeds(f[f["noise_seed"].isin(seeds)] if seeds else f) for f in (first, second)]
-    both = means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna()
+    both, same_noise = _paired(first, second)
     if len(both) < 2:
         return replace(
             blank, n=len(both), verdict=f"not tested: {len(both)} utterances in common, at least 2 are needed"
@@ -239,12 +237,35 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
         x, y = x / words.mean(), y / words.mean()
     else:
         test = stats.paired_difference(x, y)
-    found = replace(blank, same_noise=bool(seeds), **{**asdict(test), "n": number})
+    found = replace(blank, same_noise=same_noise, **{**asdict(test), "n": number})
     if margin is not None and quality.better:
         shown = stats.non_inferior(x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA)
         alike = stats.equivalent(x, y, margin, alpha=ALPHA)
         found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
+
+
+def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """The utterances that both sides have, each a mean over the noise seeds that both have; and whether there are such seeds."""
+    # Pairs share the initial noise as well as the utterance, as far as both sides were sampled from the same seeds.
+    seeds = set(first["noise_seed"]) & set(second["noise_seed"])
+    means = [stats.average_seeds(f[f["noise_seed"].isin(seeds)] if seeds else f) for f in (first, second)]
+    return means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna(), bool(seeds)
+
+
+def utterance_differences(a: Sequence[Cell], b: Sequence[Cell], quality: Quality) -> pd.Series:
+    """The difference of each utterance that both sides have, paired as the tests pair them; empty where there are no scores.
+
+    Args:
+        a: Cells that differ in the noise seed alone.
+        b: The same of the other side.
+        quality: The figure; WER is that of each utterance.
+    """
+    first, second = _scores(a, [quality.per_utterance]), _scores(b, [quality.per_utterance])
+    if isinstance(first, str) or isinstance(second, str):
+        return pd.Series(dtype=float)
+    both, _ = _paired(first, second)
+    return both["score_a"] - both["score_b"]
 
 
 def _labels(entry: Entry, cluster: str, ids: pd.Index) -> list[Any]:
@@ -266,8 +287,12 @@ def utterance_scores(entry: Entry, quality: Quality, group: Group) -> pd.DataFra
     wanted = [quality.per_utterance]
     if is_corpus(quality, group):
         wanted = ["substitutions", "deletions", "insertions", "reference_words"]
+    return _scores(entry.cells, wanted)
+
+
+def _scores(cells: Sequence[Cell], wanted: Sequence[str]) -> pd.DataFrame | str:
     frames = []
-    for cell in entry.cells:
+    for cell in cells:
         if cell.utterances is None:
             return f"cell {cell.row['key']} has no utterances.parquet"
         absent = [name for name in wanted if name not in cell.utterances.columns]

@@ -18,7 +18,8 @@ from imfbench.reports.page.sources import Table
 from imfbench.reports.plots import speed_setting
 from imfbench.reports.results import Cell
 
-_PAIRS = ("teacher", "recordings", "compare")
+PAIRS = ("teacher", "recordings", "compare")
+"""Families of tests of which somebody wants to hear: against a teacher, a baseline, or another row."""
 _SEEN = "could have been seen four times in five, before correction"
 """What a detectable difference is worth: it is one test's, and verdicts are corrected over all of their table."""
 
@@ -38,7 +39,7 @@ class Finding:
 
 def findings(table: Table) -> list[Finding]:
     """A sentence for each row that was tested against the teacher, a baseline or another row, few evaluations first."""
-    tests = [t for t in table.tests if t.family in _PAIRS]
+    tests = [t for t in table.tests if t.family in PAIRS]
     by_key = {str(cell.row["key"]): cell for cell in table.group.cells}
     found = []
     for pair in dict.fromkeys((t.a, t.b) for t in tests):
