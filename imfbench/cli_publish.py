@@ -45,7 +45,7 @@ def verify_command(folder: Path) -> None:
       imfbench verify results/theirs
     """
     with user_errors():
-        from imfbench.publishing import verify
+        from imfbench.verification import verify
 
         wrong = print_findings(verify(folder))
     sys.exit(1 if wrong else 0)

@@ -141,6 +141,7 @@ FURTHER: tuple[Key, ...] = (
     *(Key(f"rtf_{part}_{figure}", "number", "s/s", "if speed was timed", f"{told} of `rtf_{part}` over utterances.")
       for part in ("vocoder", "total") for figure, told in (("median", "Median"), ("p95", "95th percentile"))),
     Key("run", "string", "", "in `imfbench compare`", "The folder that the row is of."),
+    Key("own_name", "string", "", "in `imfbench compare`, if two runs have a system of one name", "What its run calls it."),
     Key("rtf_n", "integer", "", "if speed was timed", "Utterances that were timed."),
     Key("source", "string", "", "if a paper reported the row", "Where its figures were published."),
 )

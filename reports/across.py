@@ -20,7 +20,7 @@ from imfbench.reports.comparison import Comparison, Ranking, between_rows, rank
 from imfbench.reports.grouping import Entry, Group, entries
 from imfbench.reports.leaderboard import SCHEMA, complete
 from imfbench.reports.main_table import main_table
-from imfbench.reports.results import Cell, RunFolderError, read_run
+from imfbench.reports.results import Cell, RunFolderError, read_run, standing
 from imfbench.reports.tables import findings, test_table
 from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, check_version
 
@@ -89,7 +89,8 @@ def compare(
 def gather(places: Sequence[Path]) -> list[Cell]:
     """The rows of all places, each with its place as ``run`` and in its name where that is needed to tell rows apart.
 
-    Recordings that stand in several runs with the same figures are taken once.
+    Recordings that stand in several runs with the same figures are taken once. A teacher is kept of each: its speed was measured
+    beside that of its run's students. Recordings come first, then teachers, then the others, each in the order of the places.
 
     Raises:
         RunFolderError: A place holds no results.
@@ -98,7 +99,7 @@ def gather(places: Sequence[Path]) -> list[Cell]:
     names = _names(places)
     for place in dict.fromkeys(places):
         for cell in _read(place):
-            kind = cell.row.get("kind") or (cell.system if cell.system in REFERENCES else None)
+            kind = cell.row.get("kind") or (cell.own_name if cell.own_name in REFERENCES else None)
             row = {**cell.row, "kind": kind, "run": names[place], "key": f"{names[place]}/{cell.row['key']}"}
             new = Cell(row, cell.utterances, cell.folder)
             if not (new.reference and any(_same_figures(new, other) for other in found)):
@@ -106,12 +107,8 @@ def gather(places: Sequence[Path]) -> list[Cell]:
     runs: dict[tuple[str, str], set[str]] = {}
     for cell in found:
         runs.setdefault((_set_of(cell), cell.system), set()).add(str(cell.row["run"]))
-    return [
-        Cell({**cell.row, "system": f"{cell.system} ({cell.row['run']})"}, cell.utterances, cell.folder)
-        if len(runs[_set_of(cell), cell.system]) > 1
-        else cell
-        for cell in found
-    ]
+    told = [_named(cell) if len(runs[_set_of(cell), cell.system]) > 1 else cell for cell in found]
+    return sorted(told, key=standing)
 
 
 def as_markdown(tables: Sequence[Across]) -> str:
@@ -157,8 +154,13 @@ def record(tables: Sequence[Across]) -> dict[str, Any]:
 
 def _read(place: Path) -> list[Cell]:
     board = next((f for f in (place / "leaderboard.json", place / "leaderboard/leaderboard.json") if f.is_file()), None)
-    if board is None or any(place.glob("cells/*/summary.json")):
-        return read_run(place).cells
+    if board is None or any(place.glob("cells/*/*.json")):
+        results = read_run(place)
+        if not results.cells and results.unfinished:
+            raise RunFolderError(
+                f"{place}: {len(results.unfinished)} cells are begun, none is scored: there are no rows yet"
+            )
+        return results.cells
     try:
         found = json.loads(board.read_text(encoding="utf-8"))
         check_version(found.get(VERSION_KEY), board)
@@ -168,6 +170,12 @@ def _read(place: Path) -> list[Cell]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{board} holds no rows ({error}): make it again with `imfbench report`") from None
     return [Cell(row) for row in rows]
+
+
+def _named(cell: Cell) -> Cell:
+    """The row with its run in the system's name; what its own run calls it stays on record."""
+    names = {"system": f"{cell.system} ({cell.row['run']})", "own_name": cell.own_name}
+    return Cell({**cell.row, **names}, cell.utterances, cell.folder)
 
 
 def _names(places: Iterable[Path]) -> dict[Path, str]:

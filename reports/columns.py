@@ -18,6 +18,8 @@ REFERENCES = ("ground-truth", "vocoded-ground-truth")
 TEACHER = "teacher"
 RECORDINGS = "recordings"
 """Kind of the rows of which only the speech is known."""
+REPORTED = "reported"
+"""Kind and status of the rows that were imported from papers."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("train_seed", "integer or null", "", "training", "Seed of the training.", _TRAINED, "Seed"),
     Column("device", "string or null", "", "cost",
            "Device that sampled and was timed.", "if something was generated", "Device"),
+    Column("hardware", "string or null", "", "cost",
+           "Model of that device, as the run's manifest has it.", "if the manifest tells it", "Hardware"),
     Column("threads", "integer or null", "", "cost", "CPU threads.", "if something was generated", "Threads"),
     Column("workers", "integer or null", "", "cost",
            "Processes that were at work side by side while it was timed.", "if something was generated", "Processes"),
@@ -246,6 +250,11 @@ REQUIRED = ("task", "system", "dataset", "n_expected", "n_scored", "status")
 """Keys without which a summary cannot be placed in any table."""
 
 
+def own_name(row: Mapping[str, Any]) -> str:
+    """What its run calls a row's system: beside other runs it may be called otherwise."""
+    return str(row.get("own_name") or row["system"])
+
+
 def missing_reason(row: Mapping[str, Any], name: str) -> str:
     """Why ``name`` has no value in ``row``: the run's own words first, else what follows from the kind of row."""
     base = name.removesuffix("_low").removesuffix("_high").removesuffix("_n")
@@ -257,13 +266,15 @@ def missing_reason(row: Mapping[str, Any], name: str) -> str:
     if name in ("cluster", "n_clusters"):
         return "intervals and tests are over utterances"
     group = BY_NAME[name].group if name in BY_NAME else "quality"
-    if row["system"] in REFERENCES and (group in ("sampling", "training") or name.startswith("rtf_network")):
+    if own_name(row) in REFERENCES and (group in ("sampling", "training") or name.startswith("rtf_network")):
         return "does not apply: a recording, not a model's output"
-    if row["system"] == "ground-truth" and group == "cost":
+    if own_name(row) == "ground-truth" and group == "cost":
         return "does not apply: nothing was generated"
+    if name == "hardware":
+        return "the run's manifest does not tell it"
     if name == "teacher_nfe":
         return "does not apply: no teacher steps in its training"
-    if name == "trained_guidance" and row["system"] == TEACHER:
+    if name == "trained_guidance" and own_name(row) == TEACHER:
         return "does not apply: its guidance is chosen while sampling"
     metric = quality("wer" if base.startswith("wer") else base).signature
     if group == "quality" and metric not in (row.get("signatures") or {}):

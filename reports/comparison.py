@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from imfbench.metrics import clustered, stats
-from imfbench.reports.columns import TEACHER, Quality, qualities
+from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.columns import quality as quality_of
 from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
+from imfbench.reports.results import Cell
 
 ALPHA = 0.05
 MARGIN_ALPHA = 0.025
@@ -49,10 +50,10 @@ class Comparison:
         margin: The accepted loss of the non-inferiority test.
         not_worse_p: Its p-value, uncorrected.
         not_worse_p_holm: The same after Holm's correction over the family's non-inferiority tests.
-        not_worse: Whether a loss as large as the margin is ruled out at .025.
+        not_worse: Whether a loss as large as the margin is ruled out at .025; never where there are too few to tell.
         equivalent_p: P-value of the equivalence test (two one-sided tests), uncorrected.
         equivalent_p_holm: The same after Holm's correction over the family's equivalence tests.
-        equivalent: Whether "differs by less than the margin either way" is shown at .05.
+        equivalent: Whether "differs by less than the margin either way" is shown at .05; never where there are too few to tell.
         verdict: better, worse, higher, lower, no difference shown, too few to tell, or not tested with the reason.
     """
 
@@ -125,15 +126,18 @@ class Ranking:
 def against_teacher(group: Group) -> list[Comparison]:
     """Every student against the teacher at full NFE, on every figure that both have."""
     found = [e for e in entries(group) if not e.cells[0].reference]
-    pairs = [(e, full) for e in found if e.system != TEACHER and (full := teacher_at_full_nfe(found, e))]
+    pairs = [(e, full) for e in found if not e.teacher and (full := teacher_at_full_nfe(found, e))]
     # "As good as" is a claim against the teacher; between systems of equal NFE the question is which is better.
     return _family("teacher", group, pairs, MARGINS)
 
 
 def at_equal_nfe(group: Group) -> list[Comparison]:
-    """Systems of equal NFE against each other, the later row against the earlier (the teacher stands first)."""
+    """Systems of equal NFE against each other, the later row against the earlier (the teacher stands first).
+
+    One network that several runs sampled is one system, as it is within a run.
+    """
     found = [e for e in entries(group) if not e.cells[0].reference and e.nfe is not None]
-    pairs = [(b, a) for a, b in combinations(found, 2) if a.nfe == b.nfe and a.system != b.system]
+    pairs = [(b, a) for a, b in combinations(found, 2) if a.nfe == b.nfe and a.source != b.source]
     return _family("equal-nfe", group, sorted(pairs, key=lambda pair: pair[0].nfe or 0))
 
 
@@ -211,10 +215,7 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
     first, second = utterance_scores(a, quality, group), utterance_scores(b, quality, group)
     if isinstance(first, str) or isinstance(second, str):
         return replace(blank, verdict=f"not tested: {first if isinstance(first, str) else second}")
-    # Pairs share the initial noise as well as the utterance, as far as both sides were sampled from the same seeds.
-    seeds = set(first["noise_seed"]) & set(second["noise_seed"])
-    means = [stats.average_seeds(f[f["noise_seed"].isin(seeds)] if seeds else f) for f in (first, second)]
-    both = means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna()
+    both, same_noise = _paired(first, second)
     if len(both) < 2:
         return replace(
             blank, n=len(both), verdict=f"not tested: {len(both)} utterances in common, at least 2 are needed"
@@ -236,12 +237,35 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
         x, y = x / words.mean(), y / words.mean()
     else:
         test = stats.paired_difference(x, y)
-    found = replace(blank, same_noise=bool(seeds), **{**asdict(test), "n": number})
+    found = replace(blank, same_noise=same_noise, **{**asdict(test), "n": number})
     if margin is not None and quality.better:
         shown = stats.non_inferior(x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA)
         alike = stats.equivalent(x, y, margin, alpha=ALPHA)
         found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
+
+
+def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """The utterances that both sides have, each a mean over the noise seeds that both have; and whether there are such seeds."""
+    # Pairs share the initial noise as well as the utterance, as far as both sides were sampled from the same seeds.
+    seeds = set(first["noise_seed"]) & set(second["noise_seed"])
+    means = [stats.average_seeds(f[f["noise_seed"].isin(seeds)] if seeds else f) for f in (first, second)]
+    return means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna(), bool(seeds)
+
+
+def utterance_differences(a: Sequence[Cell], b: Sequence[Cell], quality: Quality) -> pd.Series:
+    """The difference of each utterance that both sides have, paired as the tests pair them; empty where there are no scores.
+
+    Args:
+        a: Cells that differ in the noise seed alone.
+        b: The same of the other side.
+        quality: The figure; WER is that of each utterance.
+    """
+    first, second = _scores(a, [quality.per_utterance]), _scores(b, [quality.per_utterance])
+    if isinstance(first, str) or isinstance(second, str):
+        return pd.Series(dtype=float)
+    both, _ = _paired(first, second)
+    return both["score_a"] - both["score_b"]
 
 
 def _labels(entry: Entry, cluster: str, ids: pd.Index) -> list[Any]:
@@ -263,8 +287,12 @@ def utterance_scores(entry: Entry, quality: Quality, group: Group) -> pd.DataFra
     wanted = [quality.per_utterance]
     if is_corpus(quality, group):
         wanted = ["substitutions", "deletions", "insertions", "reference_words"]
+    return _scores(entry.cells, wanted)
+
+
+def _scores(cells: Sequence[Cell], wanted: Sequence[str]) -> pd.DataFrame | str:
     frames = []
-    for cell in entry.cells:
+    for cell in cells:
         if cell.utterances is None:
             return f"cell {cell.row['key']} has no utterances.parquet"
         absent = [name for name in wanted if name not in cell.utterances.columns]
@@ -308,6 +336,8 @@ def _verdict(test: Comparison, tests: int) -> dict[str, Any]:
         return changes
     better = quality_of(test.column).better
     if not test.different and _least_p(test) * tests >= ALPHA:
+        # Equal scores of four utterances have no spread at all, and a t test takes that for certainty.
+        changes = dict.fromkeys(changes, False)
         return {**changes, "minimum_detectable": None, "verdict": TOO_FEW}
     if not test.different:
         verdict = "no difference shown"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imfbench.metrics.signature import SignatureError, differences
-from imfbench.reports.columns import TEACHER
 from imfbench.reports.results import Cell
 
 _ASIDE = (
@@ -24,7 +23,11 @@ _ASIDE = (
     "workers",
     "noise_seed",
 )
+_TRAINED = ("trained_guidance", "teacher_nfe", "train_seed", "train_steps", "train_frames_per_batch", "nfe")
 _WORDS = {
+    "nfe": "NFE",
+    "train_steps": "training steps",
+    "train_frames_per_batch": "frames per batch",
     "teacher_nfe": "K",
     "trained_guidance": "baked-in guidance",
     "train_seed": "training seed",
@@ -72,6 +75,18 @@ class Entry:
     def system(self) -> str:
         """Name of the system."""
         return self.cells[0].system
+
+    @property
+    def teacher(self) -> bool:
+        """Whether it is the teacher's."""
+        return self.cells[0].teacher
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """What made the speech: the system, and of one that several runs have, the weights."""
+        cell = self.cells[0]
+        apart = cell.row.get("artefact_sha256") or self.system
+        return cell.own_name, str(apart) if cell.own_name != self.system else ""
 
     @property
     def nfe(self) -> int | None:
@@ -143,15 +158,33 @@ def labels(cells: Iterable[Cell], leave: Iterable[str] = ()) -> dict[str, str]:
         cells: The rows of one group.
         leave: Columns that need not be told apart ("noise_seed" when seeds are averaged).
     """
-    cells = list(cells)
+    own = tuple(leave)
+    columns = (*(a for a in _ASIDE if a not in own), "artefact_sha256", *(() if own else ("key",)))
+    return _told_apart(list(cells), ("nfe",), columns)
+
+
+def networks(cells: Iterable[Cell]) -> dict[str, Cell]:
+    """A name for each network → the first of its rows: of a system's networks the name tells what differs in their training.
+
+    Rows without a network's hash are taken for networks of their own, since nothing says that they are one.
+    """
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(str(cell.row.get("artefact_sha256") or f"of {cell.row['key']}"), cell)
+    names = _told_apart(list(first.values()), (), (*_TRAINED, "artefact_sha256", "key"))
+    return {names[str(cell.row["key"])]: cell for cell in first.values()}
+
+
+def _told_apart(cells: Sequence[Cell], known: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Cell key → the system's name with the first of ``columns`` that tell its rows apart; ``known`` ones are told elsewhere."""
     found: dict[str, str] = {}
     for system in dict.fromkeys(c.system for c in cells):
         members = [c for c in cells if c.system == system]
         chosen: list[str] = []
-        for column in (*(a for a in _ASIDE if a not in leave), "artefact_sha256", *(() if tuple(leave) else ("key",))):
-            if _clashes(members, chosen) == 0:
+        for column in columns:
+            if _clashes(members, [*known, *chosen]) == 0:
                 break
-            if _clashes(members, [*chosen, column]) < _clashes(members, chosen):
+            if _clashes(members, [*known, *chosen, column]) < _clashes(members, [*known, *chosen]):
                 chosen.append(column)
         for cell in members:
             asides = [f"{_WORDS.get(c, c.removesuffix('_sha256'))} {_short(cell.row.get(c))}" for c in chosen]
@@ -179,10 +212,17 @@ def entries(group: Group) -> list[Entry]:
 
 
 def teacher_at_full_nfe(found: Sequence[Entry], beside: Entry | None = None) -> Entry | None:
-    """The teacher's entry of most NFE, best with the vocoder and number type of ``beside``; None without a teacher."""
-    teachers = [e for e in found if e.system == TEACHER and e.nfe is not None]
+    """The teacher's entry of most NFE, best with the vocoder and number type of ``beside``; None without a teacher.
+
+    Of the teachers of several runs that of ``beside``'s own run counts, if it has one: from it the student has learned, and
+    on its machine it was timed.
+    """
+    teachers = [e for e in found if e.teacher and e.nfe is not None]
     if not teachers:
         return None
+    if beside is not None:
+        run = beside.cells[0].row.get("run")
+        teachers = [e for e in teachers if e.cells[0].row.get("run") == run] or teachers
     most = max(e.nfe or 0 for e in teachers)
     full = [e for e in teachers if e.nfe == most]
 
@@ -195,7 +235,7 @@ def teacher_at_full_nfe(found: Sequence[Entry], beside: Entry | None = None) -> 
 
 
 def _clashes(cells: Sequence[Cell], columns: Sequence[str]) -> int:
-    return len(cells) - len({tuple(repr(c.row.get(n)) for n in ("nfe", *columns)) for c in cells})
+    return len(cells) - len({tuple(repr(c.row.get(n)) for n in columns) for c in cells})
 
 
 def _short(value: Any) -> str:

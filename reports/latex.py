@@ -38,13 +38,17 @@ def _table(group: Group, rankings: Sequence[Ranking]) -> str:
     sampled = any(c.row.get("nfe") is not None for c in group.cells)
     names = labels(group.cells)
     lines = []
+    sources: dict[str, int] = {}
     for cell in group.cells:
         row = [escaped(names[str(cell.row["key"])])]
+        if cell.reported:
+            row[0] += _mark(sources.setdefault(cell.reported, len(sources) + 1))
         row += [str(cell.row.get("nfe") or "--")] if sampled else []
         for q in shown:
             mark = next((r.mark(str(cell.row["key"])) for r in rankings if r.column == q.name), "")
             row.append(_figure(cell, q.name, q.scale, q.decimals, mark))
-        lines.append(" & ".join([*row, str(cell.row["n_scored"])]) + r" \\")
+        known = not cell.reported or cell.row["n_expected"]
+        lines.append(" & ".join([*row, str(cell.row["n_scored"]) if known else "--"]) + r" \\")
     header = ["System", *(["NFE"] if sampled else []), *(_directed(q.label, q.better) for q in shown), "$n$"]
     signatures = "; ".join(f"{metric}: {text}" for metric, text in sorted(group.signatures.items()))
     return "\n".join(
@@ -58,6 +62,7 @@ def _table(group: Group, rankings: Sequence[Ranking]) -> str:
             *(f"    {line}" for line in lines),
             r"    \bottomrule",
             r"  \end{tabular}",
+            *(_note(number, source) for source, number in sources.items()),
             f"  \\caption{{{escaped(group.title)}. Brackets: 95\\,\\% bootstrap intervals over {resampled(group)}. "
             r"Bold: best generated row; $\approx$: not told apart from it (paired test, Holm-corrected).}",
             r"\end{table}",
@@ -65,6 +70,15 @@ def _table(group: Group, rankings: Sequence[Ranking]) -> str:
             "",
         ]
     )
+
+
+def _mark(number: int) -> str:
+    return rf"\textsuperscript{{{number}}}"
+
+
+def _note(number: int, source: str) -> str:
+    """A line beneath the table on a row that was not measured."""
+    return rf"  \par{{\footnotesize{_mark(number)} As reported, not measured: {escaped(source)}\par}}"
 
 
 def _directed(label: str, better: str) -> str:

@@ -23,6 +23,12 @@ from imfbench.schema import SCHEMA_VERSION, VERSION_KEY
 from imfbench.store import plain, write_json, write_text
 
 SCHEMA = "imfbench-leaderboard-v1"
+PICTURES = {
+    "quality_nfe": "Quality against NFE, with 95 % intervals",
+    "pareto": "Quality against the real-time factor, with the Pareto front",
+    "training": "Training curves",
+}
+"""Stem of each picture → what it shows."""
 
 
 class Leaderboard:
@@ -59,21 +65,18 @@ class Leaderboard:
         rows = [complete(cell) for cell in results.cells]
         write_text(tables[0], markdown(results, groups, rankings, comparisons, shown))
         write_text(tables[1], as_csv(rows))
-        write_json(tables[2], _record(results, groups, rankings, comparisons, rows))
+        write_json(tables[2], record(results, groups, rankings, comparisons, rows))
         return [*tables, *pictures]
 
     def _draw(self, results: Results, groups: Sequence[Group], folder: Path) -> tuple[list[Path], dict[str, str]]:
         files: list[Path] = []
         shown: dict[str, str] = {}
-        for stem, text, figure in (
-            ("quality_nfe", "Quality against NFE, with 95 % intervals", plots.quality_against_nfe(groups)),
-            (
-                "pareto",
-                "Quality against the real-time factor, with the Pareto front",
-                plots.quality_against_rtf(groups),
-            ),
-            ("training", "Training curves", training_plot.training_curves(results.trainings)),
-        ):
+        drawn = (
+            plots.quality_against_nfe(groups),
+            plots.quality_against_rtf(groups),
+            training_plot.training_curves(results.trainings),
+        )
+        for (stem, text), figure in zip(PICTURES.items(), drawn, strict=True):
             if figure is None:
                 for kind in ("png", "svg"):
                     (folder / f"{stem}.{kind}").unlink(missing_ok=True)
@@ -81,6 +84,30 @@ class Leaderboard:
             files += plots.save(figure, folder / stem)
             shown[f"{stem}.png"] = text
         return files, shown
+
+
+def pictures_in(folder: Path) -> dict[str, str]:
+    """File name of each picture that lies in a folder → what it shows."""
+    return {f"{stem}.png": text for stem, text in PICTURES.items() if (folder / f"{stem}.png").is_file()}
+
+
+def written(results: Results, groups: Sequence[Group], told: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    """``leaderboard.md`` again, from what ``leaderboard.json`` tells.
+
+    Args:
+        results: The run, with the name that it had.
+        groups: Its rows.
+        told: ``leaderboard.json``.
+        pictures: File name of each picture → what it shows.
+    """
+    rankings = {
+        group["title"]: [
+            Ranking(**{**one, "comparisons": [Comparison(**test) for test in one["comparisons"]]})
+            for one in group["rankings"]
+        ]
+        for group in told["groups"]
+    }
+    return markdown(results, groups, rankings, [Comparison(**test) for test in told["comparisons"]], pictures)
 
 
 def analyse(run: Path) -> tuple[Results, list[Group], dict[str, list[Ranking]], list[Comparison]]:
@@ -126,13 +153,14 @@ def _field(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else "" if value is None else value
 
 
-def _record(
+def record(
     results: Results,
     groups: Sequence[Group],
     rankings: Mapping[str, Sequence[Ranking]],
     comparisons: Sequence[Comparison],
     rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
+    """``leaderboard.json``: the rows, with groups, rankings, tests and trainings."""
     return {
         "schema": SCHEMA,
         VERSION_KEY: SCHEMA_VERSION,

@@ -77,7 +77,7 @@ def main_rows(group: Group, rankings: Sequence[Ranking], notes: Footnotes) -> tu
     timed = ["rtf_total"] if sampled else []
     rows = []
     for cell in group.cells:
-        row = [names[str(cell.row["key"])], *(plain_figure(cell, n, notes) for n in sampled)]
+        row = [names[str(cell.row["key"])] + _source(cell, notes), *(plain_figure(cell, n, notes) for n in sampled)]
         row += [_quality_figure(cell, q, marks.get(q.name), notes) for q in shown]
         row += [*(plain_figure(cell, n, notes) for n in timed), _scored(cell, notes), _status(cell, notes)]
         rows.append(row)
@@ -104,8 +104,15 @@ def _quality_figure(cell: Cell, shown: Quality, ranking: Ranking | None, notes: 
     return text if low is None or high is None else f"{text} [{number(low, shown)}, {number(high, shown)}]"
 
 
+def _source(cell: Cell, notes: Footnotes) -> str:
+    """The footnote of a row that was not measured, with where its figures were published."""
+    return notes.mark(f"reported, not measured: {cell.reported}") if cell.reported else ""
+
+
 def _scored(cell: Cell, notes: Footnotes) -> str:
     scored, expected = int(cell.row["n_scored"]), int(cell.row["n_expected"])
+    if cell.reported and not expected:
+        return DASH + notes.mark("not told")
     reasons = []
     if cell.ok and scored != expected:
         reasons.append(

@@ -14,15 +14,13 @@ from typing import Any
 import yaml
 
 from imfbench.reports.across import gather
-from imfbench.reports.columns import BY_NAME, qualities, quality
+from imfbench.reports.columns import BY_NAME, REPORTED, qualities, quality
 from imfbench.reports.comparison import against_teacher, at_equal_nfe, rank
 from imfbench.reports.grouping import Group, apart, group_cells
 from imfbench.reports.page.sources import Source, Table
 from imfbench.reports.results import Cell, RunFolderError
 from imfbench.schema import SCHEMA_VERSION, VERSION_KEY
 
-REPORTED = "reported"
-"""Kind and status of rows that were imported from papers."""
 _NEEDED = ("system", "task", "dataset", "source")
 _FORM = "a list of mappings with the keys system, task, dataset and source, and figures such as nfe, wer (a fraction) and sim"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from imfbench.reports.columns import TEACHER, Quality, qualities
+from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.grouping import Group, labels
 from imfbench.reports.results import Cell
 from imfbench.store import atomic
@@ -131,9 +132,12 @@ def _rtf_blocks(groups: Sequence[Group]) -> list[Block]:
 
 
 def speed_setting(cell: Cell) -> str:
-    """Device, threads, processes side by side and batch size of a cell, in words."""
+    """Device with its model, threads, processes side by side and batch size of a cell, in words."""
     threads, batch, workers = (cell.row.get(name) for name in ("threads", "batch", "workers"))
     words = [str(cell.row.get("device") or "unknown device")]
+    # What is not known of two runs need not be the same.
+    hardware = cell.row.get("hardware") or ("run" in cell.row and f"that of {cell.row['run']}")
+    words[0] += f" ({hardware})" if hardware else ""
     words += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
     words += [f"{workers} processes at once"] if (workers or 1) > 1 else []
     words += [f"batch {batch}"] if batch else []
@@ -188,7 +192,10 @@ def _figure(blocks: Sequence[Block], draw: Draw, narrowest: float = 6.5) -> Figu
         pending: list[tuple[Axes, list[Label]]] = []
         for part, block in zip(parts, blocks, strict=True):
             if block.title:
-                part.suptitle(block.title, fontsize="medium", fontweight="bold")
+                # A letter of a title takes about a tenth of an inch.
+                part.suptitle(
+                    textwrap.fill(block.title, round(10 * max(width, narrowest))), fontsize="medium", fontweight="bold"
+                )
             axes = part.subplots(*block.shape, squeeze=False).ravel()
             wanted = [(quality, scope) for scope in block.scopes for quality in block.panels]
             styles = _styles(block.group)
@@ -208,15 +215,17 @@ def _figure(blocks: Sequence[Block], draw: Draw, narrowest: float = 6.5) -> Figu
 def _styles(group: Group) -> dict[str, dict[str, Any]]:
     """Line name → look: colour and marker by system (the teacher dark), dashes and filling by variant of the system."""
     names = labels(c for c in group.cells if not c.reference)
-    system_of = {names[str(c.row["key"])]: c.system for c in group.cells if not c.reference}
-    others = sorted(set(system_of.values()) - {TEACHER})
+    models = [c for c in group.cells if not c.reference]
+    teachers = {names[str(c.row["key"])] for c in models if c.teacher}
+    system_of = {names[str(c.row["key"])]: "" if c.teacher else c.system for c in models}
+    others = sorted(set(system_of.values()) - {""})
     palette = sns.color_palette("colorblind", max(len(others), 1))
     styles: dict[str, dict[str, Any]] = {}
     for name, system in system_of.items():
         i = others.index(system) if system in others else 0
         variant = sum(system_of[n] == system for n in styles)
-        color = INK if system == TEACHER else palette[i % len(palette)]
-        marker = "o" if system == TEACHER else _MARKERS[i % len(_MARKERS)]
+        color = INK if name in teachers else palette[i % len(palette)]
+        marker = "o" if name in teachers else _MARKERS[i % len(_MARKERS)]
         styles[name] = {"color": color, "marker": marker, **_VARIANTS[variant % len(_VARIANTS)]}
     return styles
 
@@ -297,7 +306,7 @@ def _reference_lines(axis: Axes, group: Group, quality: Quality) -> None:
     for cell in group.cells:
         value = cell.value(quality.name)
         if cell.reference and cell.ok and value is not None:
-            look: dict[str, Any] = {"color": "#777777", "linewidth": 1.2, "linestyle": _REFERENCE_LINES[cell.system]}
+            look: dict[str, Any] = {"color": "#777777", "linewidth": 1.2, "linestyle": _REFERENCE_LINES[cell.recording]}
             axis.axhline(value * quality.scale, label=cell.system.replace("-", " "), zorder=1, **look)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from imfbench.reports.columns import RECORDINGS, REFERENCES, REQUIRED, TEACHER
+from imfbench.reports.columns import RECORDINGS, REFERENCES, REPORTED, REQUIRED, TEACHER, own_name
 from imfbench.schema import VERSION_KEY, check_version, read_utterances
 
 _AGAIN = "remove the folder and repeat the run"
@@ -42,6 +42,11 @@ class Cell:
         return str(self.row["system"])
 
     @property
+    def own_name(self) -> str:
+        """What its run calls the system."""
+        return own_name(self.row)
+
+    @property
     def ok(self) -> bool:
         """Whether the cell's figures may be compared."""
         return bool(self.row["status"] == "ok")
@@ -49,12 +54,27 @@ class Cell:
     @property
     def reference(self) -> bool:
         """Whether the row is a recording (as it is, or vocoded) instead of a model's output."""
-        return self.system in REFERENCES or self.row.get("kind") in REFERENCES
+        return self.recording in REFERENCES
+
+    @property
+    def recording(self) -> str:
+        """Which of ``REFERENCES`` the row is, if it is one: by its kind, and by its name in results without kinds."""
+        return str(self.row.get("kind") or self.own_name)
+
+    @property
+    def teacher(self) -> bool:
+        """Whether the row is the teacher's, which others are tested against: not what a paper or a folder calls so."""
+        return self.own_name == TEACHER and self.row.get("kind") in (None, "sampled")
 
     @property
     def recordings(self) -> bool:
         """Whether only the speech of another program is known."""
         return self.row.get("kind") == RECORDINGS
+
+    @property
+    def reported(self) -> str:
+        """Where the row's figures were published, if they are a paper's and were not measured; else ""."""
+        return str(self.row.get("source") or "no source is named") if self.row.get("kind") == REPORTED else ""
 
     @property
     def signatures(self) -> dict[str, str]:
@@ -113,10 +133,10 @@ class Results:
 
 
 def read_run(run: Path) -> Results:
-    """Read a run folder.
+    """Read a run folder, also one that is going: cells that are begun are ``unfinished``.
 
     Raises:
-        RunFolderError: It is not there, holds neither a scored cell nor a training log, or a file in it is damaged.
+        RunFolderError: It is not there, holds neither a cell nor a training log, or a file in it is damaged.
     """
     if not run.is_dir():
         raise RunFolderError(f"{run}: no such run folder; `imfbench run CONFIG --out DIR` makes one")
@@ -124,17 +144,19 @@ def read_run(run: Path) -> Results:
     runs = [run, *sorted(p.parent for p in run.glob("*/experiment.yaml"))]
     found = (p for one in runs for p in sorted(one.glob("cells/*")))
     folders = [p for p in found if p.is_dir() and not p.name.startswith(".")]
-    cells = _once([_read_cell(p) for p in folders if (p / "summary.json").is_file()])
+    machines = {one / "cells": _machine(one) for one in runs}
+    cells = _once([_read_cell(p, machines[p.parent]) for p in folders if (p / "summary.json").is_file()])
     unfinished = [p.name for p in folders if not (p / "summary.json").is_file()]
     trainings = [
         _read_training(p.parent, "" if one is run else f"{one.name}/")
         for one in runs
         for p in sorted(one.glob("artefacts/*/log.csv"))
     ]
-    if not cells and not trainings:
-        begun = f" ({len(unfinished)} cells are begun, none is scored)" if unfinished else ""
+    begun = any((p / name).is_file() for p in folders for name in ("cell.json", "utterances.jsonl"))
+    if not cells and not trainings and not begun:
+        left = f" ({len(unfinished)} cells are begun, none is scored)" if unfinished else ""
         raise RunFolderError(
-            f"{run}: nothing to report: no cells/*/summary.json and no artefacts/*/log.csv{begun}; "
+            f"{run}: nothing to report: no cells/*/summary.json and no artefacts/*/log.csv{left}; "
             "repeat the `imfbench run` command that made this folder, it goes on where it stopped"
         )
     return Results(run.resolve().name, sorted(cells, key=_place), trainings, unfinished, *_wishes(run))
@@ -144,7 +166,7 @@ def _once(cells: list[Cell]) -> list[Cell]:
     """The cells without those that an earlier experiment of the run has too: of the same content, equally scored and timed."""
     found: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
-        timed = (cell.row.get(key) for key in ("n_expected", "device", "threads", "workers"))
+        timed = (cell.row.get(key) for key in ("n_expected", "device", "hardware", "threads", "workers"))
         scored = sorted(cell.signatures.items())
         found.setdefault((str(cell.row["key"]), repr(scored), *map(repr, timed)), cell)
     return list(found.values())
@@ -159,16 +181,39 @@ def _wishes(run: Path) -> tuple[str | None, dict[str, float], str | None]:
     return experiment.get("baseline"), dict(experiment.get("margins") or {}), experiment.get("cluster")
 
 
+def standing(cell: Cell) -> int:
+    """The place of a row's kind: recordings, the teacher, all others."""
+    return REFERENCES.index(cell.recording) if cell.reference else len(REFERENCES) + (not cell.teacher)
+
+
 def _place(cell: Cell) -> tuple[Any, ...]:
     """Recordings, then the teacher from many evaluations to few, then the others by name and evaluations."""
     row, system = cell.row, cell.system
-    rank = REFERENCES.index(system) if cell.reference else len(REFERENCES) + (system != TEACHER)
     nfe = row.get("nfe") or 0
     fixed = [str(row.get(k)) for k in ("dataset", "vocoder", "grid", "guidance", "train_seed", "noise_seed", "key")]
-    return (str(row["task"]), str(row["dataset"]), rank, system, -nfe if system == TEACHER else nfe, *fixed)
+    return (str(row["task"]), str(row["dataset"]), standing(cell), system, -nfe if cell.teacher else nfe, *fixed)
 
 
-def _read_cell(folder: Path) -> Cell:
+def _machine(run: Path) -> Mapping[str, Any]:
+    """Hardware of a run; a manifest that cannot be read tells of none."""
+    try:
+        found = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["hardware"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _model(device: Any, machine: Mapping[str, Any]) -> str | None:
+    """The model of the device that sampled, if the manifest is of the same kind of device."""
+    if not device or machine.get("device") != str(device).partition(":")[0]:
+        return None
+    if machine.get("gpu"):
+        return str(machine["gpu"])
+    cores = f", {machine['cores']} cores" if machine.get("cores") else ""
+    return f"{machine['cpu']}{cores}" if machine.get("cpu") else None
+
+
+def _read_cell(folder: Path, machine: Mapping[str, Any]) -> Cell:
     row = _read_object(folder / "summary.json")
     check_version(row.setdefault(VERSION_KEY, 1), folder / "summary.json")
     absent = [key for key in REQUIRED if row.get(key) is None]
@@ -178,6 +223,7 @@ def _read_cell(folder: Path) -> Cell:
         if not isinstance(row.setdefault(key, {}), dict):
             raise RunFolderError(f"{folder / 'summary.json'}: {key} must be an object; {_AGAIN}")
     row.setdefault("key", folder.name)
+    row.setdefault("hardware", _model(row.get("device"), machine))
     table = folder / "utterances.parquet"
     if not table.is_file():
         return Cell(row, folder=folder)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imfbench.metrics.stats import MINIMUM_TRAINING_SEEDS, statement_scope
-from imfbench.reports.columns import BY_NAME, COLUMNS, TEACHER, Quality, quality
+from imfbench.reports.columns import BY_NAME, COLUMNS, Quality, quality
 from imfbench.reports.comparison import ALPHA, MARGIN_ALPHA, TOO_FEW, Comparison, Ranking
 from imfbench.reports.grouping import Group, apart, labels
 from imfbench.reports.main_table import (
@@ -45,7 +45,8 @@ def markdown(
     """
     parts = [f"# Leaderboard of {results.name}"]
     if not groups:
-        parts.append("No cell has been scored yet; the training curves are all there is to show.")
+        shown = "; the training curves are all there is to show" if results.trainings else ""
+        parts.append(f"No cell has been scored yet{shown}.")
     first: dict[tuple[str, str], Group] = {}
     for group in groups:
         begin = first.setdefault((group.task, group.dataset), group)
@@ -73,13 +74,13 @@ def _tests(group: Group, tests: Sequence[Comparison]) -> list[str]:
         bases = dict.fromkeys(t.b for t in recorded)
         against = f"Systems against {recorded[0].b}" if len(bases) == 1 else "Systems against each other"
         parts += [f"## {against}: {group.title}", _sentences(recorded, group), *test_table(recorded)]
-    students = [c for c in group.cells if not c.reference and not c.recordings and c.system != TEACHER]
+    students = [c for c in group.cells if not c.reference and not c.recordings and not c.teacher]
     teacher = [t for t in tests if t.family == "teacher"]
     if teacher:
         parts += [f"## Each student against {teacher[0].b}: {group.title}", _scope(group)]
         parts += [_sentences(teacher, group), *test_table(teacher)]
     elif students:
-        full = any(c.ok and c.system == TEACHER for c in group.cells)
+        full = any(c.ok and c.teacher for c in group.cells)
         why = "no student has a figure to compare" if full else "no row of the teacher is ok"
         parts.append(f"No comparison with the teacher: {why}.")
     equal = [t for t in tests if t.family == "equal-nfe"]
@@ -143,9 +144,9 @@ def _shared(cells: Sequence[Cell], name: str) -> bool:
 def _scope(group: Group) -> str:
     seeds: dict[str, list[Any]] = {}
     for cell in group.cells:
-        if cell.ok and not cell.reference and cell.system != TEACHER and cell.row.get("train_seed") is not None:
+        if cell.ok and not cell.reference and not cell.teacher and cell.row.get("train_seed") is not None:
             seeds.setdefault(cell.system, []).append(cell.row["train_seed"])
-    students = dict.fromkeys(c.system for c in group.cells if c.ok and not c.reference and c.system != TEACHER)
+    students = dict.fromkeys(c.system for c in group.cells if c.ok and not c.reference and not c.teacher)
     few = [s for s in students if statement_scope(seeds.get(s, [])) == "checkpoints"]
     if few:
         return (

@@ -207,6 +207,35 @@ def rtf_columns(frame: pd.DataFrame) -> dict[str, float]:
     return {**columns, "rtf_n": len(frame)}
 
 
+def speed_of_rows(made: pd.DataFrame, network: bool = True) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The columns of speed of a cell from its utterances, if all of them were timed under the same conditions.
+
+    Args:
+        made: Rows of ``utterances.parquet`` of utterances that were made; those without ``vocoder_seconds`` were not timed.
+        network: Whether a network took part; otherwise the total is the vocoder's.
+
+    Returns:
+        device, threads, workers, batch and what ``rtf_columns`` gives, empty unless there is one condition; and the conditions
+        (device, threads, workers), a row each.
+    """
+    timed = made.dropna(subset=["vocoder_seconds"])
+    # Rows from before workers were known of are of one process.
+    beside = timed["workers"].fillna(1).astype(int) if "workers" in timed else 1
+    conditions = timed[["device", "threads"]].assign(workers=beside).dropna().drop_duplicates()
+    if len(conditions) != 1:
+        return {}, conditions
+    found: dict[str, Any] = {"device": conditions["device"].iloc[0], "batch": 1}
+    found |= {name: int(conditions[name].iloc[0]) for name in ("threads", "workers")}
+    own, vocoder = timed["network_seconds"].astype(float), timed["vocoder_seconds"].astype(float)
+    seconds = {
+        "network_seconds": own,
+        "vocoder_seconds": vocoder,
+        "total_seconds": own + vocoder if network else vocoder,
+    }
+    found |= rtf_columns(pd.DataFrame({**seconds, "generated_seconds": timed["seconds"].astype(float)}))
+    return found, conditions
+
+
 def _one_pass(
     utterance: Utterance,
     network: Callable[[Utterance], Any],

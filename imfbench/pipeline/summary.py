@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from imfbench.metrics.base import Metric
-from imfbench.metrics.speed import rtf_columns
+from imfbench.metrics.speed import speed_of_rows
 from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline.cells import Cell, write_about
 from imfbench.pipeline.context import Context
@@ -98,18 +98,9 @@ def _counts(context: Context, frame: pd.DataFrame) -> dict[str, Any]:
 def _speed(cell: Cell, frame: pd.DataFrame, found: dict[str, Any], missing: dict[str, str]) -> None:
     """RTF over the utterances that were made, if all were timed under the same conditions."""
     made = frame[frame["status"] == "ok"]
-    timed = made.dropna(subset=["vocoder_seconds"])
-    # Rows from before workers were known of are of one process.
-    beside = timed["workers"].fillna(1).astype(int) if "workers" in timed else 1
-    conditions = timed[["device", "threads"]].assign(workers=beside).dropna().drop_duplicates()
-    if len(conditions) == 1:
-        found |= {"device": conditions["device"].iloc[0], "batch": 1}
-        found |= {name: int(conditions[name].iloc[0]) for name in ("threads", "workers")}
-        network, vocoder = timed["network_seconds"].astype(float), timed["vocoder_seconds"].astype(float)
-        total = vocoder if cell.row.kind == "vocoded-ground-truth" else network + vocoder
-        seconds = {"network_seconds": network, "vocoder_seconds": vocoder, "total_seconds": total}
-        found |= rtf_columns(pd.DataFrame({**seconds, "generated_seconds": timed["seconds"].astype(float)}))
-    elif len(conditions) > 1:
+    columns, conditions = speed_of_rows(made, cell.row.kind != "vocoded-ground-truth")
+    found |= columns
+    if len(conditions) > 1:
         told = ", ".join(
             f"{row.device} with {row.threads} threads in {row.workers} processes" for row in conditions.itertuples()
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from imfbench.reports.columns import BY_NAME, COLUMNS, TEACHER, Quality, missing_reason, qualities
+from imfbench.reports.columns import BY_NAME, COLUMNS, Quality, missing_reason, qualities
 from imfbench.reports.grouping import labels
 from imfbench.reports.main_table import Footnotes, has, number, resampled, shown_value
 from imfbench.reports.page.sentences import Finding, findings, scope
@@ -111,18 +111,18 @@ def board(table: Table) -> Board:
     cells, notes = table.group.cells, Footnotes()
     shown = [q for q in qualities([c.row for c in cells]) if any(c.value(q.name) is not None for c in cells)]
     sampled = any(c.value("nfe") is not None for c in cells)
-    timed = any(c.value("rtf_total") is not None for c in cells)
     names = labels(cells)
-    rows = {str(c.row["key"]): _row(c, names[str(c.row["key"])], shown, table, notes, sampled, timed) for c in cells}
+    usual = _usual(cells)
+    rows = {str(c.row["key"]): _row(c, names[str(c.row["key"])], shown, table, notes, sampled, usual) for c in cells}
     nfes = {nfe for c in cells if (nfe := c.value("nfe")) is not None}
     columns = [("System", "", ""), *([("NFE", "", ""), ("Network calls", "", "")] if sampled else [])]
     columns += [(q.label, q.better, q.signature) for q in shown]
-    columns += [("RTF", "lower", "")] if timed else []
+    columns += [("RTF", "lower", "")] if usual else []
     columns += [("n", "", ""), ("Status", "", "")]
     return Board(
         title=table.group.title,
         columns=columns,
-        blocks=_blocks(cells, rows),
+        blocks=_blocks(cells, rows, usual),
         footnotes=[(str(i), reason) for i, reason in enumerate(notes._numbers, 1)],
         signatures=dict(sorted(table.group.signatures.items())),
         findings=findings(table),
@@ -134,13 +134,27 @@ def board(table: Table) -> Board:
     )
 
 
-def _blocks(cells: list[Cell], rows: dict[str, Row]) -> list[Block]:
+def _pinned(cell: Cell) -> bool:
+    """Whether the row keeps its place at the top."""
+    return cell.reference or cell.teacher
+
+
+def _timed(cell: Cell) -> bool:
+    return cell.value("rtf_total") is not None
+
+
+def _usual(cells: list[Cell]) -> str:
+    """The hardware and conditions under which most rows were timed that may be sorted; "" if none was timed."""
+    timed = [c for c in cells if _timed(c)]
+    counted = Counter(speed_setting(c) for c in [c for c in timed if not _pinned(c)] or timed)
+    return counted.most_common(1)[0][0] if counted else ""
+
+
+def _blocks(cells: list[Cell], rows: dict[str, Row], usual: str) -> list[Block]:
     """Recordings and teacher; the others timed alike; those of other hardware or conditions, each apart."""
-    pinned = [c for c in cells if c.reference or c.system == TEACHER]
-    others = [c for c in cells if c not in pinned]
-    timed = [c for c in cells if c.value("rtf_total") is not None]
-    usual = Counter(map(speed_setting, timed)).most_common(1)[0][0] if timed else ""
-    settings = {str(c.row["key"]): speed_setting(c) if c in timed else usual for c in cells}
+    pinned = [c for c in cells if _pinned(c)]
+    others = [c for c in cells if not _pinned(c)]
+    settings = {str(c.row["key"]): speed_setting(c) if _timed(c) else usual for c in cells}
     found = [Block("", [rows[str(c.row["key"])] for c in pinned], pinned=True)] if pinned else []
     for setting in sorted({settings[str(c.row["key"])] for c in others}, key=lambda s: (s != usual, s)):
         title = "" if setting == usual else f"Timed on {setting}: its speed does not compare with the rows above"
@@ -149,18 +163,17 @@ def _blocks(cells: list[Cell], rows: dict[str, Row]) -> list[Block]:
 
 
 def _row(
-    cell: Cell, name: str, shown: list[Quality], table: Table, notes: Footnotes, sampled: bool, timed: bool
+    cell: Cell, name: str, shown: list[Quality], table: Table, notes: Footnotes, sampled: bool, usual: str
 ) -> Row:  # fmt: skip
     key = str(cell.row["key"])
     figures = [_plain(cell, n, notes) for n in (("nfe", "network_calls") if sampled else ())]
     for q in shown:
         ranking = next((r for r in table.rankings if r.column == q.name), None)
         figures.append(_quality(cell, q, ranking.mark(key) if ranking else "", notes))
-    figures += [_plain(cell, "rtf_total", notes)] if timed else []
+    figures += [_speed(cell, notes, usual)] if usual else []
     figures += [_scored(cell, notes), _status(cell, notes)]
     nfe = cell.value("nfe")
-    reported = str(cell.row.get("source") or "") if cell.row.get("kind") == "reported" else ""
-    return Row(key, name, cell.system, "" if nfe is None else f"{nfe:g}", figures, _details(cell), reported)
+    return Row(key, name, cell.system, "" if nfe is None else f"{nfe:g}", figures, _details(cell), cell.reported)
 
 
 def _quality(cell: Cell, shown: Quality, mark: str, notes: Footnotes) -> Figure:
@@ -178,12 +191,23 @@ def _plain(cell: Cell, name: str, notes: Footnotes) -> Figure:
     return Figure(shown_value(cell.row[name], name), cell.value(name))
 
 
+def _speed(cell: Cell, notes: Footnotes, usual: str) -> Figure:
+    """The RTF; a row that keeps its place stands beside speeds of another setting, and is marked."""
+    shown, setting = _plain(cell, "rtf_total", notes), speed_setting(cell)
+    if not _timed(cell) or not _pinned(cell) or setting == usual:
+        return shown
+    told = f"timed on {setting}, unlike most rows below ({usual}): the speeds do not compare"
+    return replace(shown, note=_number(notes, told))
+
+
 def _missing(cell: Cell, name: str, notes: Footnotes) -> Figure:
     return Figure("–", note=_number(notes, missing_reason(cell.row, name)))
 
 
 def _scored(cell: Cell, notes: Footnotes) -> Figure:
     scored, expected = int(cell.row["n_scored"]), int(cell.row["n_expected"])
+    if cell.reported and not expected:
+        return Figure("–", note=_number(notes, "not told"))
     text = str(scored) if scored == expected else f"{scored}/{expected}"
     faults = _faults(cell) if cell.ok else []
     if not faults:

@@ -14,8 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from imfbench.flow.grids import make_grid
 from imfbench.reports import plots, training_plot
-from imfbench.reports.columns import REFERENCES, TEACHER, Quality, qualities, quality
-from imfbench.reports.grouping import labels
+from imfbench.reports.columns import Quality, qualities, quality
+from imfbench.reports.comparison import Comparison, utterance_differences
+from imfbench.reports.grouping import labels, networks
+from imfbench.reports.page.sentences import PAIRS
 from imfbench.reports.page.sources import Source, Table
 from imfbench.reports.page.svg import svg
 from imfbench.reports.results import Cell
@@ -59,9 +61,9 @@ def sections(source: Source) -> list[Section]:
         ("Quality against speed", "RTF is seconds of work for a second of speech, on the hardware named; numbers are NFE. "
          "No other row beats one on the Pareto front in both.", drawn(plots.single_panels(groups, "rtf", ["rtf_total"]))),
         ("Single utterances", f"{whiskers}; whiskers reach 1.5 times as far.", drawn(_distributions(source))),
-        ("Differences to the teacher, utterance by utterance",
-         "Row minus teacher at its highest NFE, over the same utterances. The dark point with its bar is the difference that was "
-         "tested, with its 95 % interval.", drawn(_differences(source))),
+        ("Differences, utterance by utterance",
+         "Row minus what it was tested against, over the same utterances, each a mean over the noise seeds that both have. The "
+         "dark point with its bar is the difference that was tested, with its 95 % interval.", drawn(_differences(source))),
         ("Cost", "Of training as far as it was done in this run, and of sampling.", drawn(_cost(source))),
         ("Time grids", "Where the searched grids evaluate the network, between noise (0) and data (1), beside usual grids of as "
          "many steps.", drawn(_time_grids(source))),
@@ -101,9 +103,9 @@ def _names(table: Table, cells: Sequence[Cell]) -> dict[str, str]:
 
 def _colours(table: Table) -> dict[str, Any]:
     """The colour of each system, as in the other pictures: teacher dark, recordings grey, students in the palette's order."""
-    others = sorted({c.system for c in table.group.cells if c.system != TEACHER and not c.reference})
+    others = sorted({c.system for c in table.group.cells if not c.teacher and not c.reference})
     palette = sns.color_palette("colorblind", max(len(others), 1))
-    fixed = {TEACHER: plots.INK, **dict.fromkeys(REFERENCES, "#777777")}
+    fixed = {c.system: plots.INK if c.teacher else "#777777" for c in table.group.cells if c.teacher or c.reference}
     return {**dict(zip(others, palette, strict=False)), **fixed}
 
 
@@ -163,24 +165,37 @@ def _fixed_jitter() -> Callable[[], None]:
 def _differences(source: Source) -> list[tuple[str, str, Figure]]:
     found = []
     for table in source.tables:
-        cells = {str(c.row["key"]): c for c in table.group.cells}
-        tests = [t for t in table.tests if t.family == "teacher" and t.tested and len(t.a_keys) == len(t.b_keys) == 1]
-        for column in dict.fromkeys(t.column for t in tests):
-            q, parts, marks, systems = quality(column), [], [], {}
-            for test in (t for t in tests if t.column == column):
-                a, b = cells[test.a_keys[0]], cells[test.b_keys[0]]
-                if any(c.utterances is None or q.per_utterance not in c.utterances for c in (a, b)):
-                    continue
-                name = _names(table, [a])[test.a_keys[0]]
-                systems[name] = _colours(table)[a.system]
-                difference = (_scores(a, q) - _scores(b, q)).dropna() * q.scale
-                parts.append(pd.DataFrame({"row": name, "score": difference}))
-                marks.append([value * q.scale for value in (test.difference, test.low, test.high) if value is not None])
-            if parts:
-                unit = "points" if q.unit == "%" else ""
-                label = f"{q.title}, difference" + (f" ({unit})" if unit else "")
-                found.append((table.group.title, q.title, _differing(pd.concat(parts), systems, marks, label)))
+        tests = [t for t in table.tests if t.family in PAIRS and t.tested]
+        for family, column in dict.fromkeys((t.family, t.column) for t in tests):
+            own = [t for t in tests if (t.family, t.column) == (family, column)]
+            figure = _pairs(table, own, quality(column))
+            if figure is not None:
+                against = {t.b for t in own}
+                told = (
+                    f"{quality(column).title}, against {against.pop()}" if len(against) == 1 else quality(column).title
+                )
+                found.append((table.group.title, told, figure))
     return found
+
+
+def _pairs(table: Table, tests: Sequence[Comparison], shown: Quality) -> Figure | None:
+    """A row for each test of one figure; None where the utterances behind it are not here."""
+    cells = {str(c.row["key"]): c for c in table.group.cells}
+    several = len({t.b for t in tests}) > 1
+    parts, marks, colours = [], [], {}
+    for test in tests:
+        a, b = ([cells[key] for key in keys] for keys in (test.a_keys, test.b_keys))
+        differences = utterance_differences(a, b, shown) * shown.scale
+        if differences.empty:
+            continue
+        name = f"{test.a} − {test.b}" if several else test.a
+        colours[name] = _colours(table)[a[0].system]
+        parts.append(pd.DataFrame({"row": name, "score": differences}))
+        marks.append([value * shown.scale for value in (test.difference, test.low, test.high) if value is not None])
+    if not parts:
+        return None
+    unit = " (points)" if shown.unit == "%" else ""
+    return _differing(pd.concat(parts), colours, marks, f"{shown.title}, difference{unit}")
 
 
 def _differing(frame: pd.DataFrame, colours: dict[str, Any], marks: list[list[float]], label: str) -> Figure:
@@ -199,20 +214,20 @@ def _cost(source: Source) -> list[tuple[str, str, Figure]]:
     found = []
     for table in source.tables:
         cells = [c for c in table.group.cells if c.ok and not c.reference]
-        trained = list({str(c.row.get("artefact_sha256")): c for c in reversed(cells)}.values())[::-1]
         wanted = (
-            ("train_seconds_per_step", "Seconds per training step", 1.0, trained),
-            ("train_peak_memory", "Peak memory of a training step (MB)", 1e-6, trained),
-            ("peak_memory", "Peak memory of sampling (MB)", 1e-6, cells),
+            ("train_seconds_per_step", "Seconds per training step", 1.0, True),
+            ("train_peak_memory", "Peak memory of a training step (MB)", 1e-6, True),
+            ("peak_memory", "Peak memory of sampling (MB)", 1e-6, False),
         )
-        for column, title, scale, of in wanted:
-            names = _names(table, of)
-            rows = [(names[str(c.row["key"])], c.system, v * scale) for c in of if (v := c.value(column)) is not None]
-            if rows:
-                # A trained network is one, however many steps sample it.
-                named = [(system if of is trained else name, system, value) for name, system, value in rows]
-                frame = pd.DataFrame([(name, value) for name, _, value in named], columns=["row", "score"])
-                colours = {name: _colours(table)[system] for name, system, _ in named}
+        for column, title, scale, of_network in wanted:
+            known = [c for c in cells if c.value(column) is not None]
+            # A trained network is one, however many steps sample it.
+            names = _names(table, known)
+            named = networks(known) if of_network else {names[str(c.row["key"])]: c for c in known}
+            if named:
+                values = [(name, (c.value(column) or 0.0) * scale) for name, c in named.items()]
+                colours = {name: _colours(table)[c.system] for name, c in named.items()}
+                frame = pd.DataFrame(values, columns=["row", "score"])
                 found.append((table.group.title, title, _bars(frame, colours, title)))
     return found
 

@@ -126,7 +126,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 
 def _cells(table: Table) -> list[Cell]:
-    return [cell for cell in table.group.cells if cell.row.get("kind") != "reported"]
+    return [cell for cell in table.group.cells if not cell.reported]
 
 
 def _figures(table: Table) -> list[Quality]:

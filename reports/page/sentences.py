@@ -1,7 +1,8 @@
 """What was found, in plain sentences: each clause is a test that was made, and says no more than it.
 
 "Within the margin" is the test of non-inferiority (worse by less than the margin, one-sided .025, Holm-corrected), never the
-mere lack of a shown difference; which is said as that, and with what could have been seen.
+mere lack of a shown difference; which is said as that, and with what could have been seen. So few utterances that no test could
+show a difference are said to be too few.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from dataclasses import dataclass
 
 from imfbench.metrics.stats import statement_scope
 from imfbench.reports.columns import TEACHER, quality
-from imfbench.reports.comparison import Comparison
+from imfbench.reports.comparison import TOO_FEW, Comparison
 from imfbench.reports.grouping import Group
 from imfbench.reports.page.sources import Table
 from imfbench.reports.plots import speed_setting
 from imfbench.reports.results import Cell
 
-_PAIRS = ("teacher", "recordings", "compare")
+PAIRS = ("teacher", "recordings", "compare")
+"""Families of tests of which somebody wants to hear: against a teacher, a baseline, or another row."""
+_SEEN = "could have been seen four times in five, before correction"
+"""What a detectable difference is worth: it is one test's, and verdicts are corrected over all of their table."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Finding:
 
 def findings(table: Table) -> list[Finding]:
     """A sentence for each row that was tested against the teacher, a baseline or another row, few evaluations first."""
-    tests = [t for t in table.tests if t.family in _PAIRS]
+    tests = [t for t in table.tests if t.family in PAIRS]
     by_key = {str(cell.row["key"]): cell for cell in table.group.cells}
     found = []
     for pair in dict.fromkeys((t.a, t.b) for t in tests):
@@ -59,28 +63,31 @@ def sentence(tests: Sequence[Comparison], a: Sequence[Cell], b: Sequence[Cell]) 
     first, second = _named(tests[0].a, a), _named(tests[0].b, b)
     if not made:
         return f"{first} could not be tested against {second}: {tests[0].verdict.removeprefix('not tested: ')}."
-    alike = [t for t in made if t.equivalent and not t.different]
-    within = [t for t in made if t.not_worse and t not in alike and t.verdict != "better"]
+    few = [t for t in made if t.verdict == TOO_FEW]
+    alike = [t for t in made if t.equivalent and not t.different and t not in few]
+    within = [t for t in made if t.not_worse and not t.different and t not in (*alike, *few)]
     better = [t for t in made if t.verdict == "better"]
-    worse = [t for t in made if t.verdict == "worse" and not t.not_worse]
+    worse = [t for t in made if t.verdict == "worse"]
     other = [t for t in made if t.different and t.verdict in ("higher", "lower")]
-    unknown = [t for t in made if not t.different and t not in alike and t not in within]
+    unknown = [t for t in made if not t.different and t not in (*alike, *within, *few)]
     clauses = []
     if better:
-        clauses.append(
-            f"is better than {second} on {_listed([f'{_title(t)} by {_size(t, t.difference)}' for t in better])}"
-        )
+        won = _listed([f"{_title(t)} by {_size(t, t.difference)}" for t in better])
+        clauses.append(f"is better than {second} on {won}")
     if alike:
         clauses.append(f"equals {_or_it(second, clauses)} within the margin on {_listed([_margin(t) for t in alike])}")
     if within:
         clauses.append(f"is within the margin of {_or_it(second, clauses)} on {_listed([_margin(t) for t in within])}")
     if worse:
-        lost = _listed([f"{_title(t)} by {_size(t, t.difference)}" for t in worse])
-        clauses.append(f"is worse than {_or_it(second, clauses)} on {lost}")
+        clauses.append(f"is worse than {_or_it(second, clauses)} on {_listed([_loss(t) for t in worse])}")
     if unknown:
-        seen = _listed([_size(t, t.minimum_detectable) for t in unknown])
         open_ = _listed([_title(t) for t in unknown])
-        clauses.append(f"shows no difference from {_or_it(second, clauses)} on {open_} ({seen} could have been seen)")
+        seen = [_size(t, t.minimum_detectable) for t in unknown if t.minimum_detectable is not None]
+        beside = f" ({_listed(seen)} {_SEEN})" if len(seen) == len(unknown) else ""
+        clauses.append(f"shows no difference from {_or_it(second, clauses)} on {open_}{beside}")
+    if few:
+        from_ = "" if clauses else f" from {second}"
+        clauses.append(f"has too few utterances to show a difference{from_} on {_listed([_title(t) for t in few])}")
     if other:
         moved = _listed([f"{_title(t)} {t.verdict} by {_size(t, t.difference)}" for t in other])
         clauses.append(f"has {moved}")
@@ -92,7 +99,7 @@ def sentence(tests: Sequence[Comparison], a: Sequence[Cell], b: Sequence[Cell]) 
 
 def scope(group: Group) -> str:
     """What the sentences of a table are about: checkpoints, or methods."""
-    students = [c for c in group.cells if c.ok and not c.reference and not c.recordings and c.system != TEACHER]
+    students = [c for c in group.cells if c.ok and not c.reference and not c.recordings and not c.teacher]
     if not students:
         return ""
     seeds: dict[str, list[int]] = {}
@@ -124,7 +131,7 @@ def _faster(a: Sequence[Cell], b: Sequence[Cell]) -> str:
 def _named(name: str, cells: Sequence[Cell]) -> str:
     """ "intmeanflow at NFE 1" as a sentence begins it."""
     system, _, nfe = name.partition(" at NFE ")
-    told = "the teacher" if system == TEACHER else system
+    told = f"the {system}" if (cells[0].teacher if cells else system == TEACHER) else system
     return f"{told} at {nfe} NFE" if nfe else told
 
 
@@ -138,6 +145,12 @@ def _title(test: Comparison) -> str:
 
 def _margin(test: Comparison) -> str:
     return f"{_title(test)} ({_size(test, test.margin)})"
+
+
+def _loss(test: Comparison) -> str:
+    """What was lost, and that it is less than the margin where that is shown too: the one does not exclude the other."""
+    held = f" (within the margin of {_size(test, test.margin)})" if test.not_worse else ""
+    return f"{_title(test)} by {_size(test, test.difference)}{held}"
 
 
 def _size(test: Comparison, value: float | None) -> str:

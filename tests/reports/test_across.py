@@ -16,6 +16,10 @@ from click.testing import CliRunner, Result
 from imfbench.cli import main
 from imfbench.reports.across import compare, gather
 from imfbench.reports.leaderboard import Leaderboard
+from imfbench.reports.merged import merged
+from imfbench.reports.page.board import board
+from imfbench.reports.page.curves import _colours
+from imfbench.reports.plots import INK, _styles, quality_against_nfe
 from imfbench.reports.results import RunFolderError
 
 N = 40
@@ -80,6 +84,67 @@ def test_rows_of_an_experiment_and_of_recordings_stand_in_one_table(runs: Any) -
     recordings(runs[1], "theirs", scores(sim=0.5))
     (table,) = compare([run.path for run in runs])
     assert [(test.a, test.b) for test in table.comparisons] == [("theirs", "teacher at NFE 8")] * 2
+
+
+def test_teachers_of_several_runs_stay_teachers_and_each_student_meets_its_own(runs: Any) -> None:
+    draw = np.random.default_rng(3)
+    for number, (run, student) in enumerate(zip(runs, ("mine", "theirs"), strict=True)):
+        run.cell("ground-truth", None, scores(wer=0.01 * number, sim=0.9))
+        run.cell("teacher", 32, scores(sim=0.8 - 0.1 * number), artefact_sha256=f"{number}" * 64)
+        run.cell(student, 1, {"sim": 0.75 - 0.1 * number + draw.normal(0, 0.01, N)})
+    (table,) = merged([run.path for run in runs]).tables
+    names = [
+        "ground-truth (monday)",
+        "ground-truth (tuesday)",
+        "teacher (monday)",
+        "teacher (tuesday)",
+        "mine",
+        "theirs",
+    ]
+    assert [cell.system for cell in table.group.cells] == names
+    assert [(cell.reference, cell.teacher) for cell in table.group.cells[1:4]] == [(True, False), *[(False, True)] * 2]
+    tested = [(test.a, test.b) for test in table.tests if test.family == "teacher"]
+    assert tested == [
+        ("mine at NFE 1", "teacher (monday) at NFE 32"),
+        ("theirs at NFE 1", "teacher (tuesday) at NFE 32"),
+    ]
+    made = board(table)
+    assert [[row.name for row in block.rows] for block in made.blocks] == [names[:4], names[4:]]
+    assert made.findings[0].text.startswith("mine at 1 NFE is worse than the teacher (monday) at 32 NFE on SIM-o")
+    styles = _styles(table.group)
+    assert {styles[name]["color"] for name in names[2:4]} == {INK}
+    assert styles[names[2]] != styles[names[3]]
+    assert {_colours(table)[name] for name in names[:2]} == {"#777777"}
+    assert _draw_of(quality_against_nfe([table.group]), "ground truth (monday)")
+
+
+def _draw_of(figure: Any, label: str) -> bool:
+    return any(label in axis.get_legend_handles_labels()[1] for block in figure.subfigs for axis in block.axes)
+
+
+def test_one_teacher_that_two_runs_sampled_is_not_tested_against_itself(runs: Any) -> None:
+    for run in runs:
+        run.cell("teacher", 2, scores(), artefact_sha256="a" * 64)
+    runs[0].cell("mine", 2, scores(), artefact_sha256="b" * 64)
+    runs[1].cell("mine", 2, scores(sim=0.7), artefact_sha256="c" * 64)
+    (table,) = merged([run.path for run in runs]).tables
+    pairs = {(test.a, test.b) for test in table.tests if test.family == "equal-nfe"}
+    assert len(pairs) == 5
+    assert ("teacher (tuesday) at NFE 2", "teacher (monday) at NFE 2") not in pairs
+    assert ("mine (tuesday) at NFE 2", "mine (monday) at NFE 2") in pairs
+
+
+def test_what_a_paper_or_a_folder_calls_teacher_is_none(runs: Any, tmp_path: Path) -> None:
+    runs[0].cell("teacher", 32, scores())
+    runs[0].cell("mine", 1, scores(sim=0.7))
+    recordings(runs[1], "teacher", scores(sim=0.6))
+    file = tmp_path / "papers.yaml"
+    file.write_text("- {system: teacher, task: token2mel, dataset: demo/test, nfe: 64, wer: 0.01, source: a paper}\n")
+    (table, _) = merged([run.path for run in runs], [file]).tables
+    made = board(table)
+    assert [[row.nfe for row in block.rows] for block in made.blocks] == [["32"], ["1", "64"]]
+    (table,) = compare([run.path for run in runs])
+    assert [cell.teacher for cell in table.group.cells] == [True, False, False]
 
 
 def test_other_test_sets_are_other_tables(runs: Any) -> None:

@@ -59,6 +59,16 @@ def test_few_utterances_are_too_few_to_tell_however_large_the_difference(run: An
     assert "could have seen" not in text
 
 
+def test_equal_scores_of_few_utterances_show_no_equality(run: Any) -> None:
+    for system, nfe in (("teacher", 32), ("intmeanflow", 1)):
+        run.cell(system, nfe, {"wer": [0.0, 0.1, 0.0, 0.0], "sim": [0.8, 0.81, 0.8, 0.82]})
+    found = against_teacher(groups_of(run)[0])
+    assert {(c.verdict, c.not_worse, c.equivalent) for c in found} == {("too few to tell", False, False)}
+    Leaderboard(pictures=False).write(run.path)
+    text = (run.path / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "ruled out for" not in text
+
+
 @pytest.mark.parametrize("agg", ["corpus", "mean"])
 def test_wer_is_compared_as_it_is_printed(run: Any, agg: str) -> None:
     rng = np.random.default_rng(1)

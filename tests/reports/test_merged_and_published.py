@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from imfbench.cli import main
-from imfbench.publishing import publish, verify
+from imfbench.publishing import publish
 from imfbench.reports.merged import merged, read_reported
 from imfbench.reports.page import render
 from imfbench.reports.results import RunFolderError
+from imfbench.verification import verify
 
 REAL = Path(__file__).parent.parent.parent / "docs" / "results" / "hour_token2mel"
+TEACHER = "787f2f1e8f785c5e"
+"""The cell of the teacher at 32 NFE."""
 PAPER = (
     "- {system: Somebody's (paper), task: token2mel, dataset: demo/test, nfe: 1, wer: 0.001, "
     "source: 'a paper, table 1'}\n"
@@ -78,7 +82,17 @@ def test_figures_of_papers_are_marked_and_never_ranked(
     best = next(r for r in source.tables[0].rankings if r.column == "wer").best
     assert best != [], "the paper's lower WER takes no row's place"
     told = invoke("leaderboard", *two, "--reported", file, "--out", tmp_path / "board", "--format", "md")
-    assert "reported" in told
+    row = next(line for line in told.splitlines() if line.startswith("| Somebody's (paper)"))
+    mark = row.removeprefix("| Somebody's (paper)")[0]
+    assert f"{mark} reported, not measured: a paper, table 1" in told
+    assert " | 0 | " not in row  # of how many utterances, a paper may not tell
+    assert "reported, not measured: a paper, table 1" in " ".join(
+        invoke("leaderboard", *two, "--reported", file).split()
+    )
+    told = invoke("leaderboard", *two, "--reported", file, "--format", "latex")
+    assert r"Somebody's (paper)\textsuperscript{1} & 1 & 0.1" in told
+    assert r"\par{\footnotesize\textsuperscript{1} As reported, not measured: a paper, table 1\par}" in told
+    assert told.count("not measured") == 2  # a table each
     page = (tmp_path / "board" / "index.html").read_text(encoding="utf-8")
     assert "reported, not measured: a paper, table 1" in page
 
@@ -124,10 +138,10 @@ def test_compare_writes_a_page_of_both_runs_and_report_one_of_a_folder(
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A published folder of two real rows."""
+    """A published folder of three real rows."""
     monkeypatch.setattr("imfbench.reports.leaderboard.Leaderboard._draw", lambda *_: ([], {}))
     run = tmp_path / "run"
-    for key in ("4d66e92bc0a2c463", "2bbfc8eb8705dd67"):
+    for key in ("4d66e92bc0a2c463", "2bbfc8eb8705dd67", TEACHER):
         shutil.copytree(REAL / "cells" / key, run / "cells" / key)
     for name in ("experiment.yaml", "manifest.json"):
         shutil.copyfile(REAL / name, run / name)
@@ -136,6 +150,38 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (run / "artefacts" / "student" / "card.json").write_text("{}")
     publish(run, tmp_path / "results")
     return tmp_path / "results"
+
+
+def test_a_published_folder_tells_no_places_of_the_machine(results: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    home = tmp_path / "home" / "somebody"
+    experiment = yaml.safe_load((run / "experiment.yaml").read_text())
+    experiment["dataset"][0] |= {"name": "seed-tts-eval", "options": {"root": f"{home}/corpora/seedtts"}}
+    experiment["train_data"] = {"name": "folder", "options": {"root": "corpora/own"}}
+    experiment["recordings"] = [{"name": "theirs", "folder": "../elsewhere/theirs"}]
+    experiment["teacher"]["artefact"] = f"{home}/teachers/mine"
+    experiment["then"] = [{"name": "more", "dataset": {"name": "x", "options": {"path": r"C:\corpora\more"}}}]
+    experiment["metrics"]["sim"] = {"path": f"{home}/models/wavlm"}
+    (run / "experiment.yaml").write_text(yaml.safe_dump(experiment))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["artefacts"]["teacher"]["from"] = f"{home}/teachers/mine"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    table = run / "cells" / TEACHER / "utterances.parquet"
+    frame = pd.read_parquet(table)
+    frame.assign(audio=[f"../../../home/somebody/speech/{name}.wav" for name in frame["id"]]).to_parquet(table)
+    publish(run, tmp_path / "again")
+    for file in (tmp_path / "again").rglob("*"):
+        assert not file.is_file() or b"somebody" not in file.read_bytes(), file
+    told = yaml.safe_load((tmp_path / "again" / "experiment.yaml").read_text())
+    assert told["dataset"][0]["options"] == {"root": "seedtts"}
+    assert told["train_data"]["options"] == {"root": "own"}
+    assert told["then"][0]["dataset"]["options"] == {"path": "more"}
+    assert told["recordings"] == [{"name": "theirs", "folder": "theirs"}]
+    assert told["teacher"]["artefact"] == "mine"
+    assert told["metrics"]["wer"] == experiment["metrics"]["wer"]
+    shown = pd.read_parquet(tmp_path / "again" / table.relative_to(run))
+    assert shown["audio"][0] == f"{frame['id'][0]}.wav"
+    assert wrong(tmp_path / "again") == []
 
 
 def resummed(folder: Path) -> None:
@@ -156,7 +202,9 @@ def test_a_published_folder_holds_no_weights_and_is_verified(results: Path) -> N
     assert not any("safetensors" in name for name in names)
     found = list(verify(results))
     assert [finding for finding in found if finding.level != "ok"] == []
-    assert sum("figures made again from 172 utterances" in finding.message for finding in found) == 2
+    assert sum("figures made again from 172 utterances" in finding.message for finding in found) == 3
+    assert sum("figures of speed made again" in finding.message for finding in found) == 2
+    assert sum("tests and all rankings made again" in finding.message for finding in found) == 1
 
 
 def test_what_was_changed_afterwards_is_found(results: Path) -> None:
@@ -172,6 +220,60 @@ def test_what_was_changed_afterwards_is_found(results: Path) -> None:
     found = wrong(results)
     assert any(f"wer is {row['wer'] / 2} in summary.json, and {row['wer']} by its utterances" in one for one in found)
     assert any("leaderboard.json does not show the summaries" in one for one in found)
+
+
+def changed(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_figures_of_speed_are_made_again_from_the_seconds(results: Path) -> None:
+    summary = results / "cells" / TEACHER / "summary.json"
+    row = json.loads(summary.read_text())
+    changes = {"rtf_network": row["rtf_network"] / 4, "rtf_total": row["rtf_total"] / 4, "rtf_vocoder_p95": None}
+    summary.write_text(json.dumps({**row, **changes, "threads": 8, "nfe": 4}))
+    found = " ".join(wrong(results))
+    assert "nfe is 4, and 32 in utterances.parquet" in found
+    for name in (*changes, "threads"):
+        assert f"{name} is {json.dumps(changes.get(name, 8))}, and {json.dumps(row[name])} by the utterances" in found
+
+
+@pytest.mark.parametrize("signatures", [{}, {"wer": "wer-v1|asr:better"}])
+def test_a_figure_without_its_signature_is_found(results: Path, signatures: dict[str, str]) -> None:
+    summary = results / "cells" / TEACHER / "summary.json"
+    row = json.loads(summary.read_text())
+    summary.write_text(json.dumps({**row, "signatures": signatures, "wer": 0.0, "sim": 1.0, "stoi": 1, "stoi_low": 1}))
+    found = " ".join(wrong(results))
+    told = "the signature of wer is not that of its utterances" if signatures else "wer has no signature"
+    for one in (told, "sim has no signature", "mos_distillmos has no signature", "stoi has no signature"):
+        assert one in found
+
+
+def test_tables_that_do_not_say_what_the_tests_say_are_found(results: Path) -> None:
+    board = results / "leaderboard"
+    row = json.loads((results / "cells" / TEACHER / "summary.json").read_text())
+    changed(board / "leaderboard.csv", str(row["sim"]), "0.99")
+    changed(board / "leaderboard.md", "worse", "better")
+    found = " ".join(wrong(results))
+    assert f"leaderboard.csv: sim of {TEACHER} is '0.99', and '{row['sim']}' in leaderboard.json" in found
+    assert "it does not say what leaderboard.json says" in found
+    (board / "leaderboard.csv").unlink()
+    told = json.loads((board / "leaderboard.json").read_text())
+    test = next(one for one in told["comparisons"] if one["verdict"] == "worse")
+    test["verdict"] = "better"
+    (board / "leaderboard.json").write_text(json.dumps(told))
+    found = " ".join(wrong(results))
+    assert '.verdict is "better", and "worse" by the utterances' in found
+    told["rows"][0]["sim_squared"] = 1.0
+    (board / "leaderboard.json").write_text(json.dumps(told))
+    assert any("leaderboard.json does not show the summaries" in one for one in wrong(results))
+
+
+@pytest.mark.parametrize("name", ["weights.NPZ", "model.Safetensors", "q4.gguf"])
+def test_weights_are_known_by_any_spelling_of_their_ending(results: Path, name: str) -> None:
+    (results / name).write_bytes(b"weights")
+    assert f"weights: {name}: a results folder holds none; remove them and publish again" in wrong(results)
 
 
 def test_edits_that_are_not_those_of_the_texts_are_found(results: Path) -> None:

@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 
 from imfbench.contracts.reports import contract
+from imfbench.publishing import publish
 from imfbench.registry import REPORTS
+from imfbench.reports.across import gather
+from imfbench.reports.leaderboard import Leaderboard
 from imfbench.reports.page import Page, render
+from imfbench.reports.results import RunFolderError
 from imfbench.schema import SchemaError
 
 NASTY = [
@@ -171,6 +175,24 @@ def test_a_run_that_is_not_complete_says_so(run: Any) -> None:
     assert "The training of later is not finished: it stands at step 2." in written(run, utterances=0).text
     run.cell("waiting", 1, {}, n_expected=4, not_measured={"wer": "not scored yet: `imfbench score` does it"})
     assert "waiting at 1 NFE: not scored yet" in written(run, utterances=0).text
+
+
+def test_a_run_of_which_nothing_is_scored_yet_has_a_page_that_says_so(run: Any, tmp_path: Path) -> None:
+    begun = run.path / "cells" / "begun"
+    begun.mkdir(parents=True)
+    (begun / "cell.json").write_text('{"row": "student at 4"}')
+    (begun / "utterances.jsonl").write_text('{"id": "u000"}\n{"id": "u001"}\n')
+    page = written(run, going=True)
+    assert "Partial results" in page.text
+    assert "student at 4 is not scored yet: 2 utterances are made." in page.text
+    assert "No row has been scored yet." in page.text
+    Leaderboard(pictures=False).write(run.path)
+    text = (run.path / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "No cell has been scored yet." in text
+    with pytest.raises(RunFolderError, match="1 cells are begun, none is scored: there are no rows yet"):
+        gather([run.path])
+    with pytest.raises(RunFolderError, match="1 rows are not scored yet"):
+        publish(run.path, tmp_path / "results")
 
 
 def test_a_run_of_a_newer_schema_is_refused(run: Any) -> None:

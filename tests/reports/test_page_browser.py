@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from imfbench.reports.page import Page
@@ -259,6 +260,54 @@ def test_contrast_labels_and_keyboard(opened: Any, scheme: str, width: int) -> N
     assert opened.locator("html").get_attribute("lang") == "en"
     assert opened.locator("h1").count() == 1
     assert opened.locator("[tabindex]:not([tabindex='0']):not([tabindex='-1'])").count() == 0
+
+
+def test_ids_with_slashes_open_as_they_are_and_a_broken_address_opens_the_page(run: Any, chromium: Any) -> None:
+    names = ["spk/1", "spk", "=1+1", "100%"]
+    for system, nfe in (("teacher", 2), ("one", 1)):
+        key = run.cell(system, nfe, {"wer": [0.1, 0, 0, 0.2], "sim": [0.8] * 4})
+        table = run.speech(key, names) / "utterances.parquet"
+        pd.read_parquet(table).assign(id=names).to_parquet(table)
+    for page in watched(chromium, Page().write(run.path)[0]):
+        part(page, "utterances")
+        page.wait_for_selector("#browse .body .line a")
+        links = page.locator("#browse .body .line a").evaluate_all("links => links.map(l => [l.textContent, l.hash])")
+        for name in names:
+            page.evaluate("hash => { location.hash = hash }", next(hash for text, hash in links if text == f"♪ {name}"))
+            until(page, f"document.getElementById('listen-text').textContent === {name!r}")
+        page.evaluate("location.hash = '#utterances/%E0%A4%A'")
+        page.wait_for_selector("#utterances:not([hidden])")
+
+
+def test_votes_hold_no_formulas(run: Any, chromium: Any, tmp_path: Path) -> None:
+    for system in ("=cmd|' /C calc'!A0", "one"):
+        table = (
+            run.speech(run.cell(system, 1, {"wer": [0.1], "sim": [0.8]}, key=system[1:3]), ["a"]) / "utterances.parquet"
+        )
+        pd.read_parquet(table).assign(id="@SUM(1)").to_parquet(table)
+    for page in watched(chromium, Page().write(run.path)[0]):
+        part(page, "listen")
+        page.locator("#blind").check()
+        for place in (0, 1):
+            page.locator(f"input[name=vote-{place}][value='3']").check()
+        with page.expect_download() as download:
+            page.locator("#export").click()
+        download.value.save_as(tmp_path / "votes.csv")
+        votes = list(csv.DictReader((tmp_path / "votes.csv").open(newline="", encoding="utf-8")))
+        assert {vote["system"] for vote in votes} == {"'=cmd|' /C calc'!A0", "one"}
+        assert {vote["utterance"] for vote in votes} == {"'@SUM(1)"}
+
+
+def test_the_title_of_a_block_is_hidden_with_its_rows(run: Any, chromium: Any) -> None:
+    for system, threads in (("one", 1), ("two", 1), ("three", 8)):
+        run.cell(system, 1, {"sim": [0.8, 0.7]}, rtf_total=0.1, threads=threads)
+    for page in watched(chromium, Page().write(run.path)[0]):
+        title = page.locator("tr.title")
+        assert title.is_visible()
+        page.locator("[data-filter=system] input[value=three]").uncheck()
+        assert not title.is_visible()
+        page.locator("[data-filter=system] input[value=three]").check()
+        assert title.is_visible()
 
 
 def test_sound_beside_the_page_plays_from_its_folder(run: Any, chromium: Any) -> None:

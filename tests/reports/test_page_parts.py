@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from PIL import Image
 
 from imfbench.features.mel import FLOOR
 from imfbench.reports.comparison import Comparison
+from imfbench.reports.merged import merged
 from imfbench.reports.page import audio, of_run
 from imfbench.reports.page.board import board
 from imfbench.reports.page.browse import browser
 from imfbench.reports.page.choose import DIVIDED, RANDOM, WORST, choose
-from imfbench.reports.page.sentences import sentence
+from imfbench.reports.page.sentences import findings, sentence
 from imfbench.reports.page.spectrograms import LEVELS, LOUDEST, picture
 from imfbench.reports.page.svg import svg
 from imfbench.reports.page.words import edits
@@ -48,11 +50,27 @@ def test_a_sentence_says_no_more_than_its_test(
     assert ("within the margin" in text) == (
         bool(equivalent and not different) or bool(not_worse and not (different and verdict == "better"))
     )
-    assert ("is worse than" in text) == (different and verdict == "worse" and not not_worse)
+    assert ("is worse than" in text) == (different and verdict == "worse")
+    assert ("by 1.0 points (within the margin of 2.0 points)" in text) == (
+        different and verdict == "worse" and bool(not_worse)
+    )
     claims = (not_worse, equivalent and not different, different)
     assert ("shows no difference" in text) == (not any(claims))
     if "shows no difference" in text:
-        assert "3.4 points could have been seen" in text
+        assert "3.4 points could have been seen four times in five, before correction" in text
+
+
+def test_too_few_utterances_are_said_to_be_too_few_and_never_to_show_equality() -> None:
+    few = replace(TEST, minimum_detectable=None, verdict="too few to tell", not_worse=True, equivalent=True)
+    told = sentence([few, replace(few, column="sim")], [], [])
+    assert told == (
+        "student at 1 NFE has too few utterances to show a difference from the teacher at 32 NFE on WER and SIM-o."
+    )
+    worse = replace(TEST, p_holm=0.01, verdict="worse", not_worse=False)
+    assert sentence([worse, replace(few, column="sim")], [], []) == (
+        "student at 1 NFE is worse than the teacher at 32 NFE on WER by 1.0 points; it has too few utterances to show a "
+        "difference on SIM-o."
+    )
 
 
 def test_a_sentence_over_several_figures_reads_as_the_tests_do() -> None:
@@ -158,6 +176,56 @@ def test_the_table_keeps_references_above_and_sets_other_hardware_apart(run: Any
     assert marks == {"ground-truth": "", "teacher": "best", "best": "", "tied": "", "elsewhere": ""}
     assert made.signatures == {"sim": "sim-v1|model:resemblyzer"}
     assert (made.systems, made.nfes) == (["ground-truth", "teacher", "best", "elsewhere", "tied"], ["1", "32"])
+
+
+def test_what_two_machines_timed_is_set_apart_and_its_speeds_are_not_divided(run: Any, tmp_path: Path) -> None:
+    scores = np.linspace(0.7, 0.9, 24)
+    runs = {"laptop": run, "server": type(run)(tmp_path / "server")}
+    runs["laptop"].cell("teacher", 32, {"sim": scores}, rtf_total=9.0, rtf_network=8.0)
+    for number, (machine, one) in enumerate(runs.items()):
+        change = {"rtf_total": 0.2, "rtf_network": 0.1}
+        one.cell(f"on-{machine}", 1, {"sim": scores - 0.1 * np.cos(number + np.arange(24))}, **change)
+        hardware = {"device": "cpu", "cpu": f"{machine}'s CPU", "cores": 2 + number}
+        (one.path / "manifest.json").write_text(json.dumps({"hardware": hardware}))
+    (table,) = merged([run.path, tmp_path / "server"]).tables
+    assert [cell.row["hardware"] for cell in table.group.cells] == [
+        *["laptop's CPU, 2 cores"] * 2,
+        "server's CPU, 3 cores",
+    ]
+    told = {one.text.partition(" at ")[0]: one.text for one in findings(table)}
+    assert "80 times less network time" in told["on-laptop"]
+    assert "network time" not in told["on-server"]
+    made = board(table)
+    assert [[row.name for row in block.rows] for block in made.blocks] == [["teacher"], ["on-laptop"], ["on-server"]]
+    assert made.blocks[2].title.startswith("Timed on cpu (server's CPU, 3 cores), 1 thread, batch 1")
+    for one in runs.values():
+        (one.path / "manifest.json").unlink()
+    told = {
+        one.text.partition(" at ")[0]: one.text for one in findings(merged([run.path, tmp_path / "server"]).tables[0])
+    }
+    assert "80 times less network time" in told["on-laptop"]
+    assert "network time" not in told["on-server"]
+
+
+def test_a_teacher_that_was_timed_elsewhere_is_marked(run: Any) -> None:
+    scores = {"sim": np.linspace(0.7, 0.9, 24)}
+    run.cell("ground-truth", None, scores)
+    for nfe in (8, 32):
+        run.cell("teacher", nfe, scores, rtf_total=0.1, device="cuda")
+    run.cell("one", 1, scores, rtf_total=0.1)
+    made = board(of_run(run.path).tables[0])
+    place = [title for title, _, _ in made.columns].index("RTF") - 1
+    notes = dict(made.footnotes)
+    told = [notes.get(row.figures[place].note, "") for block in made.blocks for row in block.rows]
+    assert (
+        told[1]
+        == told[2]
+        == (
+            "timed on cuda, 1 thread, batch 1, unlike most rows below (cpu, 1 thread, batch 1): the speeds do not compare"
+        )
+    )
+    assert told[3] == ""
+    assert [block.title for block in made.blocks] == ["", ""]
 
 
 def test_the_browser_has_every_utterance_with_its_figures_and_each_text_once(run: Any) -> None:

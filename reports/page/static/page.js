@@ -20,8 +20,17 @@ page.data = (name) => {
 
 page.opened = {};  // part → what is to be done when it is first shown
 
+// The address tells its parts by slashes; those of an id are encoded. What somebody typed may be no encoding at all.
+page.decoded = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+};
+
 page.show = () => {
-  const [name, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const [name, ...rest] = location.hash.slice(1).split("/").map(page.decoded);
   const parts = [...document.querySelectorAll(".part")];
   const shown = parts.find((part) => part.id === name) || parts[0];
   for (const part of parts) part.hidden = part !== shown;

@@ -38,6 +38,9 @@
       hidden += !shown;
       if (!shown) open(row, false);
     }
+    for (const title of board.querySelectorAll("tr.title")) {
+      title.hidden = [...title.parentElement.querySelectorAll("tr.row")].every((row) => row.hidden);
+    }
     const told = board.querySelector(".hidden-rows");
     if (told) told.textContent = hidden ? `${hidden} ${hidden === 1 ? "row is" : "rows are"} hidden` : "";
   };

@@ -33,7 +33,9 @@
     button.textContent = `Export ${kept.size} ${kept.size === 1 ? "vote" : "votes"} (csv)`;
   };
 
-  const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
+  // A spreadsheet takes a field that begins with one of these for a formula, whatever quotes are around it.
+  const plain = (text) => (/^[=+\-@;\t\r]/.test(text) ? `'${text}` : text);
+  const quoted = (value) => `"${plain(String(value ?? "")).replaceAll('"', '""')}"`;
 
   const csv = () => {
     const lines = [["table", "utterance", "system", "nfe", "row", "key", "sample", "vote"]];
