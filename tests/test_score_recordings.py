@@ -247,6 +247,15 @@ def test_what_was_left_out_or_lacking_stands_in_a_file(score, systems, utterance
         assert str(file) in result.output.replace("\n", "")
 
 
+def test_rows_of_an_earlier_command_are_set_aside_with_a_word(score, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "set aside" not in score(systems[0]).output
+    told = " ".join(score(systems[1]).output.split())
+    assert "rows that are not asked for any more (first) were set aside in" in told
+    assert "--out" in told
+    assert [*(tmp_path / "out" / "cells" / ".apart").glob("*/summary.json")]
+    assert "set aside" not in score(*systems).output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -254,6 +263,10 @@ def test_what_was_left_out_or_lacking_stands_in_a_file(score, systems, utterance
         (("score", "--dataset", "demo"), "name the folders"),
         (("score", "{first}", "--dataset", "dmo"), "unknown dataset 'dmo': did you mean 'demo'"),
         (("score", "{first}", "--dataset", "demo", "--metrics", "wr"), "unknown metric 'wr': did you mean 'wer'"),
+        (
+            ("score", "{first}", "--dataset", "demo", "--metrics", " ,"),
+            "name at least one metric, such as wer,sim,mos,f0cv",
+        ),
         (("score", "{first}", "--dataset", "demo", "--margin", "wer"), "no METRIC=LOSS"),
         (
             ("score", "{first}", "--dataset", "demo", "--margin", "werr=0.1"),
