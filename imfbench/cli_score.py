@@ -92,6 +92,8 @@ def experiment_of(
     names = _names(every)
     model_dir = options["model_dir"]
     metrics: dict[str, dict[str, Any]] = {name.strip(): {} for name in options["metrics"].split(",") if name.strip()}
+    if not metrics:
+        raise click.BadParameter(f"name at least one metric, such as {METRICS}", param_hint="--metrics")
     values = {
         "name": f"score-{name}-{split}",
         "task": "speech",

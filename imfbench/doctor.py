@@ -114,7 +114,7 @@ def _models() -> Iterator[Finding]:
         try:
             place = find(name)
         except MissingModelError as error:
-            yield Finding("note", f"model {name}", f"{about}; {error}")
+            yield Finding("note", f"model {name}", f"{about}, sha256 {model.files[0].sha256}; {error}")
         except DamagedModelError as error:
             yield Finding("bad", f"model {name}", f"{about}; {error}")
         else:
@@ -137,7 +137,8 @@ def _published() -> Iterator[Finding]:
             level: Literal["note", "bad"] = "bad" if isinstance(problem, DamagedModelError) else "note"
             yield Finding(level, subject, f"{about}; {problem}{package}")
         elif found["place"] is None:
-            yield Finding("note", subject, f"{about}; not here ({model.gigabytes}): {remedy(model)}{package}")
+            known = f", sha256 {model.sha256}" if model.sha256 else ""
+            yield Finding("note", subject, f"{about}; not here ({model.gigabytes}{known}): {remedy(model)}{package}")
         else:
             checked = "verified" if model.sha256 else "no published sum to compare with"
             told = f"{found['size'] / 1e6:.0f} MB, sha256 {found['sha256'][:12]}… ({checked}), in {found['place']}"

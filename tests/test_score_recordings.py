@@ -18,6 +18,7 @@ from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.metrics.wer import WordErrorRate
 from imfbench.pipeline.context import select
 from imfbench.pipeline.recordings import match
+from imfbench.pipeline.synthesise import synthesise
 from imfbench.store import CellFolder
 
 N = 4
@@ -188,6 +189,73 @@ def test_silent_and_clipped_speech_is_flagged_in_its_row(score, systems, utteran
     assert pd.isna(notes[2])
 
 
+def test_a_recording_of_half_the_rate_that_is_listened_to_is_flagged(score, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for path in systems[0].rglob("*.wav"):
+        audio, rate = soundfile.read(path)
+        soundfile.write(path, audio[:: rate // 8000], 8000)
+    assert score(*systems).exit_code == 0
+    notes = {}
+    for table in (tmp_path / "out").glob("cells/*/utterances.parquet"):
+        frame = pd.read_parquet(table)
+        notes[frame["sample_rate"].unique()[0]] = set(frame["notes"])
+    usual = next(rate for rate in notes if rate != 8000)
+    assert notes[8000] == {"recording of 8000 Hz, less than the 16000 Hz that is listened to"}
+    assert (notes[usual] == {None}) == (usual >= 16000)
+
+
+def test_a_file_is_decoded_once_when_it_is_matched(  # type: ignore[no-untyped-def]
+    score, systems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, times = soundfile.read, []
+    # Each file is read here and once more by the scorer, whose samples are not kept until then.
+    monkeypatch.setattr(soundfile, "read", lambda path, *a, **k: times.append(Path(path).stem) or read(path, *a, **k))
+    monkeypatch.setattr("imfbench.experiment.RunWork.__call__", _only_matching)
+    score(systems[0])
+    assert len(times) == len(set(times)) == N
+
+
+def _only_matching(work, job) -> None:  # type: ignore[no-untyped-def]
+    if job.stage == "synthesise":
+        synthesise(work.context, job.subject)
+
+
+def test_what_was_left_out_or_lacking_stands_in_a_file(score, systems, utterances, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ids, folder = [u.id for u in utterances], systems[0]
+    places = {id: next(folder.rglob(f"{id}.wav")) for id in ids}
+    places[ids[0]].unlink()
+    places[ids[1]].rename(places[ids[1]].with_suffix(".m4a"))
+    places[ids[2]].write_bytes(b"RIFF")
+    for i in range(7):
+        (folder / f"stranger{i}.aac").touch()
+    shutil.copy(
+        places[ids[3]], places[ids[3]].with_suffix(".M4A")
+    )  # beside a file that can be read it is no second one
+    for arguments, code in (((), 2), (("--allow-missing",), 0)):
+        result = score(folder, *arguments)
+        told = " ".join(result.output.split())
+        assert result.exit_code == code, result.output
+        assert "1 of 4 utterances have no file" in told
+        assert "2 cannot be read" in told
+        assert "files of the format .m4a are not read; convert it to wav or FLAC" in told
+        (file,) = (tmp_path / "out").glob("cells/*/files.json")
+        held = json.loads(file.read_text())
+        assert (held["n_expected"], held["n_read"], held["missing"]) == (4, 1, [ids[0]])
+        assert list(held["unreadable"]) == ids[1:3]
+        assert ".m4a" in held["unreadable"][ids[1]]
+        second = places[ids[3]].with_suffix(".M4A").relative_to(folder).as_posix()
+        assert sorted(held["extra"]) == sorted([*(f"stranger{i}.aac" for i in range(7)), second])
+        assert str(file) in result.output.replace("\n", "")
+
+
+def test_rows_of_an_earlier_command_are_set_aside_with_a_word(score, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "set aside" not in score(systems[0]).output
+    told = " ".join(score(systems[1]).output.split())
+    assert "rows that are not asked for any more (first) were set aside in" in told
+    assert "--out" in told
+    assert [*(tmp_path / "out" / "cells" / ".apart").glob("*/summary.json")]
+    assert "set aside" not in score(*systems).output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -195,6 +263,10 @@ def test_silent_and_clipped_speech_is_flagged_in_its_row(score, systems, utteran
         (("score", "--dataset", "demo"), "name the folders"),
         (("score", "{first}", "--dataset", "dmo"), "unknown dataset 'dmo': did you mean 'demo'"),
         (("score", "{first}", "--dataset", "demo", "--metrics", "wr"), "unknown metric 'wr': did you mean 'wer'"),
+        (
+            ("score", "{first}", "--dataset", "demo", "--metrics", " ,"),
+            "name at least one metric, such as wer,sim,mos,f0cv",
+        ),
         (("score", "{first}", "--dataset", "demo", "--margin", "wer"), "no METRIC=LOSS"),
         (
             ("score", "{first}", "--dataset", "demo", "--margin", "werr=0.1"),
@@ -229,8 +301,8 @@ def test_a_known_score_is_found_without_decoding_a_file(  # type: ignore[no-unty
     assert score(systems[0], metrics="f0cv,sim").exit_code == 0
     before = summaries(tmp_path / "out")["first"]
     shutil.rmtree(tmp_path / "out" / "leaderboard")
-    for module in ("scorer", "recordings"):
-        monkeypatch.setattr(f"imfbench.pipeline.{module}.load_audio", lambda *_: pytest.fail("decoded again"))
+    for name in ("scorer.load_audio", "recordings.load_noted"):
+        monkeypatch.setattr(f"imfbench.pipeline.{name}", lambda *_: pytest.fail("decoded again"))
     assert score(systems[0], metrics="f0cv,sim").exit_code == 0
     after = summaries(tmp_path / "out")["first"]
     assert (after["f0cv"], after["sim"]) == (before["f0cv"], before["sim"])

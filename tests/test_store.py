@@ -115,9 +115,10 @@ def test_cells_that_are_not_asked_for_are_set_apart_and_come_back(tmp_path: Path
     folder = RunFolder(tmp_path)
     for key in ("aa", "bb"):
         write_json(folder.cell(key).summary, {"key": key})
-    folder.show_only(["aa"])
+    assert folder.show_only(["aa"]) == ["bb"]
+    assert folder.show_only(["aa"]) == [], "told once"
     assert [path.parent.name for path in sorted((tmp_path / "cells").glob("*/summary.json"))] == ["aa"]
-    folder.show_only(["bb"])
+    assert folder.show_only(["bb"]) == ["aa"]
     assert [path.parent.name for path in sorted((tmp_path / "cells").glob("*/summary.json"))] == ["bb"]
     assert json.loads(folder.cell("bb").summary.read_text()) == {"key": "bb"}
 

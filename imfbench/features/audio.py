@@ -32,6 +32,12 @@ def load_audio(path: Path, rate: int | None = None) -> tuple[np.ndarray, int]:
     return (resample(samples, found, rate), rate) if rate else (samples, found)
 
 
+def load_noted(path: Path) -> tuple[np.ndarray, int, list[str]]:
+    """Read a file as ``load_audio`` does, and beside its samples and rate what is worth a note (``audio_notes``)."""
+    audio, found = _read(path)
+    return audio.mean(axis=1), found, audio_notes(audio, found)
+
+
 def notes_of_file(path: Path, expected: int | None = None) -> list[str]:
     """What is worth a note of a recording (see ``audio_notes``); raises as ``load_audio`` does."""
     return audio_notes(*_read(path), expected)

@@ -198,7 +198,7 @@ def _search(decoding: Decoding | None) -> dict[str, str]:
 # Greedy; Whisper's own checks and fallbacks belong to long audio, which these scripts do not decode.
 _GREEDY = Decoding(beam=1)
 # What faster-whisper does when told no more than the beam: it samples at rising temperatures until its checks are passed.
-_FASTER_WHISPER = Decoding(5, temperatures=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), previous_text=True, timestamps=True)
+_FASTER_WHISPER = Decoding(5, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), previous_text=True, timestamps=True, join=" ")
 
 _LARGE = Recognition("transformers-whisper", "openai/whisper-large-v3", _GREEDY, "float32", "scipy-fft")
 _PARAFORMER = Recognition("paraformer", "funasr/paraformer-zh", None, "float32", "torchaudio-sinc")

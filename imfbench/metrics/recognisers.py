@@ -29,12 +29,14 @@ class Decoding:
         temperatures: Tried in order until a decoding passes Whisper's checks; above 0 it samples.
         previous_text: Whether a 30 s window is conditioned on the text of the one before.
         timestamps: Whether timestamp tokens are decoded.
+        join: What stands between segments, which usually begin with a space of their own.
     """
 
     beam: int = 5
     temperatures: tuple[float, ...] = (0.0,)
     previous_text: bool = False
     timestamps: bool = False
+    join: str = ""
 
 
 class FasterWhisper:
@@ -115,6 +117,8 @@ class FasterWhisper:
             "temperature": ",".join(f"{value:g}" for value in self.decoding.temperatures),
             "context": self.decoding.previous_text,
             "timestamps": self.decoding.timestamps,
+            # Signatures are older than this part; what does not say it joins segments as they come.
+            **({"join": "space"} if self.decoding.join else {}),
         }
 
     def load(self, threads: int | None) -> None:
@@ -148,7 +152,7 @@ class FasterWhisper:
             condition_on_previous_text=self.decoding.previous_text,
             without_timestamps=not self.decoding.timestamps,
         )
-        return "".join(segment.text for segment in segments).strip()
+        return self.decoding.join.join(segment.text for segment in segments).strip()
 
 
 def _unusable(kind: str) -> str:

@@ -18,7 +18,7 @@ from imfbench.pipeline.synthesise import synthesise
 from imfbench.pipeline.train import train_artefact
 from imfbench.progress import Reporting, clock, log
 from imfbench.registry import REPORTS
-from imfbench.store import RunFolder
+from imfbench.store import APART, RunFolder, read_json
 
 News = tuple[ExperimentConfig, dict[str, str]]
 
@@ -98,7 +98,14 @@ def _reopened(news: News, folder: Path) -> RunWork:
 def report(context: Context, name: str) -> None:
     """Bring all summaries up to date, set aside cells of earlier experiments, and write a report."""
     cells = all_cells(context)
-    context.folder.show_only(cell.folder.key for cell in cells)
+    if apart := context.folder.show_only(cell.folder.key for cell in cells):
+        place = context.folder.path / APART
+        names = sorted({str((read_json(place / key / "cell.json") or {}).get("system", key)) for key in apart})
+        log.warning(
+            "rows that are not asked for any more (%s) were set aside in %s: nothing of them is lost, but no table shows them. "
+            "To keep both tables, repeat that command with a run folder of its own (--out)",
+            ", ".join(names[:5]) + ("…" if len(names) > 5 else ""), place,
+        )  # fmt: skip
     for cell in cells:
         summarise(context, cell)
     log.info("writing the report %s", name)

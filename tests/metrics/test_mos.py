@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import sys
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +86,50 @@ def test_utmos_without_its_package_names_the_command(monkeypatch: pytest.MonkeyP
 def test_utmos_weights_that_do_not_exist_are_named(tmp_path: Path) -> None:
     with pytest.raises(weights.MissingModelError, match=r"does not exist: .*none\.pt"):
         _ = UTMOS(UTMOS.Config(path=tmp_path / "none.pt")).signature
+
+
+@pytest.fixture
+def small_utmos(monkeypatch: pytest.MonkeyPatch) -> type[torch.nn.Module]:
+    """A package in the place of utmos-pytorch, which like it leaves tensors random that a file lacks; 200 tensors."""
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(100))
+
+    class Score(Network):
+        def __init__(self, file: str, device: str) -> None:
+            super().__init__()
+            self.load_state_dict(torch.load(file, weights_only=True), strict=False)
+
+        def forward(self, audio: torch.Tensor) -> torch.Tensor:
+            return 3 + torch.stack([layer.weight.sum() for layer in self.layers]).mean() + 0 * audio.mean()
+
+    for name, given in (
+        ("utmos_pytorch", {"UTMOSScoreTorch": Score}),
+        ("utmos_pytorch.utmos_torch", {"UTMOSModel": Network}),
+    ):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        module.__dict__.update(given)
+        monkeypatch.setitem(sys.modules, name, module)
+    return Network
+
+
+def test_utmos_weights_that_lack_a_single_tensor_are_refused(
+    small_utmos: type[torch.nn.Module], tmp_path: Path
+) -> None:
+    whole = small_utmos().state_dict()
+    torch.save(whole, tmp_path / "whole.pt")
+    UTMOS(UTMOS.Config(path=tmp_path / "whole.pt")).load()
+    del whole["layers.42.weight"]
+    torch.save(whole, tmp_path / "lacking.pt")
+    with pytest.raises(weights.DamagedModelError, match=r"lacks 1 of 200 tensors, such as 'layers\.42\.weight'"):
+        UTMOS(UTMOS.Config(path=tmp_path / "lacking.pt")).load()
+
+
+def test_a_known_utmos_score_is_found_without_decoding() -> None:
+    assert UTMOS.reads == ("audio",)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,23 @@ def test_a_protocol_decides_decoding_resampling_text_and_aggregate() -> None:
     assert f5.row(item("It's."), {"hypothesis": "its"})["wer"] == 0
     with pytest.raises(ScoreError, match="normalises to nothing"):
         f5.row(item("'"), {"hypothesis": "its"})
+
+
+def test_segments_are_joined_as_each_script_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F5-TTS puts a space between segments, and only that protocol's signature says so; ours are as they come."""
+    heard = [types.SimpleNamespace(text=text) for text in (" Good evening.", "Come in.")]
+    transcripts = {}
+    for name in ("imfbench", "f5-tts"):
+        recogniser = metric(name, asr="whisper-base").recogniser
+        monkeypatch.setattr(
+            recogniser, "model", types.SimpleNamespace(transcribe=lambda *_, **__: (iter(heard), None)), raising=False
+        )
+        transcripts[name] = recogniser.transcribe(np.zeros(16000, np.float32), "en")
+        assert recogniser.parts().get("join") == {"imfbench": None, "f5-tts": "space"}[name]
+    assert transcripts == {"imfbench": "Good evening.Come in.", "f5-tts": "Good evening. Come in."}
+    usual = metric("f5-tts", asr="whisper-base")
+    rows = [usual.row(item("Good evening. Come in."), {"hypothesis": text})["wer"] for text in transcripts.values()]
+    assert rows == [0.5, 0.0]
 
 
 def test_a_recogniser_that_is_not_here_is_told_and_can_be_replaced() -> None:
