@@ -219,7 +219,9 @@ def _unsigned(cell: Cell) -> Iterator[str]:
         if lacking and any(cell.row.get(f"{column}{end}") is not None for end in ("", "_low", "_high")):
             yield f"{column} has no signature: nothing says how it was made, and it was not made again"
     frame = cell.utterances
-    for name, text in signed.items() if frame is not None else ():
+    if frame is None:
+        return
+    for name, text in signed.items():
         if f"{name}_signature" not in frame or not (frame[f"{name}_signature"] == text).all():
             yield f"the signature of {name} is not that of its utterances"
 
