@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from imfbench.metrics import clustered, stats
+from imfbench.metrics import clustered, rare_losses, stats
 from imfbench.reports.columns import TEACHER, Quality, qualities
 from imfbench.reports.columns import quality as quality_of
 from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
@@ -44,7 +44,8 @@ class Comparison:
         n: Utterances that both sides have.
         cluster: What was resampled and flipped whole ("speaker"), if not utterances.
         n_clusters: How many of them both sides have.
-        minimum_detectable: 2.8·sd(d)/√n; null where so few utterances can show no difference, however large.
+        minimum_detectable: 2.8·sd(d)/√n, of WER at least the words that a test could show (``rare_losses.fewest``); null
+            where so few utterances can show no difference, however large, or where all differences are equal.
         same_noise: Whether both sides started from the same noise.
         margin: The accepted loss of the non-inferiority test.
         not_worse_p: Its p-value, uncorrected.
@@ -238,8 +239,12 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
         test = stats.paired_difference(x, y)
     found = replace(blank, same_noise=bool(seeds), **{**asdict(test), "n": number})
     if margin is not None and quality.better:
-        shown = stats.non_inferior(x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA)
-        alike = stats.equivalent(x, y, margin, alpha=ALPHA)
+        # One recording of so many, or of so many a cluster; other figures than WER have no mass of equal differences.
+        lost = rare_losses.LOST / max(1, len(seeds)) * len(x) / number if quality.name == "wer" else None
+        shown = stats.non_inferior(
+            x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA, lost=lost
+        )
+        alike = stats.equivalent(x, y, margin, alpha=ALPHA, lost=lost)
         found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
 
