@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from imfbench.metrics import clustered, stats
+from imfbench.metrics import clustered, rare_losses, stats
 from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.columns import quality as quality_of
 from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
@@ -45,7 +45,8 @@ class Comparison:
         n: Utterances that both sides have.
         cluster: What was resampled and flipped whole ("speaker"), if not utterances.
         n_clusters: How many of them both sides have.
-        minimum_detectable: 2.8·sd(d)/√n; null where so few utterances can show no difference, however large.
+        minimum_detectable: 2.8·sd(d)/√n, of WER at least the words that a test could show (``rare_losses.fewest``); null
+            where so few utterances can show no difference, however large, or where all differences are equal.
         same_noise: Whether both sides started from the same noise.
         margin: The accepted loss of the non-inferiority test.
         not_worse_p: Its p-value, uncorrected.
@@ -215,7 +216,7 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
     first, second = utterance_scores(a, quality, group), utterance_scores(b, quality, group)
     if isinstance(first, str) or isinstance(second, str):
         return replace(blank, verdict=f"not tested: {first if isinstance(first, str) else second}")
-    both, same_noise = _paired(first, second)
+    both, seeds = _paired(first, second)
     if len(both) < 2:
         return replace(
             blank, n=len(both), verdict=f"not tested: {len(both)} utterances in common, at least 2 are needed"
@@ -237,20 +238,24 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
         x, y = x / words.mean(), y / words.mean()
     else:
         test = stats.paired_difference(x, y)
-    found = replace(blank, same_noise=same_noise, **{**asdict(test), "n": number})
+    found = replace(blank, same_noise=seeds > 0, **{**asdict(test), "n": number})
     if margin is not None and quality.better:
-        shown = stats.non_inferior(x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA)
-        alike = stats.equivalent(x, y, margin, alpha=ALPHA)
+        # One recording of so many, or of so many a cluster; other figures than WER have no mass of equal differences.
+        lost = rare_losses.LOST / max(1, seeds) * len(x) / number if quality.name == "wer" else None
+        shown = stats.non_inferior(
+            x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA, lost=lost
+        )
+        alike = stats.equivalent(x, y, margin, alpha=ALPHA, lost=lost)
         found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
 
 
-def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """The utterances that both sides have, each a mean over the noise seeds that both have; and whether there are such seeds."""
+def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The utterances that both sides have, each a mean over the noise seeds that both have; and how many such seeds there are."""
     # Pairs share the initial noise as well as the utterance, as far as both sides were sampled from the same seeds.
     seeds = set(first["noise_seed"]) & set(second["noise_seed"])
     means = [stats.average_seeds(f[f["noise_seed"].isin(seeds)] if seeds else f) for f in (first, second)]
-    return means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna(), bool(seeds)
+    return means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna(), len(seeds)
 
 
 def utterance_differences(a: Sequence[Cell], b: Sequence[Cell], quality: Quality) -> pd.Series:

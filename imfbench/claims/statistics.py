@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from imfbench.claims.verdicts import ALPHA
+from imfbench.metrics import rare_losses
 from imfbench.metrics.stats import DETECTABLE, MINIMUM_TRAINING_SEEDS
 
 Comparison = Literal["non-inferior", "inferior", "better", "equivalent", "different"]
@@ -77,9 +78,9 @@ class Mean:
         return float(self.value - half), float(self.value + half)
 
     @property
-    def minimum_detectable(self) -> float:
-        """2.8 standard errors."""
-        return float(DETECTABLE * self.error)
+    def minimum_detectable(self) -> float | None:
+        """2.8 standard errors; None where all differences are equal, which tells nothing of how much they would vary."""
+        return float(DETECTABLE * self.error) if self.error else None
 
 
 def mean_of(differences: ArrayLike) -> Mean:
@@ -101,7 +102,7 @@ def mean_of(differences: ArrayLike) -> Mean:
         raise ValueError("a difference is not finite: take failed utterances out, and count them")
     value = float(d.mean())
     by_utterance = d.mean(0)
-    alone = float(by_utterance.var(ddof=1) / n)
+    alone = 0.0 if rare_losses.all_equal(by_utterance) else float(by_utterance.var(ddof=1) / n)
     if seeds < MINIMUM_TRAINING_SEEDS:
         return Mean(value, math.sqrt(alone), n - 1, n, seeds)
     of_utterances = seeds * float(by_utterance.var(ddof=1))
@@ -117,7 +118,9 @@ def mean_of(differences: ArrayLike) -> Mean:
     return Mean(value, math.sqrt(total / (n * seeds)), freedom, n, seeds)
 
 
-def compare(differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True) -> Tested:
+def compare(
+    differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True, lost: float | None = None
+) -> Tested:
     """A claim about the mean of a − b.
 
     Args:
@@ -128,6 +131,9 @@ def compare(differences: ArrayLike, margin: float, test: Comparison, higher_is_b
             refuted where a gain of the margin is ruled out; "equivalent" where the difference is shown to exceed the margin;
             "different" where it is shown to stay within.
         higher_is_better: False for WER.
+        lost: What a single recording can lose, for figures of which most differences are 0, as those of WER are
+            (``rare_losses.LOST``): "within the margin" must then hold with one more recording as well, which loses so much, and
+            the interval reaches as far on that side.
 
     Raises:
         ValueError: The margin is not positive, or as ``mean_of``.
@@ -136,17 +142,37 @@ def compare(differences: ArrayLike, margin: float, test: Comparison, higher_is_b
         raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
     mean = mean_of(differences)
     gain = mean if higher_is_better else Mean(-mean.value, mean.error, mean.freedom, mean.n, mean.seeds)
-    within = max(gain.above(-margin), gain.below(margin))
+    no_loss, no_gain = gain.above(-margin), gain.below(margin)
+    low, high = gain.interval
+    if lost is not None:
+        one = lost / mean.seeds  # a recording counts with its share of the training seeds' mean
+        gains = np.atleast_2d(np.asarray(differences, dtype=np.float64)).mean(0) * (1 if higher_is_better else -1)
+        rare = rare_losses.p_values(gains, margin, one)
+        no_loss, no_gain = max(no_loss, rare[0]), max(no_gain, rare[1])
+        low, high = _widened(low, high, rare_losses.bounds(gains, one, ALPHA), margin, test)
+    within = max(no_loss, no_gain)
     pairs = {
-        "non-inferior": (gain.above(-margin), gain.below(-margin)),
-        "inferior": (gain.below(-margin), gain.above(-margin)),
-        "better": (gain.above(0), gain.below(margin)),
+        "non-inferior": (no_loss, gain.below(-margin)),
+        "inferior": (gain.below(-margin), no_loss),
+        "better": (gain.above(0), no_gain),
         "equivalent": (within, min(gain.above(margin), gain.below(-margin))),
         "different": (min(gain.above(0), gain.below(0)), within),
     }
-    return Tested(
-        mean.value, *mean.interval, mean.n, margin, mean.minimum_detectable, *pairs[test], training_seeds=mean.seeds
-    )
+    ends = (low, high) if higher_is_better else (-high, -low)
+    return Tested(mean.value, *ends, mean.n, margin, mean.minimum_detectable, *pairs[test], training_seeds=mean.seeds)
+
+
+def _widened(
+    low: float, high: float, bounds: tuple[float, float], margin: float, test: Comparison
+) -> tuple[float, float]:
+    """An interval of gains whose ends reach as far as the bounds where they speak for "within the margin".
+
+    What shows a loss, a gain or a difference needs nothing that was not seen: there the interval stays as it is.
+    """
+    shown = {"equivalent": margin, "different": 0.0}.get(test, math.inf)
+    loss_matters = test != "better" and high > -margin and low <= shown
+    gain_matters = test not in ("non-inferior", "inferior") and high >= -shown
+    return (min(low, bounds[0]) if loss_matters else low), (max(high, bounds[1]) if gain_matters else high)
 
 
 def ratio_at_least(numerators: ArrayLike, denominators: ArrayLike, at_least: float) -> Tested:
@@ -164,7 +190,7 @@ def ratio_at_least(numerators: ArrayLike, denominators: ArrayLike, at_least: flo
     mean = mean_of(np.log(above) - np.log(below))
     bound = math.log(at_least)
     low, high = (math.exp(end) for end in mean.interval)
-    detectable = math.exp(mean.minimum_detectable)
+    detectable = None if mean.minimum_detectable is None else math.exp(mean.minimum_detectable)
     estimate = math.exp(mean.value)
     return Tested(estimate, low, high, mean.n, at_least, detectable, mean.above(bound), mean.below(bound))
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from imfbench.metrics import stats
+from imfbench.metrics import rare_losses, stats
 from imfbench.metrics.stats import MINIMUM_CLUSTERS, Array, Interval, Paired, TooFewClustersError
 
 
@@ -95,7 +95,10 @@ def paired_ratio(
     """
     first, second, below = _sums((a, b, denominators), clusters)
     found = stats.paired_ratio(first, second, below, **settings)
-    return replace(found, minimum_detectable=stats.minimum_detectable(_linear(first - second, below)))
+    seen = stats.minimum_detectable(_linear(first - second, below))
+    if (np.asarray(denominators) != 1).any():
+        seen = max(seen or 0.0, rare_losses.fewest(first - second, below))
+    return replace(found, minimum_detectable=seen)
 
 
 def linearised(a: ArrayLike, b: ArrayLike, denominators: ArrayLike, clusters: Sequence[Hashable]) -> Array:

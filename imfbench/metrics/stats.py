@@ -16,6 +16,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from imfbench.metrics import rare_losses
+
 Scores = ArrayLike | pd.Series
 Array = NDArray[np.float64]
 
@@ -63,7 +65,8 @@ class Paired:
         high: Upper end.
         p: Two-sided sign-flip p-value of "no difference", not yet corrected for the number of comparisons (`holm`).
         n: Utterances.
-        minimum_detectable: 2.8·sd(d)/√n; a true difference below this would most likely have been missed.
+        minimum_detectable: 2.8·sd(d)/√n; a true difference below this would most likely have been missed. Of a ratio at
+            least `rare_losses.fewest`, of a mean None where all differences are equal.
     """
 
     difference: float
@@ -71,7 +74,7 @@ class Paired:
     high: float
     p: float
     n: int
-    minimum_detectable: float
+    minimum_detectable: float | None
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,13 @@ class MarginTest:
         holds: Whether the claim is shown at `alpha`; False means "not shown", never "shown to be worse".
         p: The p-value of the claim's null hypothesis (for an equivalence the larger of the two).
         difference: Mean of a − b.
-        low: Lower end of the Student interval of level 1 − 2·alpha; the claim holds where it keeps within the margin.
+        low: Lower end of the Student interval of level 1 − 2·alpha (with `lost` the wider one): unless all differences are
+            equal, the claim holds where it keeps within the margin.
         high: Upper end of that interval.
         margin: The margin as given.
         alpha: The level of each one-sided test.
         n: Utterances.
-        minimum_detectable: 2.8·sd(d)/√n; a margin below it can hardly ever be met.
+        minimum_detectable: 2.8·sd(d)/√n; a margin below it can hardly ever be met. None where all differences are equal.
     """
 
     holds: bool
@@ -98,7 +102,7 @@ class MarginTest:
     margin: float
     alpha: float
     n: int
-    minimum_detectable: float
+    minimum_detectable: float | None
 
 
 def average_seeds(frame: pd.DataFrame, utterance: str = "id", seed: str = "noise_seed") -> pd.DataFrame:
@@ -194,7 +198,8 @@ def paired_ratio(
     """Compare two systems by a ratio of sums over the same denominators: corpus WER, whose references are the same.
 
     The difference is Σ(a − b)/Σ denominators; its interval resamples whole utterances, and the p-value flips the sign
-    of each utterance's a − b.
+    of each utterance's a − b. Numerators are counts: so few words that no
+    test could show them are no detectable difference, however small the spread.
 
     Args:
         a: Numerators of the first system (edits), (utterances,). Series are matched by their index.
@@ -207,13 +212,18 @@ def paired_ratio(
     """
     first, second, below = _aligned(a, b, denominators)
     interval = bootstrap_ratio(first - second, below, n, seed, level)
-    return replace(_paired((first - second) / below.mean(), n, seed, level), low=interval.low, high=interval.high)
+    found = _paired((first - second) / below.mean(), n, seed, level)
+    seen = max(found.minimum_detectable or 0.0, rare_losses.fewest(first - second, below))
+    return replace(found, low=interval.low, high=interval.high, minimum_detectable=seen)
 
 
 def non_inferior(
-    a: Scores, b: Scores, margin: float, *, higher_is_better: bool = True, alpha: float = 0.025
-) -> MarginTest:
+    a: Scores, b: Scores, margin: float, *, higher_is_better: bool = True, alpha: float = 0.025,
+    lost: float | None = None,
+) -> MarginTest:  # fmt: skip
     """Is `a` worse than `b` by less than `margin`? A one-sided paired t test.
+
+    Where all differences are equal Student's p-value would be 0; it is the sign test's 2⁻ⁿ then.
 
     Args:
         a: Scores of the system under test, (utterances,). Two series are matched by their index.
@@ -221,23 +231,25 @@ def non_inferior(
         margin: The loss that would still be accepted, positive, in the metric's own unit; state it before looking.
         higher_is_better: False for WER.
         alpha: Level of the test; .025 reads the usual 95 % interval.
+        lost: What a single utterance can lose, for scores that are mostly equal, as those of WER (`rare_losses.LOST`, over
+            the seeds averaged): the claim must then hold with one more utterance as well, which loses so much.
 
     Raises:
         ValueError: The margin is not positive, or the scores are not comparable.
     """
     first, second = _aligned(a, b)
-    below, above = _one_sided(first - second, margin)
-    return _margin_test(first - second, margin, alpha, below if higher_is_better else above)
+    below, above = _one_sided(first - second, margin, lost)
+    return _margin_test(first - second, margin, alpha, below if higher_is_better else above, lost)
 
 
-def equivalent(a: Scores, b: Scores, margin: float, *, alpha: float = 0.05) -> MarginTest:
+def equivalent(a: Scores, b: Scores, margin: float, *, alpha: float = 0.05, lost: float | None = None) -> MarginTest:
     """Do `a` and `b` differ by less than `margin` either way? Two one-sided paired t tests (TOST).
 
     Arguments and errors are those of `non_inferior`; `margin` is the difference that would not matter, and an alpha of
     .05 for each of the two tests reads the 90 % interval, as is usual for TOST.
     """
     first, second = _aligned(a, b)
-    return _margin_test(first - second, margin, alpha, max(_one_sided(first - second, margin)))
+    return _margin_test(first - second, margin, alpha, max(_one_sided(first - second, margin, lost)), lost)
 
 
 def holm(pvalues: ArrayLike) -> Array:
@@ -262,10 +274,15 @@ def holm(pvalues: ArrayLike) -> Array:
     return corrected
 
 
-def minimum_detectable(differences: Scores) -> float:
-    """2.8·sd(d)/√n of paired differences d, (utterances,): what could have been seen. NaN below two utterances."""
+def minimum_detectable(differences: Scores) -> float | None:
+    """2.8·sd(d)/√n of paired differences d, (utterances,): what could have been seen.
+
+    NaN below two utterances; None where all are equal, since what does not vary tells nothing about how much it would.
+    """
     d = _scores(differences)
-    return float(DETECTABLE * d.std(ddof=1) / np.sqrt(len(d))) if len(d) > 1 else float("nan")
+    if len(d) < 2:
+        return float("nan")
+    return None if rare_losses.all_equal(d) else float(DETECTABLE * d.std(ddof=1) / np.sqrt(len(d)))
 
 
 def statement_scope(training_seeds: Sequence[int]) -> Literal["methods", "checkpoints"]:
@@ -349,25 +366,31 @@ def _paired(differences: Array, n: int, seed: int, level: float) -> Paired:
     return Paired(interval.value, interval.low, interval.high, float(p), interval.n, minimum_detectable(differences))
 
 
-def _one_sided(d: Array, margin: float) -> tuple[float, float]:
+def _one_sided(d: Array, margin: float, lost: float | None = None) -> tuple[float, float]:
     """P-values of "the mean is at most −margin" and of "the mean is at least +margin"."""
     _check_two(d)
     if not margin > 0:
         raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
-    if d.std() == 0:
-        # All differences are equal: the t statistic is infinite, and the answer certain.
-        return float(d[0] <= -margin), float(d[0] >= margin)
-    lower = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
-    upper = stats.ttest_1samp(d, margin, alternative="less").pvalue
-    return float(lower), float(upper)
+    if rare_losses.all_equal(d):
+        least = 0.5 ** len(d)
+        lower, upper = (least if d.mean() > -margin else 1.0), (least if d.mean() < margin else 1.0)
+    else:
+        lower = float(stats.ttest_1samp(d, -margin, alternative="greater").pvalue)
+        upper = float(stats.ttest_1samp(d, margin, alternative="less").pvalue)
+    if lost is not None:
+        rare = rare_losses.p_values(d, margin, lost)
+        lower, upper = max(lower, rare[0]), max(upper, rare[1])
+    return lower, upper
 
 
-def _margin_test(d: Array, margin: float, alpha: float, p: float) -> MarginTest:
+def _margin_test(d: Array, margin: float, alpha: float, p: float, lost: float | None) -> MarginTest:
     half = stats.t.ppf(1 - alpha, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
     mean = float(d.mean())
-    return MarginTest(
-        p < alpha, p, mean, float(mean - half), float(mean + half), margin, alpha, len(d), minimum_detectable(d)
-    )
+    low, high = float(mean - half), float(mean + half)
+    if lost is not None:
+        rare = rare_losses.bounds(d, lost, alpha)
+        low, high = min(low, rare[0]), max(high, rare[1])
+    return MarginTest(p < alpha, p, mean, low, high, margin, alpha, len(d), minimum_detectable(d))
 
 
 def _check_two(differences: Array) -> None:

@@ -175,7 +175,9 @@ def test_minimum_detectable_difference_is_found_four_times_in_five() -> None:
 
 def test_identical_systems_are_a_tie() -> None:
     scores = rng().normal(size=40)
-    assert stats.paired_difference(scores, scores) == stats.Paired(0.0, 0.0, 0.0, 1.0, 40, 0.0)
+    assert stats.paired_difference(scores, scores) == stats.Paired(0.0, 0.0, 0.0, 1.0, 40, None)
+    assert stats.minimum_detectable(np.full(40, 0.1)) is None, "what does not vary tells nothing"
+    assert np.isnan(stats.minimum_detectable([0.1]))  # type: ignore[arg-type]
 
 
 def test_series_are_matched_by_utterance() -> None:
@@ -244,8 +246,12 @@ def test_direction_of_non_inferiority() -> None:
 def test_margins_of_identical_systems_and_wrong_margins() -> None:
     same = np.full(10, 0.5)
     assert stats.equivalent(same, same, 0.01).holds
-    assert stats.non_inferior(same, same, 0.01).p == 0
     assert not stats.non_inferior(same, same + 0.25, 0.1).holds
+    for n in (2, 4, 10):  # the sign test's p-value; 0.3 − 0.1 has a rounding error
+        few = np.linspace(0, 1, n)
+        for found in (stats.non_inferior(few, few, 0.01), stats.equivalent(few + 0.3, few + 0.1, 0.3)):
+            assert found.p == 0.5**n
+        assert not stats.equivalent(few, few, 0.01, alpha=0.5**n).holds
     for margin in (0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="margin must be positive"):
             stats.equivalent(same, same, margin)

@@ -68,8 +68,10 @@ def test_half_of_the_audio_misses_about_half_of_the_words(wer: WordErrorRate, he
 def test_silence_counts_as_deletions_and_noise_is_not_understood(wer: WordErrorRate, heard: list) -> None:
     item = heard[0][0]
     silent = wer.score(replace(item, audio=np.zeros_like(item.audio)))
-    assert silent["hypothesis"] == ""
-    assert (silent["wer"], silent["deletions"]) == (1.0, silent["reference_words"])
+    # In int8, processors with AMX hear Whisper's usual "you" where others hear nothing: no word of the text either way.
+    assert silent["hypothesis"].lower().strip(" .") in ("", "you")
+    assert (silent["wer"], silent["insertions"]) == (1.0, 0)
+    assert silent["deletions"] + silent["substitutions"] == silent["reference_words"]
     noise = np.random.default_rng(0).normal(0, 0.1, len(item.audio)).astype(np.float32)
     assert wer.score(replace(item, audio=noise))["wer"] >= 0.9
 

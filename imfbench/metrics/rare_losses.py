@@ -1,0 +1,87 @@
+"""Tests of a small loss that reckon with the utterance nobody has seen: one that is lost altogether.
+
+Word errors are mostly zeros. Where few utterances differ, or none, their standard deviation says next to nothing, and Student's
+test takes the silence for certainty: if one utterance in fifty is lost whole, thirty utterances show no loss at all more often
+than not, and the loss of two points is "ruled out". So a statement "the loss is smaller than the margin" is also tested over
+the utterances that were seen *and one more, which loses all that an utterance can lose*, with the weights of a Bayesian
+bootstrap (uniform over all weights that sum to 1). Where nothing differs the p-value is (1 − margin)ⁿ, the exact one, of which
+the "rule of three" is the approximation: n utterances without an event leave a share of 3/n open.
+
+The bound is Gaffke's for the mean of bounded values (Learned-Miller & Thomas, "A new confidence interval for the mean of a
+bounded random variable", arXiv 1905.06208); where each utterance is either kept or lost it is Clopper and Pearson's. No shape
+of the distribution is assumed; that it covers in general is a conjecture, which simulations bear out: ``docs/statistics.md``
+has its level and what it costs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOST = 1.0
+"""What an utterance loses in word or character error rate if nothing of it is understood."""
+
+DRAWS = 9999
+"""Weights drawn for a p-value, whose floor is then 1e-4."""
+
+FEWEST_WORDS = 7.9
+"""Words lost in utterances of their own, on average, of which six or more are seen four times in five (Poisson).
+
+With five differing utterances a two-sided sign-flip test has p = 2⁻⁴ at the least, with six 2⁻⁵: below six nothing is shown.
+"""
+
+
+def bounds(differences: NDArray[np.float64], lost: float, alpha: float) -> tuple[float, float]:
+    """One-sided bounds of the mean, each at level 1 − alpha, either way reckoning with one more utterance.
+
+    Args:
+        differences: A score of a − b for each utterance, (utterances,).
+        lost: What one more utterance could lose or gain, positive, in their unit.
+        alpha: Of each bound.
+    """
+    low, high = (np.quantile(side * _means(side * differences, lost), level)
+                 for side, level in ((-1, alpha), (1, 1 - alpha)))  # fmt: skip
+    return float(low), float(high)
+
+
+def p_values(differences: NDArray[np.float64], margin: float, lost: float) -> tuple[float, float]:
+    """P-values of "the mean is at most −margin" and of "the mean is at least +margin"; arguments as for ``bounds``."""
+    low, high = ((np.count_nonzero(_means(side * differences, lost) >= margin) + 1) / (DRAWS + 1) for side in (-1, 1))
+    return float(low), float(high)
+
+
+def fewest(differences: NDArray[np.float64], denominators: NDArray[np.float64]) -> float:
+    """The smallest difference of a ratio of words that a sign-flip test would find four times in five.
+
+    Args:
+        differences: Words of a − b, (utterances,); shares of one where seeds were averaged.
+        denominators: Reference words, (utterances,).
+    """
+    apart = np.abs(differences)
+    word = min(1.0, float(apart[apart > 1e-9].min(initial=1.0)))
+    return FEWEST_WORDS * word / float(denominators.sum())
+
+
+def all_equal(differences: NDArray[np.float64]) -> bool:
+    """Whether differences are one number, but for rounding: their standard deviation is no estimate of anything then."""
+    return bool(np.ptp(differences) <= 1e-12 * max(1.0, float(np.abs(differences).max())))
+
+
+def _means(values: NDArray[np.float64], lost: float) -> NDArray[np.float64]:
+    """Means of the values and one more of ``lost`` under random weights, (draws,)."""
+    # Equal values share one weight, which is gamma distributed: WER has few different ones, so memory stays small.
+    found, counts = np.unique(np.round(values, 12), return_counts=True)
+    return _weighted((*found.tolist(), max(lost, float(found.max()))), (*counts.tolist(), 1))
+
+
+@lru_cache(maxsize=4)  # p-value and bound of a side, and the tests of a comparison, are of the same means
+def _weighted(values: tuple[float, ...], counts: tuple[int, ...]) -> NDArray[np.float64]:
+    generator = np.random.default_rng(0)
+    total, weight = np.zeros(DRAWS), np.zeros(DRAWS)
+    for value, count in zip(values, counts, strict=True):
+        drawn = generator.gamma(count, size=DRAWS)
+        total += value * drawn
+        weight += drawn
+    return np.asarray(total / weight)
