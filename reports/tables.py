@@ -165,11 +165,7 @@ def _sentences(tests: Sequence[Comparison], group: Group) -> str:
         mine = [t for t in tests if (t.a, t.b) == pair and t.tested]
         shown = [f"{quality(t.column).title} {t.verdict} by {_size(t)}" for t in mine if t.different]
         few = [quality(t.column).title for t in mine if t.verdict == TOO_FEW]
-        open_ = [
-            f"{quality(t.column).title} (could have seen {_size(t, detectable=True)})"
-            for t in mine
-            if not t.different and t.verdict != TOO_FEW
-        ]
+        open_ = [f"{quality(t.column).title} ({_seeable(t)})" for t in mine if not t.different and t.verdict != TOO_FEW]
         equal = [t for t in mine if t.equivalent and t.family in _SAID]
         alike = [f"{quality(t.column).title} ({_size(t, t.margin)})" for t in equal]
         better = [t for t in mine if t.different and t.verdict == "better"]  # says more than "not worse" does
@@ -194,6 +190,13 @@ def _sentences(tests: Sequence[Comparison], group: Group) -> str:
 def _at(cell: Cell) -> str:
     nfe = cell.value("nfe")
     return "" if nfe is None else f" at NFE {nfe:g}"
+
+
+def _seeable(test: Comparison) -> str:
+    """What a test without a difference could have found."""
+    if test.minimum_detectable is None:
+        return "all differences are equal"
+    return f"could have seen {_size(test, detectable=True)}"
 
 
 def _size(test: Comparison, value: float | None = None, detectable: bool = False) -> str:
@@ -237,7 +240,8 @@ def test_table(tests: Sequence[Comparison]) -> list[str]:
     )
     if margins:
         text += (
-            " Loss of the margin ruled out (not worse by as much): one-sided paired t test at "
+            " Loss of the margin ruled out (not worse by as much): one-sided paired t test, for WER with one more utterance that is "
+            "lost, at "
             f"{MARGIN_ALPHA:g}; equal within it: two such "
             f"tests at {ALPHA:g}; both Holm-corrected alike; the margins are a convention, set before any run."
         )
