@@ -240,9 +240,8 @@ def test_table(tests: Sequence[Comparison]) -> list[str]:
     )
     if margins:
         text += (
-            " Loss of the margin ruled out (not worse by as much): one-sided paired t test, for WER with one more utterance that is "
-            "lost, at "
-            f"{MARGIN_ALPHA:g}; equal within it: two such "
+            " Loss of the margin ruled out (not worse by as much): one-sided paired t test, for WER with one more "
+            f"utterance that is lost, at {MARGIN_ALPHA:g}; equal within it: two such "
             f"tests at {ALPHA:g}; both Holm-corrected alike; the margins are a convention, set before any run."
         )
     if any(t.same_noise is False for t in tests):
