@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from imfbench.claims.statistics import Mean, mean_of
 from imfbench.config import load
@@ -29,9 +28,8 @@ from imfbench.experiment import default_folder, run
 from imfbench.flow.grids import make_grid
 from imfbench.metrics.stats import MINIMUM_TRAINING_SEEDS, holm
 from imfbench.pipeline.context import Context
-from imfbench.pipeline.plan import Row, grid_for, teacher_artefact
+from imfbench.pipeline.search import sampled_mels, teacher_mels
 from imfbench.pipeline.teacher_distance import mel_distance
-from imfbench.sampling import synthesize_mel
 from imfbench.store import RunFolder, read_json
 
 ALPHA = 0.05
@@ -60,21 +58,13 @@ def main(words: Sequence[str] | None = None) -> pd.DataFrame:
 
 
 def measured(context: Context, nfes: list[int]) -> pd.DataFrame:
-    """A row for each trained network, step count and utterance; networks that diverged have one without a distance."""
+    """A row for each trained network, step count and utterance; a training that gave no network has one without a distance."""
     selection = context.config.dataset[0]
     utterances = context.utterances(selection)
     conditions = {u.id: context.dataset(selection).condition(u) for u in utterances}
-
-    def mels(method: Any, grid: Tensor, solver: str) -> dict[str, Tensor]:
-        settings = context.config.noise_seeds[0], context.device, context.config.precision
-        return {id: synthesize_mel(method, conditions[id], id, grid, solver, *settings)[0] for id in conditions}
-
-    teacher = context.config.teacher
-    if teacher is None:
+    if context.config.teacher is None:
         raise SystemExit(f"{context.config.name} has no teacher to be compared with")
-    nfe, name = max(teacher.nfe), teacher_artefact(context.config, context.plan.artefacts).name
-    method, _ = context.sampler(Row("teacher", "sampled", name, None, None, teacher.solver, nfe, teacher.guidance))
-    references = mels(method, grid_for(teacher.grid[0], nfe, teacher.solver), teacher.solver)
+    references = teacher_mels(context, utterances, conditions)
     rows: list[dict[str, Any]] = []
     for artefact in context.plan.artefacts.values():
         if artefact.system is None:
@@ -88,7 +78,7 @@ def measured(context: Context, nfes: list[int]) -> pd.DataFrame:
             continue
         student, _ = context.load(artefact.name)
         for nfe in nfes:
-            found = mels(student, make_grid("uniform", nfe), "euler")
+            found = sampled_mels(context, student, utterances, conditions, make_grid("uniform", nfe), "euler")
             rows += [
                 {**about, "nfe": nfe, "id": id, "distance": mel_distance(found[id], references[id])} for id in found
             ]
@@ -126,7 +116,7 @@ def as_markdown(rows: pd.DataFrame, context: Context) -> str:
             own = of_budget[of_budget["system"] == system]
             seeds = own.drop_duplicates("seed")
             lost = int((seeds["status"] != "ok").sum())
-            told = f"{len(seeds) - lost}{f' ({lost} diverged)' if lost else ''}"
+            told = f"{len(seeds) - lost}{f' ({lost} without a network)' if lost else ''}"
             cells = [system, told, f"{seeds['steps'].mean():.0f}", f"{seeds['seconds_per_step'].mean():.2f}"]
             for nfe in nfes:
                 distance, test = own[own["nfe"] == nfe]["distance"].mean(), tests.get((system, nfe))

@@ -180,6 +180,12 @@ class System(_Strict):
         """The name in tables."""
         return self.name or self.method
 
+    @property
+    def beginning(self) -> dict[str, str]:
+        """How the student begins, as far as that is not the usual: a part of what decides its training."""
+        begins = {"start": self.start, "second_time": self.second_time}
+        return {key: value for key, value in begins.items() if value != type(self).model_fields[key].default}
+
 
 class Recordings(_Strict):
     """Speech that another program made: a folder of audio files, one for each utterance of the test set."""

@@ -317,7 +317,7 @@ def training_content(config: ExperimentConfig, artefact: Artefact) -> str:
         "training": settings.model_dump(mode="json", exclude={"save_every", "log_every"}),
         "network": None if method.needs.teacher else system.network.model_dump(mode="json"),
         "teacher": config.teacher.artefact if method.needs.teacher and config.teacher is not None else None,
-        "begins": [system.start, system.second_time],
+        "beginning": system.beginning,
         "train_data": config.train_data.model_dump(mode="json"),
     }
     return content_hash(decides)

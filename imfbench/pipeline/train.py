@@ -241,12 +241,9 @@ def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConf
     # What ships is pinned by the release; a plug-in's file is changed all the time, and then its training is another one.
     plugins = [source_of("method", system.method), source_of("backbone", system.network.name)]
     sources = sorted({str(plugin.sha256) for plugin in plugins if plugin is not None})
-    # The usual start is in no recipe: trainings from before there was another stay what they are.
-    begins = {"start": system.start, "second_time": system.second_time}
-    usual = {"start": "teacher", "second_time": "identity"}
     return {
         **({"plugin_sha256": sources} if sources else {}),
-        **{key: value for key, value in begins.items() if value != usual[key]},
+        **system.beginning,  # the usual one is in no recipe: trainings from before there was another stay what they are
         "method": system.method,
         "method_config": method.Config(**system.config).model_dump(mode="json"),
         # A student has its teacher's network.
