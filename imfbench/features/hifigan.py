@@ -23,7 +23,8 @@ SLOPE = 0.1
 def convolution(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Module:
     """A convolution over time of (batch, inputs, 1, time) that keeps the time's length.
 
-    In two dimensions, since torch has a memory format with the channels last for those alone: a fifth to a quarter less time on a CPU.
+    In two dimensions, since torch has a memory format with the channels last for those alone: a fifth to a quarter less time on
+    a CPU.
     """
     padding = dilation * (kernel - 1) // 2
     return weight_norm(nn.Conv2d(inputs, outputs, (1, kernel), dilation=(1, dilation), padding=(0, padding)))
