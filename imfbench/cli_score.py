@@ -249,7 +249,7 @@ def print_group(group: Group, rankings: list[Ranking], comparisons: list[Compari
     console.print(table)
     for line in notes.lines():
         console.print(line.strip(), highlight=False, markup=False)
-    for line in told:
+    for line in [*told, *([group.unlike] if group.unlike else [])]:
         console.print(line, highlight=False, markup=False)
     said = findings(group, comparisons)
     pairs = said.count("\n- **") + said.startswith("- **")

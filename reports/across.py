@@ -143,6 +143,7 @@ def record(tables: Sequence[Across]) -> dict[str, Any]:
                 "dataset": t.group.dataset,
                 "signatures": t.group.signatures,
                 "unranked": t.unranked,
+                "unlike": t.group.unlike,
                 "keys": [cell.row["key"] for cell in t.group.cells],
                 "rankings": [asdict(r) for r in t.rankings],
             }

@@ -177,7 +177,13 @@ def between_rows(
 
 
 def rank(group: Group, quality: Quality) -> Ranking | None:
-    """The best generated row of a figure and its ties; None where no direction is better or nothing is scored."""
+    """The best generated row of a figure and its ties.
+
+    None where no direction is better, nothing is scored, or the rows are over different utterances (``Group.unlike``): the
+    best of an easy half is not better than the worst of a hard one.
+    """
+    if group.unlike:
+        return None
     found = [(e, v) for e in entries(group) if not e.cells[0].reference and (v := _figure(e, quality)) is not None]
     if not quality.better or not found:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from imfbench.metrics.signature import SignatureError, differences
@@ -62,6 +63,27 @@ class Group:
     def title(self) -> str:
         """Task and dataset, and the number of the scoring where there is more than one."""
         return f"{self.task} on {self.dataset}" + (f", scoring {self.part} of {self.parts}" if self.parts > 1 else "")
+
+    @cached_property
+    def unlike(self) -> str:
+        """A sentence that tells which generated rows are over other utterances than others, so that none is ranked; or ""."""
+        generated = [cell for cell in self.cells if cell.ok and not cell.reference]
+        ids = [_ids(cell) for cell in generated]
+        known = [own for own in ids if own is not None]
+        all_known = len(known) == len(ids)
+        over: dict[Any, list[Cell]] = {}
+        for cell, own in zip(generated, ids, strict=True):
+            over.setdefault(own if all_known else int(cell.row["n_expected"]), []).append(cell)
+        if len(over) < 2:
+            return ""
+        told = ", ".join(
+            f"{len(own) if all_known else own} ({_some(cell.system for cell in cells)})" for own, cells in over.items()
+        )
+        shared = f"; {len(frozenset.intersection(*known))} are common to all" if all_known else ""
+        return (
+            f"Nothing is ranked here, for the rows are over different utterances: {told}{shared}. "
+            "Tests pair those that both sides have; a ranking needs all rows over the same."
+        )
 
 
 @dataclass(frozen=True)
@@ -232,6 +254,15 @@ def teacher_at_full_nfe(found: Sequence[Entry], beside: Entry | None = None) -> 
         )
 
     return max(full, key=likeness)
+
+
+def _ids(cell: Cell) -> frozenset[str] | None:
+    return None if cell.utterances is None else frozenset(map(str, cell.utterances["id"]))
+
+
+def _some(names: Iterable[str]) -> str:
+    every = list(dict.fromkeys(names))
+    return ", ".join(every[:3]) + (f" and {len(every) - 3} more" if len(every) > 3 else "")
 
 
 def _clashes(cells: Sequence[Cell], columns: Sequence[str]) -> int:

@@ -64,7 +64,11 @@ def _table(group: Group, rankings: Sequence[Ranking]) -> str:
             r"  \end{tabular}",
             *(_note(number, source) for source, number in sources.items()),
             f"  \\caption{{{escaped(group.title)}. Brackets: 95\\,\\% bootstrap intervals over {resampled(group)}. "
-            r"Bold: best generated row; $\approx$: not told apart from it (paired test, Holm-corrected).}",
+            + (
+                escaped(group.unlike)
+                or r"Bold: best generated row; $\approx$: not told apart from it (paired test, Holm-corrected)."
+            )
+            + "}",
             r"\end{table}",
             f"% {signatures}",
             "",

@@ -156,12 +156,13 @@ def _status(cell: Cell, notes: Footnotes) -> str:
 
 
 def _other_utterances(group: Group) -> list[str]:
+    if group.unlike:
+        return [group.unlike]
     sets = {frozenset(c.utterances["id"]) for c in group.cells if c.ok and c.utterances is not None}
     if len(sets) < 2:
         return []
     return [
-        "These rows were not all scored on the same utterances, so their figures compare with care only; "
-        "the paired tests use the utterances that both sides have."
+        "The recordings were not scored on the same utterances as the other rows, so their figures compare with care only."
     ]
 
 

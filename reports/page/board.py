@@ -127,7 +127,7 @@ def board(table: Table) -> Board:
         signatures=dict(sorted(table.group.signatures.items())),
         findings=findings(table),
         scope=scope(table.group),
-        told=list(table.told),
+        told=[*table.told, *([table.group.unlike] if table.group.unlike else [])],
         resampled=resampled(table.group),
         systems=list(dict.fromkeys(c.system for c in cells)),
         nfes=[f"{nfe:g}" for nfe in sorted(nfes)],

@@ -165,6 +165,45 @@ def test_only_shared_utterances_are_paired(runs: Any) -> None:
     assert {test.n for test in table.comparisons} == {30}
 
 
+def test_rows_over_other_utterances_are_tested_over_the_shared_and_not_ranked(runs: Any) -> None:
+    recordings(runs[0], "mine", scores())
+    key = recordings(runs[1], "theirs", scores(sim=0.7))
+    folder = runs[1].path / "cells" / key
+    places = [run.path for run in runs]
+    (table,) = compare(places)
+    assert [ranking.column for ranking in table.rankings] == ["wer", "sim"]
+    assert table.group.unlike == ""
+    # As many, but others: a count would not tell.
+    path = folder / "utterances.parquet"
+    found = pd.read_parquet(path)
+    found.loc[30:, "id"] += "-other"
+    found.to_parquet(path)
+    (table,) = compare(places)
+    assert table.rankings == []
+    assert {test.n for test in table.comparisons} == {30}
+    assert "different utterances: 40 (mine), 40 (theirs); 30 are common to all" in table.group.unlike
+    printed = plain(imfbench(*places))
+    assert "Nothing is ranked here" in printed
+    assert "Bold: best" not in imfbench(*places, "--format", "latex").output
+    told = {form: imfbench(*places, "--format", form).output for form in ("md", "latex", "json")}
+    assert all("different utterances: 40 (mine), 40 (theirs)" in text for text in told.values())
+    assert "**0.8" not in told["md"]
+    assert merged(places).tables[0].rankings == []
+    assert any("Nothing is ranked here" in line for line in board(merged(places).tables[0]).told)
+
+
+def test_where_a_row_tells_no_utterances_their_number_counts(runs: Any) -> None:
+    recordings(runs[0], "mine", scores())
+    key = recordings(runs[1], "theirs", scores(sim=0.7))
+    folder = runs[1].path / "cells" / key
+    (folder / "utterances.parquet").unlink()
+    places = [run.path for run in runs]
+    assert compare(places)[0].group.unlike == ""
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "n_expected": 48}))
+    assert "40 (mine), 48 (theirs)." in compare(places)[0].group.unlike
+
+
 def test_many_rows_are_tested_against_the_best_or_a_baseline(runs: Any) -> None:
     for nfe in range(1, 8):
         runs[0].cell("meanflow", nfe, scores(sim=0.7 + nfe / 100))
