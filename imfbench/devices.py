@@ -97,6 +97,11 @@ def _cpu_flags() -> set[str]:
     return set()
 
 
+def has_amx() -> bool:
+    """Whether the processor multiplies matrices of bf16 in tiles, which convolutions gain from too."""
+    return "amx_bf16" in _cpu_flags()
+
+
 def fast_bf16(device: torch.device) -> bool:
     """Whether bf16 matrix products are faster than fp32 on the device (AMX or AVX512-BF16 on a CPU)."""
     if device.type == "cuda":

@@ -31,7 +31,13 @@ from imfbench.reports.leaderboard import Leaderboard
 
 REGISTRY = {registry.kind: registry for registry in REGISTRIES.values()}
 SMALL = {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}
-SLOW = [("metric", "wer"), ("metric", "mos"), ("vocoder", "hifigan"), ("report", "leaderboard")]
+SLOW = [
+    ("metric", "wer"),
+    ("metric", "mos"),
+    ("vocoder", "hifigan"),
+    ("vocoder", "hifigan-bf16"),
+    ("report", "leaderboard"),
+]
 SHIPPED = [
     ("dataset", "demo", {}),
     ("metric", "sim", {}),

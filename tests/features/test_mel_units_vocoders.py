@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from imfbench.datasets.demo.corpus import DemoCorpus
-from imfbench.features import mel
+from imfbench.features import hifigan, mel
 from imfbench.features.audio import load_audio, resample, save_audio
 from imfbench.features.griffin_lim import GriffinLim
-from imfbench.features.hifigan import Generator, HiFiGAN
+from imfbench.features.hifigan import Generator, HiFiGAN, MixedHiFiGAN
 from imfbench.features.units import tokens_of_frames, units
 
 
@@ -78,6 +79,27 @@ def test_vocoders_give_back_the_mel_of_real_speech() -> None:
     assert error["hifigan-universal-v1"] < 0.35
     assert error["griffin-lim-32"] < 0.6
     assert bad > 1.5, "the measure must tell speech from noise"
+
+
+def test_hifigan_in_bf16_differs_little_from_float32_and_has_its_own_name() -> None:
+    corpus = DemoCorpus()
+    shortest = min(corpus.utterances("test"), key=lambda u: u.seconds)
+    target = corpus.target_mel(shortest)[:100]
+    exact, mixed = HiFiGAN().load()(target), MixedHiFiGAN().load()(target)
+    decibels = 10 * np.log10(np.square(exact).sum() / np.square(mixed - exact).sum())
+    assert 38 < decibels < 60, "closer than bf16 can be, or further than its first stage in float32 lets it be"
+    assert MixedHiFiGAN.name != HiFiGAN.name
+
+
+@pytest.mark.parametrize(
+    ("amx", "accelerator", "expected"), [(True, False, MixedHiFiGAN), (False, False, HiFiGAN), (True, True, HiFiGAN)]
+)
+def test_bf16_is_chosen_where_the_processor_is_fast_at_it(
+    amx: bool, accelerator: bool, expected: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hifigan, "has_amx", lambda: amx)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    assert hifigan.fastest() is expected
 
 
 def test_hifigan_in_place_is_the_papers_network_and_has_its_gradient() -> None:
