@@ -86,7 +86,8 @@ def run_all(
     contexts = []
     if work:
         contexts.append(run(config, out, work, reporting, executor))
-    contexts += [run(part, out / part.name, stages, reporting, executor) for part in config.then]
+    # The whole's report shows the rows of all: a part's own is made by `imfbench report` on its folder, or when nothing else is.
+    contexts += [run(part, out / part.name, work or stages, reporting, executor) for part in config.then]
     if "report" in stages:
         whole = run(config, out, ("report",), reporting, executor)
         whole.failures.update(contexts[0].failures if work else {})

@@ -110,6 +110,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             [p for p in method.network.parameters() if p.requires_grad],
             config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
+            fused=device.type in ("cpu", "cuda"),  # a third of the time of an update on a CPU
         )  # fmt: skip
         self.wrapped, self.prepared = self.accelerator.prepare(_Step(method, device, config.precision), self.optimizer)
         self.step, self.seconds, self.updating = 0, 0.0, False

@@ -113,6 +113,15 @@ def test_an_utterance_that_failed_at_one_seed_has_no_mean() -> None:
         stats.bootstrap_mean(means)
 
 
+def test_of_a_single_seed_every_score_is_its_own_mean() -> None:
+    rows = {"id": ["b", "a"], "noise_seed": [3, 3], "edits": [1, 2], "ok": [True, False], "text": ["x", "y"]}
+    means = stats.average_seeds(pd.DataFrame(rows))
+    assert means.index.tolist() == ["b", "a"]
+    assert means.index.name == "id"
+    assert means.loc["a"].to_dict() == {"edits": 2.0, "ok": 0.0}
+    assert set(means.dtypes) == {np.dtype(float)}
+
+
 def test_seed_tables_that_cannot_be_averaged() -> None:
     with pytest.raises(ValueError, match="no column noise_seed"):
         stats.average_seeds(pd.DataFrame({"id": ["a"], "sim": [1.0]}))
