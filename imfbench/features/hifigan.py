@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from imfbench.devices import has_amx
-from imfbench.features.mel import BANDS, SAMPLE_RATE
+from imfbench.features.mel import BANDS, HOP, SAMPLE_RATE
 from imfbench.weights import fill, find, load_tensors
 
 UPSAMPLING = [(8, 16), (8, 16), (2, 4), (2, 4)]  # (rate, kernel)
@@ -19,6 +19,8 @@ KERNELS = (3, 7, 11)
 DILATIONS = (1, 3, 5)
 CHANNELS = 512
 SLOPE = 0.1
+FRAMES = 32
+"""Lengths of the bf16 network are multiples of this: each new one costs some seconds, in which kernels are made for it."""
 
 
 def convolution(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Module:
@@ -144,6 +146,12 @@ class MixedHiFiGAN(HiFiGAN):
         for part in (*self._generator.ups[2:], *self._generator.resblocks[len(KERNELS) :]):
             part.to(torch.bfloat16)
         return self
+
+    def __call__(self, mel: Tensor) -> np.ndarray:
+        """As in float32. The last frame is held up to a multiple of ``FRAMES``, and what it adds is cut off."""
+        lacking = -len(mel) % FRAMES
+        held = torch.cat([mel, mel[-1:].expand(lacking, -1)]) if lacking else mel
+        return super().__call__(held)[: len(mel) * HOP]
 
 
 def fastest() -> type[HiFiGAN]:
