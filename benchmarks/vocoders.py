@@ -1,7 +1,7 @@
 """HiFi-GAN in bf16 against float32: processor time, and how far apart the two waveforms are.
 
     .venv/bin/python benchmarks/vocoders.py --utterances 48 --out vocoded
-    .venv/bin/imfbench score vocoded/hifigan vocoded/hifigan-bf16 --dataset demo --limit 48 --metrics wer,sim,mos --margin wer=0.02
+    imfbench score vocoded/hifigan vocoded/hifigan-bf16 --dataset demo --limit 48 --metrics wer,sim,mos --margin wer=0.02
 
 Both vocode the mels of the same recordings, in turns, after a warm-up of each length; the ratio is that of the sums. The second
 command scores what the first one wrote, as any system's speech is scored.
