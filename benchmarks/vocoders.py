@@ -21,6 +21,7 @@ from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.devices import describe
 from imfbench.features.audio import save_audio
 from imfbench.metrics.speed import CLOCKS
+from imfbench.pipeline.context import select
 from imfbench.registry import VOCODERS
 
 NAMES = ("hifigan", "hifigan-bf16")
@@ -36,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, float]:
     data, clock = DemoCorpus(), CLOCKS["processor"]
     vocoders = {name: VOCODERS.get(name)().load(torch.device("cpu")) for name in NAMES}
     seconds, spoken, decibels = dict.fromkeys(NAMES, 0.0), 0.0, []
-    for utterance in data.utterances("test")[: arguments.utterances]:
+    for utterance in select(data.utterances("test"), arguments.utterances, prefer_short=False):
         mel = data.target_mel(utterance)
         audio: dict[str, np.ndarray] = {}
         for name, vocoder in vocoders.items():
