@@ -199,11 +199,18 @@ ON_MEASUREMENT: dict[str, Callable[[Part, Evidence], Node]] = {
 
 
 def _of_training(training: Training, figure: str) -> float:
-    """One figure of a training: the logarithm of a mean or of a spread over its last half."""
+    """One figure of a training: the logarithm of a mean or of a spread over its last half.
+
+    Where a method weights its rows adaptively, its loss and gradient norm are of another scale in every step, and the weight
+    bounds exactly those gradients that explode. So the plain squared error is read, and the norm divided by the mean weight,
+    as the monitor of divergence does.
+    """
     log = training.log
     last = log[log["step"] > (1 - LAST) * log["step"].max()]
-    column = "squared_error" if figure == "loss" and "squared_error" in last.columns else "loss"
-    values = last["grad_norm"] if figure.startswith("grad_norm") else last[column]
+    if figure.startswith("grad_norm"):
+        values = last["grad_norm"] / last["weight"] if "weight" in last.columns else last["grad_norm"]
+    else:
+        values = last["squared_error"] if "squared_error" in last.columns else last["loss"]
     values = values[np.isfinite(values) & (values > 0)]
     if len(values) < 2:
         raise NoEvidenceError(f"{training.name}: {len(values)} logged steps in the last half of its training")
@@ -213,16 +220,21 @@ def _of_training(training: Training, figure: str) -> float:
 
 
 def steadier(part: Part, figure: str, evidence: Evidence) -> Node:
-    """Spread over seeds of the log-mean of loss or gradient norm; or, ``grad_norm_within``, the fluctuation in each training."""
+    """Spread over seeds of the log-mean of loss or gradient norm; or, ``grad_norm_within``, the fluctuation in each training.
+
+    The gradient norm is that of the unweighted loss. A training that diverged has no spread: its log holds other steps than the
+    others', and its end is no figure. It is less steady than any that did not diverge, so that with one such training on
+    either side the shares of diverged runs decide, as in ``diverges_less``.
+    """
     assert part.experiment is not None
     assert part.a is not None
     assert part.b is not None
     sides = [evidence.trainings(part.experiment, pick.system[0]) for pick in (part.a, part.b)]
-    for side in sides:
-        if any(training.diverged for training in side):
-            raise NoEvidenceError(
-                "a training diverged, whose spread is that of its end; see the share of diverged runs"
-            )
+    if any(training.diverged for side in sides for training in side):
+        node = _shares(part, sides)
+        node.reason = f"a run that diverged has no spread, so their share decides: {node.reason}"
+        node.about["spread_of"] = figure
+        return node
     try:
         a, b = ([_of_training(training, figure) for training in side] for side in sides)
         if figure == "grad_norm_within":
@@ -249,7 +261,11 @@ def diverges_less(part: Part, evidence: Evidence) -> Node:
     assert part.experiment is not None
     assert part.a is not None
     assert part.b is not None
-    sides = [evidence.trainings(part.experiment, pick.system[0]) for pick in (part.a, part.b)]
+    return _shares(part, [evidence.trainings(part.experiment, pick.system[0]) for pick in (part.a, part.b)])
+
+
+def _shares(part: Part, sides: list[list[Training]]) -> Node:
+    """Diverged runs of a against those of b."""
     counts = [(sum(training.diverged for training in side), len(side)) for side in sides]
     tested = smaller_share(*counts[0], *counts[1])
     (x, m), (y, n) = counts
