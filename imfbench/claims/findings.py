@@ -22,8 +22,8 @@ from imfbench.claims.statistics import (
     smaller_share,
     smaller_spread,
 )
-from imfbench.claims.verdicts import NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
-from imfbench.metrics.rare_losses import LOST
+from imfbench.claims.verdicts import ALPHA, NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
+from imfbench.metrics.rare_losses import LOST, utterances_needed
 from imfbench.reports.columns import Quality
 from imfbench.reports.results import Training
 
@@ -52,13 +52,19 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
     # recordings of several noise seeds.
     seeds = len({cell.row.get("noise_seed") for cell in found.cells})
     lost = LOST / seeds if q.name == "wer" else None
-    tested = compare(found.values, margin, part.test, q.better != "lower", lost)  # type: ignore[arg-type]
+    tested = compare(found.values, margin, part.test, q.better != "lower", lost, found.words)  # type: ignore[arg-type]
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
     shown = _SHOWN[part.test][which].format(m=f"the margin of {_show(margin, q)}")
     reason = f"{_show(found.a, q)} against {_show(found.b, q)}: {shown}"
     if standing.verdict == UNDERPOWERED and tested.minimum_detectable is not None:
         reason += f"; {_show(tested.minimum_detectable, q)} could have been seen"
+    if standing.verdict == UNDERPOWERED and lost is not None and margin < (tested.smallest_margin or 0.0):
+        needed = utterances_needed(margin, lost / (tested.training_seeds or 1), ALPHA)
+        reason += (
+            f"; {tested.n} utterances cannot show that a difference is within {_show(margin, q)} even where none differs: that "
+            f"takes {needed}, and the smallest margin here would be {_show(tested.smallest_margin or 0.0, q)}"
+        )
     if part.test == "better" and which == 0 and abs(tested.estimate) < margin:
         reason += f", smaller than the margin of {_show(margin, q)}"
     if part.test == "different" and which == 0:

@@ -50,6 +50,25 @@ def test_wer_is_all_edits_over_all_words(folder: Any, claim: Make) -> None:
     assert "10.0 % against 0.0 %: a loss beyond the margin of 2.0 % is shown" in found.reason
 
 
+def test_too_few_utterances_for_a_margin_of_wer_are_told(folder: Any, claim: Make) -> None:
+    """A word of 400 differs: 2.8 standard errors are .7 points, but no margin below 8.8 can be shown."""
+    one = np.zeros(40)
+    one[0] = 1.0
+    folder.cell("teacher", 32, wer=np.zeros(40))
+    folder.cell("student", 1, wer=one)
+    found = small(claim({"figures": {"wer": 0.02}}), folder)
+    assert found.standing.verdict == "underpowered"
+    assert "8.8 % could have been seen" in found.reason
+    assert (
+        "40 utterances cannot show that a difference is within 2.0 % even where none differs: that takes 183"
+        in found.reason
+    )
+    assert found.deciding().record()["smallest_margin"] == pytest.approx(1 - 0.025 ** (1 / 40))
+    gain = small(claim({"figures": {"wer": 0.01}, "test": "better"}), folder)
+    assert "2.0 % could have been seen" in gain.reason  # 7.9 words of 400
+    assert "that takes 368" in gain.reason
+
+
 def test_three_seeds_speak_of_methods_and_two_of_checkpoints(folder: Any, claim: Make) -> None:
     folder.cell("teacher", 32, sim=BASE)
     for seed, shift in enumerate((-0.002, 0.0, 0.002)):
