@@ -159,7 +159,12 @@ class Evidence:
 
     def measurement_file(self, name: str) -> Path:
         """Where a measurement lies."""
-        return self.out / "measurements" / f"{name}.json"
+        return measurement_file(self.out, name)
+
+
+def measurement_file(out: Path, name: str) -> Path:
+    """Where a measurement lies in a folder of runs."""
+    return out / "measurements" / f"{name}.json"
 
 
 def _fits(cell: Cell, pick: Pick, on: str | None) -> bool:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from imfbench.artefact import ArtefactError
 from imfbench.claims import measurements as measuring
 from imfbench.claims.definition import FILE, BudgetName, Claim, Claims, load_experiment, of_budget
-from imfbench.claims.evidence import Evidence
+from imfbench.claims.evidence import Evidence, measurement_file
 from imfbench.claims.judgement import judge
 from imfbench.claims.node import Node
 from imfbench.claims.reuse import take_over
@@ -72,12 +74,45 @@ class Request:
         known = self.claims.budgets[self.budget].measurements
         return {part.measurement: known[part.measurement] for part in self._parts() if part.measurement is not None}
 
+    @property
+    def device(self) -> torch.device:
+        """Where measurements are made that belong to no experiment: the device that is set for all experiments.
+
+        Raises:
+            ConfigError: There is no such device.
+        """
+        try:
+            return resolve_device(self._setting("device") or "auto")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads that are set for all experiments, if so."""
+        threads = self._setting("threads")
+        return None if threads is None else int(threads)
+
     def stopped(self) -> str | None:
         """Why nothing of the budget can be run on this machine, if so."""
         budget = self.claims.budgets[self.budget]
-        if budget.needs == "accelerator" and resolve_device("auto").type == "cpu":
-            return f"the budget {self.budget} needs an accelerator, and this machine has none: {budget.about}"
+        if budget.needs == "accelerator" and self.device.type == "cpu":
+            why = "the chosen device is none" if self._setting("device") == "cpu" else "this machine has none"
+            return f"the budget {self.budget} needs an accelerator, and {why}: {budget.about}"
         return None
+
+    def begun(self, claim: Claim) -> bool:
+        """Whether there is anything in the folder by which a claim can be judged, whatever this machine can run."""
+        parts = [part for part in claim.parts if of_budget(claim, part, self.budget)]
+        known = self.claims.budgets[self.budget].measurements
+        measured = [part.measurement for part in parts if part.measurement is not None]
+        names = [part.experiment for part in parts] + [known[name].experiment for name in measured]
+        files = [measurement_file(self.out, name) for name in measured]
+        return any((self.out / name).is_dir() for name in names if name) or any(file.is_file() for file in files)
+
+    def _setting(self, key: str) -> str | None:
+        """The last ``--set`` of a setting that all experiments have."""
+        found = [value.strip() for name, _, value in (s.partition("=") for s in self.settings) if name.strip() == key]
+        return found[-1] if found else None
 
     def _parts(self) -> list[Any]:
         return [p for claim in self.chosen for p in claim.parts if of_budget(claim, p, self.budget)]
@@ -96,7 +131,7 @@ class Outcome:
         nodes: Claim → verdict and how it came about.
         experiments: What was run.
         evidence: Where it lies.
-        hardware: Of this machine.
+        hardware: Of the machine that judged; each verdict's scale has those on which its evidence was made.
     """
 
     nodes: list[tuple[Claim, Node]]
@@ -119,7 +154,10 @@ def run_claims(request: Request, reporting: Reporting | None = None, work: bool 
     from imfbench import experiment as engine
 
     stopped = request.stopped()
-    experiments = {} if stopped else request.experiments()
+    if stopped and work:
+        log.warning("nothing is run: %s", stopped)
+        work = False
+    experiments = request.experiments()
     failures: dict[str, str] = {}
     for name, config in experiments.items() if work else ():
         folder = request.out / name
@@ -134,14 +172,18 @@ def run_claims(request: Request, reporting: Reporting | None = None, work: bool 
             failures[name] = f"{name}: {error}"
             log.error("experiment %s cannot be run: %s", name, error)
     evidence = Evidence(request.out, failures)
-    for name, settings in request.measurements().items() if work and not stopped else ():
+    for name, settings in request.measurements().items() if work else ():
         try:
             measure(request, name, settings, experiments, evidence, reporting)
         except (*_LEFT_OUT, KeyError) as error:
             evidence.failures[name] = f"{name}: {error}"
             log.error("measurement %s cannot be made: %s", name, error)
-    nodes = [(claim, judge(claim, request.budget, evidence, stopped)) for claim in request.chosen]
-    return Outcome(nodes, experiments, evidence, describe(resolve_device("auto")))
+    # What another machine has run is evidence here too: only where there is none, nothing can be said.
+    nodes = [
+        (claim, judge(claim, request.budget, evidence, None if request.begun(claim) else stopped))
+        for claim in request.chosen
+    ]
+    return Outcome(nodes, experiments, evidence, describe(request.device))
 
 
 def measure(
@@ -158,7 +200,10 @@ def measure(
         used = context.utterances(context.config.dataset[0] if speed else context.config.dev)
         of |= {"artefacts": _shas(context), "threads": context.threads, "dtype": context.dtype}
         of |= {"utterances": [u.id for u in (used[: settings.utterances] if speed else used)]}  # type: ignore[union-attr]
-    record = measuring.Record(evidence.measurement_file(name), settings, of, describe(resolve_device("auto")))
+    elif request.threads is not None:
+        torch.set_num_threads(request.threads)
+    device = request.device if context is None else context.device
+    record = measuring.Record(evidence.measurement_file(name), settings, of, describe(device))
     if record.complete:
         return
     log.info("measuring %s", name)
@@ -167,7 +212,7 @@ def measure(
         log.info("%s: %s", name, what)
 
     if isinstance(settings, measuring.StepMeasurement):
-        measuring.measure_steps(settings, record, resolve_device("auto"), note)
+        measuring.measure_steps(settings, record, device, note)
     elif isinstance(settings, measuring.SpeedMeasurement):
         measuring.measure_speed(settings, record, context, note)
     else:

@@ -125,8 +125,15 @@ def test_a_second_run_does_nothing_and_another_takes_everything_over(
     assert len(before) > 6
     assert verdicts(run_claims(request)) == verdicts(outcome)
     assert state(request.out) == before
-    elsewhere = run_claims(ask(tmp_path, 1, reuse=(request.out,)))
+    # Had it been another machine, the verdicts taken over would be of that one.
+    manifest = request.out / "first" / "manifest.json"
+    as_run = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(as_run), "hardware": {"device": "cpu", "cpu": "Another CPU"}}))
+    again = ask(tmp_path, 1, reuse=(request.out,))
+    elsewhere = run_claims(again)
+    manifest.write_text(as_run)
     assert verdicts(elsewhere) == verdicts(outcome)[:1]
+    assert "Another CPU (cpu" in render.records(again, elsewhere, "imfbench claims")[0]["scale"]["text"]
     assert elsewhere.nodes[0][1].reason == outcome.nodes[0][1].reason
     taken = {name: digest for name, digest in before.items() if name.startswith("first/")}
     assert state(tmp_path) == taken
@@ -153,6 +160,9 @@ def test_the_record_and_the_page(done: tuple[Request, Outcome], capsys: pytest.C
     assert first["scale"]["about"] == "these checkpoints"
     assert "1 training seed: a statement about these checkpoints" in first["scale"]["text"]
     assert first["scale"]["experiments"]["first"]["students"]["own"]["steps"] == 4
+    (machine,) = first["scale"]["hardware"]
+    assert (machine["device"], machine["on"]) == ("cpu", ["first"])
+    assert machine["threads"] == json.loads((request.out / "first" / "manifest.json").read_text())["threads"]
     assert all((request.out / path).exists() for record in found for path in record["evidence"])
     page = files[1].read_text()
     assert "| 5 | lost | **no evidence** |" in page
