@@ -114,7 +114,11 @@ def faster(part: Part, evidence: Evidence) -> Node:
 
 
 def less_memory(part: Part, evidence: Evidence) -> Node:
-    """Bytes of b over bytes of a at every size; how the factor moves with frames, batch and width."""
+    """Bytes of b over bytes of a at every size; how the factor moves with frames, batch and width.
+
+    Where memory ran out for one of the two and not for the other, the one needs more than the other, and at least what it had
+    in use when it did: a bound of the ratio. Where it ran out for both there is nothing to compare.
+    """
     assert part.measurement is not None
     assert part.a is not None
     assert part.b is not None
@@ -123,30 +127,65 @@ def less_memory(part: Part, evidence: Evidence) -> Node:
     a, b = part.a.system[0], part.b.system[0]
     size = ("frames", "batch", "width")
     table = {(row["method"], *(row[k] for k in size)): row for row in record["rows"]}
-    found = []
+    found: list[dict[str, Any]] = []
+    floors, ceilings, lost = [], [], 0
     for (method, *key), row in table.items():
         other = table.get((b, *key))
         if method != a or other is None:
             continue
-        if row["peak_memory"] is None or other["peak_memory"] is None:
-            raise NoEvidenceError(f"{part.measurement}: memory ran out at {dict(zip(size, key, strict=True))}")
-        ratio = {"memory_ratio": other["peak_memory"] / row["peak_memory"]}
-        if row["seconds"] and other["seconds"]:
-            ratio["seconds_ratio"] = other["seconds"] / row["seconds"]
-        found.append({**dict(zip(size, key, strict=True)), **ratio})
-    if not found:
-        raise NoEvidenceError(f"{part.measurement}: {a} and {b} were not measured at the same sizes")
-    tested = all_above([row["memory_ratio"] for row in found], part.margin)
-    grows = "; ".join(filter(None, (_growth(found, name, size) for name in size)))
-    times = [row["seconds_ratio"] for row in found if "seconds_ratio" in row]
-    reason = f"{b} needs {tested.low:.2f} to {tested.high:.2f} times the bytes of {a}"
-    if times:
-        reason += f" and {min(times):.2f} to {max(times):.2f} times the seconds of a step"
-    reason += f" ({record['rows'][0].get('peak_memory_kind')}); {grows}" if grows else ""
+        own, theirs = row["peak_memory"], other["peak_memory"]
+        if own is None and theirs is None:
+            lost += 1
+        elif theirs is None:
+            floors.append(max(1.0, (other.get("at_least") or 0) / own))
+        elif own is None:
+            ceilings.append(min(1.0, theirs / (row.get("at_least") or theirs)))
+        else:
+            ratio = {"memory_ratio": theirs / own}
+            if row["seconds"] and other["seconds"]:
+                ratio["seconds_ratio"] = other["seconds"] / row["seconds"]
+            found.append({**dict(zip(size, key, strict=True)), **ratio})
+    if not (found or floors or ceilings):
+        why = (
+            f"memory ran out for both at all {lost} sizes"
+            if lost
+            else f"{a} and {b} were not measured at the same sizes"
+        )
+        raise NoEvidenceError(f"{part.measurement}: {why}")
+    tested = all_above([row["memory_ratio"] for row in found], part.margin, floors, ceilings)
     return single(
-        tested, reason=reason, evidence=[f"measurements/{part.measurement}.json"], figure="memory ratio", unit="", sizes=found,
-        test=part.test,
+        tested, reason=_memory_in_words(a, b, found, floors, ceilings, lost, record),
+        evidence=[f"measurements/{part.measurement}.json"], figure="memory ratio", unit="", sizes=found, floors=floors,
+        ceilings=ceilings, test=part.test,
     )  # fmt: skip
+
+
+def _memory_in_words(
+    a: str, b: str, found: list[dict[str, Any]], floors: list[float], ceilings: list[float], lost: int, record: dict[str, Any]
+) -> str:  # fmt: skip
+    told = []
+    if found:
+        ratios = [row["memory_ratio"] for row in found]
+        kinds = [row["peak_memory_kind"] for row in record["rows"] if row.get("peak_memory_kind")]
+        first = f"{b} needs {min(ratios):.2f} to {max(ratios):.2f} times the bytes of {a}"
+        if times := [row["seconds_ratio"] for row in found if "seconds_ratio" in row]:
+            first += f" and {min(times):.2f} to {max(times):.2f} times the seconds of a step"
+        told += [first + (f" ({kinds[0]})" if kinds else "")]
+        told += [
+            grown
+            for name in ("frames", "batch", "width")
+            if (grown := _growth(found, name, ("frames", "batch", "width")))
+        ]
+    for name, other, bounds, word in ((b, a, floors, "no less"), (a, b, ceilings, "no more")):
+        if bounds:
+            edge = min(bounds) if word == "no less" else max(bounds)
+            told.append(
+                f"memory ran out for {name} alone at {len(bounds)} size{'s' * (len(bounds) > 1)}, where {other} fitted: the "
+                f"ratio there is {word} than {edge:.2f}"
+            )
+    if lost:
+        told.append(f"for both at {lost}, which say nothing")
+    return "; ".join(told)
 
 
 def _growth(rows: list[dict[str, Any]], name: str, size: tuple[str, ...]) -> str:

@@ -215,17 +215,30 @@ def ratio_at_least(numerators: ArrayLike, denominators: ArrayLike, at_least: flo
     return Tested(estimate, low, high, mean.n, at_least, detectable, mean.above(bound), mean.below(bound))
 
 
-def all_above(ratios: ArrayLike, at_least: float) -> Tested:
+def all_above(ratios: ArrayLike, at_least: float, floors: ArrayLike = (), ceilings: ArrayLike = ()) -> Tested:
     """Do ratios of a figure that does not vary (bytes of a step) all exceed a bound? Certain either way.
 
+    Args:
+        ratios: That are known.
+        at_least: The bound.
+        floors: What further ratios are no less than: they can show that the bound is exceeded, and never that it is not.
+        ceilings: What further ratios are no more than: the other way round.
+
     Returns:
-        The smallest ratio, with the smallest and largest as its range; it is no confidence interval.
+        The smallest ratio, with the smallest and largest as its range; it is no confidence interval, and open where the ends
+        are bounds.
+
+    Raises:
+        ValueError: There is nothing to go by.
     """
-    found = np.asarray(ratios, dtype=np.float64)
-    shown = bool(found.min() > at_least)
-    return Tested(
-        float(found.min()), float(found.min()), float(found.max()), len(found), at_least, None, float(not shown), float(shown)
-    )  # fmt: skip
+    known, above, below = (np.asarray(values, dtype=np.float64) for values in (ratios, floors, ceilings))
+    every = np.concatenate([known, above, below])
+    if not len(every):
+        raise ValueError("there is no ratio")
+    shown = bool((np.concatenate([known, above]) > at_least).all()) and not len(below)
+    refuted = bool((np.concatenate([known, below]) <= at_least).any())
+    low, high = (None if len(below) else float(every.min())), (None if len(above) else float(every.max()))
+    return Tested(float(every.min()), low, high, len(every), at_least, None, float(not shown), float(not refuted))
 
 
 def share_at_most(hits: int, n: int, margin: float) -> Tested:

@@ -190,8 +190,47 @@ def test_memory_is_judged_at_every_size_and_says_how_it_grows(folder: Any, claim
     assert "frames 250: 1.50, 500: 3.00" in found.reason
     folder.measurement("memory", {}, [*rows, row("k4", 1000, 100), row("jvp", 1000, 101)])
     assert small(claim(part), folder).standing.verdict == "not supported"
-    folder.measurement("memory", {}, [*rows, row("k4", 1000, 100), row("jvp", 1000, None)])
-    assert small(claim(part), folder).standing.verdict == "no evidence"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected", "told"),
+    [
+        ({"peak_memory": 100}, {"at_least": 220}, "supported", "for jvp alone at 1 size, where k4 fitted: the ratio there is "
+         "no less than 2.20"),
+        ({"peak_memory": 100}, {"at_least": 104}, "underpowered", "no less than 1.04"),  # more than the margin, or not
+        ({"peak_memory": 100}, {}, "underpowered", "no less than 1.00"),
+        ({"at_least": 200}, {"peak_memory": 150}, "not supported", "for k4 alone at 1 size, where jvp fitted: the ratio there is "
+         "no more than 0.75"),
+        ({}, {"peak_memory": 150}, "not supported", "no more than 1.00"),
+        ({"at_least": 100}, {"at_least": 900}, "supported", "for both at 1, which say nothing"),
+    ],
+)  # fmt: skip
+def test_memory_that_runs_out_on_one_side_bounds_the_ratio(
+    a: dict[str, Any], b: dict[str, Any], expected: str, told: str, folder: Any, claim: Make
+) -> None:
+    """That MeanFlow does not fit where IntMeanFlow does is what the claim predicts."""
+
+    def row(method: str, frames: int, **found: Any) -> dict[str, Any]:
+        return {
+            "method": method,
+            "frames": frames,
+            "batch": 2,
+            "width": 256,
+            "peak_memory": None,
+            "seconds": None,
+            **found,
+        }
+
+    known = [row("k4", 250, peak_memory=100, seconds=1.0), row("jvp", 250, peak_memory=150, seconds=1.0)]
+    sides = {"a": {"system": "k4"}, "b": {"system": "jvp"}}
+    part = {"test": "less-memory", "measurement": "memory", "margin": 1.05, **sides}
+    folder.measurement("memory", {}, [*known, row("k4", 500, **a), row("jvp", 500, **b)])
+    found = small(claim(part), folder)
+    assert found.standing.verdict == expected
+    assert told in found.reason
+    assert "1.50 to 1.50 times the bytes" in found.reason
+    folder.measurement("memory", {}, [row("k4", 500), row("jvp", 500)])
+    assert small(claim(part), folder).reason == "memory: memory ran out for both at all 1 sizes"
 
 
 def test_stability_reads_the_logs(folder: Any, claim: Make) -> None:

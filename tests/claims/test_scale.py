@@ -140,3 +140,27 @@ def test_the_chosen_device_is_that_of_measurements(
     assert (free.device.type, free.stopped()) == ("cuda", None)
     with pytest.raises(ConfigError, match="unknown device"):
         _ = Request(free.claims, free.chosen, "full", folder.path, ("device=nothing",)).device
+
+
+def test_a_step_that_runs_out_of_memory_leaves_what_it_had_in_use(
+    request_on_cpu: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Training:
+        def advance(self, *_: Any) -> None:
+            kept = torch.zeros(1000)
+            if self.large:
+                raise MemoryError(kept.sum())
+
+        def __init__(self, large: bool) -> None:
+            self.large = large
+
+    monkeypatch.setattr(measurements, "_training", lambda trained, *_: (Training(trained.method == "meanflow"), None))
+    settings = measurements.StepMeasurement.model_validate(
+        {**STEPS, "methods": {"fits": {"method": "teacher"}, "large": {"method": "meanflow"}}, "repeats": 2}
+    )
+    record = measurements.Record(tmp_path / "memory.json", settings, {}, CPU)
+    measurements.measure_steps(settings, record, torch.device("cpu"), lambda _: None)
+    fits, large = record.rows()
+    assert (fits["peak_memory"], large["peak_memory"], large["seconds"]) == (4000, None, None)
+    assert large["at_least"] >= 4000
+    assert large["reason"] == "memory ran out"

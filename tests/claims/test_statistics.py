@@ -145,6 +145,18 @@ def test_ratios_of_bytes_are_certain() -> None:
     assert decide(*_p(all_above([1.0, 2.0], 1.05))).verdict == "not supported"
 
 
+def test_bounds_of_ratios_can_show_one_thing_only() -> None:
+    assert decide(*_p(all_above([1.4], 1.05, floors=[1.1]))).verdict == "supported"
+    assert decide(*_p(all_above([1.4], 1.05, floors=[1.0]))).verdict == "underpowered"
+    assert decide(*_p(all_above([1.4], 1.05, ceilings=[1.0]))).verdict == "not supported"
+    assert decide(*_p(all_above([1.4], 1.05, ceilings=[3.0]))).verdict == "underpowered"
+    assert decide(*_p(all_above([1.0], 1.05, floors=[9.0]))).verdict == "not supported"
+    found = all_above([], 1.05, floors=[1.2, 1.5])
+    assert (found.estimate, found.low, found.high, found.n, found.p_support) == (1.2, 1.2, None, 2, 0.0)
+    with pytest.raises(ValueError, match="no ratio"):
+        all_above([], 1.05)
+
+
 def test_shares_are_exact() -> None:
     for hits, n in ((0, 5), (3, 40), (40, 40)):
         theirs = stats.binomtest(hits, n).proportion_ci(0.95, "exact")
