@@ -21,9 +21,12 @@ from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError
 from imfbench.devices import describe, resolve_device
 from imfbench.pipeline.context import Context, NotReadyError, RunError
-from imfbench.progress import Reporting, log
+from imfbench.progress import Reporting, clock, log
 from imfbench.store import RunFolder
 from imfbench.weights import MissingModelError
+
+STAGES = ("train", "search", "synthesise", "score")
+"""What an experiment of a claim goes through, its reports left out."""
 
 _LEFT_OUT = (ArtefactError, ConfigError, DatasetError, MissingModelError, NotReadyError, RunError)
 """What stops one experiment and not the others: its claims say why."""
@@ -247,9 +250,12 @@ def _whose(request: Request, experiment: str) -> str:
 
 
 def describe_plan(request: Request) -> None:
-    """Print what would be run, and how far it has come."""
+    """Print what would be run, how far it has come, and what all of it costs."""
     from rich.console import Console
 
+    from imfbench.claims.cost import cost_of
+    from imfbench.pipeline.cost import Cost, in_words, total
+    from imfbench.pipeline.measurements import Measurements
     from imfbench.pipeline.overview import describe as overview
 
     console = Console()
@@ -263,11 +269,36 @@ def describe_plan(request: Request) -> None:
     if reason := request.stopped():
         console.print(reason, highlight=False)
         return
+    found, seen = Measurements(), dict[str, str]()  # what two experiments share is made once, and counted once
+    contexts: dict[str, Context] = {}
+    costs: list[Cost] = []
     for name, config in request.experiments().items():
         console.print(f"\nfor {_whose(request, name)}:", highlight=False)
         try:
-            overview(config, request.out / name, ("train", "search", "synthesise"))
+            lefts, cost = overview(config, request.out / name, STAGES, found=found, seen=seen)
         except _LEFT_OUT as error:
             console.print(f"cannot be run: {error}", highlight=False)
+            continue
+        contexts[name] = lefts[0].context
+        costs.append(cost)
+    console.print()
     for name, settings in request.measurements().items():
-        console.print(f"measurement {name}: {settings.kind}", highlight=False)
+        told = f"measurement {name} ({settings.kind})"
+        if settings.experiment is not None and settings.experiment not in contexts:
+            console.print(f"{told}: cannot be made, {settings.experiment} cannot be run", highlight=False)
+            continue
+        try:
+            context = None if settings.experiment is None else contexts[settings.experiment]
+            cost = cost_of(settings, measurement_file(request.out, name), context, found, request.device)
+        except (*_LEFT_OUT, KeyError) as error:
+            console.print(f"{told}: cannot be made: {error}", highlight=False)
+            continue
+        costs.append(cost)
+        time = (
+            ""
+            if not cost.left
+            else f", {'an unknown time' if cost.seconds is None else f'about {clock(cost.seconds)}'}"
+        )
+        of = f" ({', '.join(sorted(cost.sources))})" if cost.sources else ""
+        console.print(f"{told}: {cost.left or 'done'}{time}{of}", highlight=False)
+    console.print(f"all experiments and measurements, one after another: {in_words(total(costs, 1))}", highlight=False)
