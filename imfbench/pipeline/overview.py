@@ -46,7 +46,7 @@ def describe(
     """
     console = Console()
     lefts, found = plan_of(config, out, found, seen)
-    told = set(found.unmeasured)
+    before = set(found.unmeasured)
     for left in lefts:
         _describe_one(console, left, stages)
     if measure:
@@ -65,7 +65,7 @@ def describe(
     table.add_row("all", workers.removeprefix(", "), *_figures(everything), "")
     console.print(table)
     for what, why in found.unmeasured.items():
-        if what not in told:
+        if what not in before:
             console.print(f"not measured: {what}: {why}", highlight=False)
     console.print(f"{summary(lefts, costs, everything)}", highlight=False, soft_wrap=True)
     if everything.disk is not None and (free := _free(out)) < everything.disk:

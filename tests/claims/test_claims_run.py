@@ -199,7 +199,7 @@ def test_the_plan_costs_everything_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("COLUMNS", "200")
-    request = ask(tmp_path)
+    request = ask(tmp_path / "one")
     describe_plan(request)
     told = capsys.readouterr().out
     first, second = told.split("for claim 2:")
@@ -215,6 +215,16 @@ def test_the_plan_costs_everything_once(
     finished = capsys.readouterr().out
     assert "measurement speed (speed): done" in finished
     assert "measurement scores (grid-scores): done" in finished
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no clock")
+
+    monkeypatch.setattr("imfbench.pipeline.measurements._time_vocoder", fails)
+    describe_plan(ask(tmp_path / "other"))
+    unknown = capsys.readouterr().out
+    assert unknown.count("not measured: vocoder") == 1
+    assert "4 utterances to be timed, an unknown time" in unknown
+    assert "one after another: an unknown time" in unknown
 
 
 @pytest.mark.slow
