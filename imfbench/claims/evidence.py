@@ -39,6 +39,7 @@ class Differences:
         b: Its mean in b.
         missing: Utterances that are expected and have no score on one side.
         cells: Those that were compared.
+        words: Reference words of each utterance, (utterances,), of a figure that is all edits over all words; else None.
     """
 
     values: NDArray[np.float64]
@@ -47,6 +48,7 @@ class Differences:
     b: float
     missing: int
     cells: list[Cell]
+    words: NDArray[np.float64] | None = None
 
 
 class Evidence:
@@ -120,10 +122,11 @@ class Evidence:
         if len(common) < 2 or missing > MISSING * expected:
             raise NoEvidenceError(f"{figure}: only {len(common)} of {expected} utterances have a score on both sides")
         frames = [frame.loc[common] for frame in frames]
-        scale = frames[0]["words_a"].mean() if is_corpus(found, groups[0]) else 1.0
+        words = frames[0]["words_a"].to_numpy(np.float64) if is_corpus(found, groups[0]) else None
+        scale = 1.0 if words is None else words.mean()
         first, second = (np.stack([frame[f"score_{side}"] for frame in frames]) / scale for side in "ab")
         return Differences(
-            first - second, found, float(first.mean()), float(second.mean()), missing, [*sides[0], *sides[1]]
+            first - second, found, float(first.mean()), float(second.mean()), missing, [*sides[0], *sides[1]], words
         )
 
     def trainings(self, experiment: str, system: str) -> list[Training]:
@@ -156,7 +159,12 @@ class Evidence:
 
     def measurement_file(self, name: str) -> Path:
         """Where a measurement lies."""
-        return self.out / "measurements" / f"{name}.json"
+        return measurement_file(self.out, name)
+
+
+def measurement_file(out: Path, name: str) -> Path:
+    """Where a measurement lies in a folder of runs."""
+    return out / "measurements" / f"{name}.json"
 
 
 def _fits(cell: Cell, pick: Pick, on: str | None) -> bool:

@@ -22,8 +22,8 @@ from imfbench.claims.statistics import (
     smaller_share,
     smaller_spread,
 )
-from imfbench.claims.verdicts import NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
-from imfbench.metrics.rare_losses import LOST
+from imfbench.claims.verdicts import ALPHA, NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
+from imfbench.metrics.rare_losses import LOST, utterances_needed
 from imfbench.reports.columns import Quality
 from imfbench.reports.results import Training
 
@@ -52,13 +52,19 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
     # recordings of several noise seeds.
     seeds = len({cell.row.get("noise_seed") for cell in found.cells})
     lost = LOST / seeds if q.name == "wer" else None
-    tested = compare(found.values, margin, part.test, q.better != "lower", lost)  # type: ignore[arg-type]
+    tested = compare(found.values, margin, part.test, q.better != "lower", lost, found.words)  # type: ignore[arg-type]
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
     shown = _SHOWN[part.test][which].format(m=f"the margin of {_show(margin, q)}")
     reason = f"{_show(found.a, q)} against {_show(found.b, q)}: {shown}"
     if standing.verdict == UNDERPOWERED and tested.minimum_detectable is not None:
         reason += f"; {_show(tested.minimum_detectable, q)} could have been seen"
+    if standing.verdict == UNDERPOWERED and lost is not None and margin < (tested.smallest_margin or 0.0):
+        needed = utterances_needed(margin, lost / (tested.training_seeds or 1), ALPHA)
+        reason += (
+            f"; {tested.n} utterances cannot show that a difference is within {_show(margin, q)} even where none differs: that "
+            f"takes {needed}, and the smallest margin here would be {_show(tested.smallest_margin or 0.0, q)}"
+        )
     if part.test == "better" and which == 0 and abs(tested.estimate) < margin:
         reason += f", smaller than the margin of {_show(margin, q)}"
     if part.test == "different" and which == 0:
@@ -108,7 +114,11 @@ def faster(part: Part, evidence: Evidence) -> Node:
 
 
 def less_memory(part: Part, evidence: Evidence) -> Node:
-    """Bytes of b over bytes of a at every size; how the factor moves with frames, batch and width."""
+    """Bytes of b over bytes of a at every size; how the factor moves with frames, batch and width.
+
+    Where memory ran out for one of the two and not for the other, the one needs more than the other, and at least what it had
+    in use when it did: a bound of the ratio. Where it ran out for both there is nothing to compare.
+    """
     assert part.measurement is not None
     assert part.a is not None
     assert part.b is not None
@@ -117,30 +127,65 @@ def less_memory(part: Part, evidence: Evidence) -> Node:
     a, b = part.a.system[0], part.b.system[0]
     size = ("frames", "batch", "width")
     table = {(row["method"], *(row[k] for k in size)): row for row in record["rows"]}
-    found = []
+    found: list[dict[str, Any]] = []
+    floors, ceilings, lost = [], [], 0
     for (method, *key), row in table.items():
         other = table.get((b, *key))
         if method != a or other is None:
             continue
-        if row["peak_memory"] is None or other["peak_memory"] is None:
-            raise NoEvidenceError(f"{part.measurement}: memory ran out at {dict(zip(size, key, strict=True))}")
-        ratio = {"memory_ratio": other["peak_memory"] / row["peak_memory"]}
-        if row["seconds"] and other["seconds"]:
-            ratio["seconds_ratio"] = other["seconds"] / row["seconds"]
-        found.append({**dict(zip(size, key, strict=True)), **ratio})
-    if not found:
-        raise NoEvidenceError(f"{part.measurement}: {a} and {b} were not measured at the same sizes")
-    tested = all_above([row["memory_ratio"] for row in found], part.margin)
-    grows = "; ".join(filter(None, (_growth(found, name, size) for name in size)))
-    times = [row["seconds_ratio"] for row in found if "seconds_ratio" in row]
-    reason = f"{b} needs {tested.low:.2f} to {tested.high:.2f} times the bytes of {a}"
-    if times:
-        reason += f" and {min(times):.2f} to {max(times):.2f} times the seconds of a step"
-    reason += f" ({record['rows'][0].get('peak_memory_kind')}); {grows}" if grows else ""
+        own, theirs = row["peak_memory"], other["peak_memory"]
+        if own is None and theirs is None:
+            lost += 1
+        elif theirs is None:
+            floors.append(max(1.0, (other.get("at_least") or 0) / own))
+        elif own is None:
+            ceilings.append(min(1.0, theirs / (row.get("at_least") or theirs)))
+        else:
+            ratio = {"memory_ratio": theirs / own}
+            if row["seconds"] and other["seconds"]:
+                ratio["seconds_ratio"] = other["seconds"] / row["seconds"]
+            found.append({**dict(zip(size, key, strict=True)), **ratio})
+    if not (found or floors or ceilings):
+        why = (
+            f"memory ran out for both at all {lost} sizes"
+            if lost
+            else f"{a} and {b} were not measured at the same sizes"
+        )
+        raise NoEvidenceError(f"{part.measurement}: {why}")
+    tested = all_above([row["memory_ratio"] for row in found], part.margin, floors, ceilings)
     return single(
-        tested, reason=reason, evidence=[f"measurements/{part.measurement}.json"], figure="memory ratio", unit="", sizes=found,
-        test=part.test,
+        tested, reason=_memory_in_words(a, b, found, floors, ceilings, lost, record),
+        evidence=[f"measurements/{part.measurement}.json"], figure="memory ratio", unit="", sizes=found, floors=floors,
+        ceilings=ceilings, test=part.test,
     )  # fmt: skip
+
+
+def _memory_in_words(
+    a: str, b: str, found: list[dict[str, Any]], floors: list[float], ceilings: list[float], lost: int, record: dict[str, Any]
+) -> str:  # fmt: skip
+    told = []
+    if found:
+        ratios = [row["memory_ratio"] for row in found]
+        kinds = [row["peak_memory_kind"] for row in record["rows"] if row.get("peak_memory_kind")]
+        first = f"{b} needs {min(ratios):.2f} to {max(ratios):.2f} times the bytes of {a}"
+        if times := [row["seconds_ratio"] for row in found if "seconds_ratio" in row]:
+            first += f" and {min(times):.2f} to {max(times):.2f} times the seconds of a step"
+        told += [first + (f" ({kinds[0]})" if kinds else "")]
+        told += [
+            grown
+            for name in ("frames", "batch", "width")
+            if (grown := _growth(found, name, ("frames", "batch", "width")))
+        ]
+    for name, other, bounds, word in ((b, a, floors, "no less"), (a, b, ceilings, "no more")):
+        if bounds:
+            edge = min(bounds) if word == "no less" else max(bounds)
+            told.append(
+                f"memory ran out for {name} alone at {len(bounds)} size{'s' * (len(bounds) > 1)}, where {other} fitted: the "
+                f"ratio there is {word} than {edge:.2f}"
+            )
+    if lost:
+        told.append(f"for both at {lost}, which say nothing")
+    return "; ".join(told)
 
 
 def _growth(rows: list[dict[str, Any]], name: str, size: tuple[str, ...]) -> str:
@@ -199,11 +244,18 @@ ON_MEASUREMENT: dict[str, Callable[[Part, Evidence], Node]] = {
 
 
 def _of_training(training: Training, figure: str) -> float:
-    """One figure of a training: the logarithm of a mean or of a spread over its last half."""
+    """One figure of a training: the logarithm of a mean or of a spread over its last half.
+
+    Where a method weights its rows adaptively, its loss and gradient norm are of another scale in every step, and the weight
+    bounds exactly those gradients that explode. So the plain squared error is read, and the norm divided by the mean weight,
+    as the monitor of divergence does.
+    """
     log = training.log
     last = log[log["step"] > (1 - LAST) * log["step"].max()]
-    column = "squared_error" if figure == "loss" and "squared_error" in last.columns else "loss"
-    values = last["grad_norm"] if figure.startswith("grad_norm") else last[column]
+    if figure.startswith("grad_norm"):
+        values = last["grad_norm"] / last["weight"] if "weight" in last.columns else last["grad_norm"]
+    else:
+        values = last["squared_error"] if "squared_error" in last.columns else last["loss"]
     values = values[np.isfinite(values) & (values > 0)]
     if len(values) < 2:
         raise NoEvidenceError(f"{training.name}: {len(values)} logged steps in the last half of its training")
@@ -213,16 +265,21 @@ def _of_training(training: Training, figure: str) -> float:
 
 
 def steadier(part: Part, figure: str, evidence: Evidence) -> Node:
-    """Spread over seeds of the log-mean of loss or gradient norm; or, ``grad_norm_within``, the fluctuation in each training."""
+    """Spread over seeds of the log-mean of loss or gradient norm; or, ``grad_norm_within``, the fluctuation in each training.
+
+    The gradient norm is that of the unweighted loss. A training that diverged has no spread: its log holds other steps than the
+    others', and its end is no figure. It is less steady than any that did not diverge, so that with one such training on
+    either side the shares of diverged runs decide, as in ``diverges_less``.
+    """
     assert part.experiment is not None
     assert part.a is not None
     assert part.b is not None
     sides = [evidence.trainings(part.experiment, pick.system[0]) for pick in (part.a, part.b)]
-    for side in sides:
-        if any(training.diverged for training in side):
-            raise NoEvidenceError(
-                "a training diverged, whose spread is that of its end; see the share of diverged runs"
-            )
+    if any(training.diverged for side in sides for training in side):
+        node = _shares(part, sides)
+        node.reason = f"a run that diverged has no spread, so their share decides: {node.reason}"
+        node.about["spread_of"] = figure
+        return node
     try:
         a, b = ([_of_training(training, figure) for training in side] for side in sides)
         if figure == "grad_norm_within":
@@ -249,7 +306,11 @@ def diverges_less(part: Part, evidence: Evidence) -> Node:
     assert part.experiment is not None
     assert part.a is not None
     assert part.b is not None
-    sides = [evidence.trainings(part.experiment, pick.system[0]) for pick in (part.a, part.b)]
+    return _shares(part, [evidence.trainings(part.experiment, pick.system[0]) for pick in (part.a, part.b)])
+
+
+def _shares(part: Part, sides: list[list[Training]]) -> Node:
+    """Diverged runs of a against those of b."""
     counts = [(sum(training.diverged for training in side), len(side)) for side in sides]
     tested = smaller_share(*counts[0], *counts[1])
     (x, m), (y, n) = counts

@@ -6,6 +6,7 @@ each thing measured, written as they come, so that a killed measurement goes on 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 import time
@@ -136,7 +137,7 @@ def measure_steps(settings: StepMeasurement, record: Record, device: torch.devic
     One training at a time: what lies beside it on an accelerator would count as its own. Its first step allocates what stays (the
     optimiser's state), the second is watched for memory in the first turn, the last is timed.
     """
-    from imfbench.devices import free_memory, out_of_memory
+    from imfbench.devices import free_memory
 
     for size in settings.sizes:
         key = size.model_dump()
@@ -148,14 +149,12 @@ def measure_steps(settings: StepMeasurement, record: Record, device: torch.devic
             for name, trained in settings.methods.items():
                 if "reason" in found[name]:
                     continue
-                try:
-                    memory, elapsed = _one_turn(trained, size, device, memory=turn == 0)
-                    found[name] |= memory
+                memory, elapsed = one_turn(trained, size, device, memory=turn == 0)
+                if elapsed is None:  # a step that fitted in an earlier turn takes at least what it took there
+                    memory["at_least"] = memory["at_least"] or found[name].get("peak_memory")
+                else:
                     seconds[name].append(elapsed)
-                except (MemoryError, RuntimeError) as error:
-                    if not out_of_memory(error):
-                        raise
-                    found[name] = {"peak_memory": None, "reason": "memory ran out"}
+                found[name] |= memory
                 free_memory()
                 if turn == 0:
                     note(f"{name}, {size.batch} × {size.frames} frames, width {size.width}")
@@ -165,23 +164,31 @@ def measure_steps(settings: StepMeasurement, record: Record, device: torch.devic
                 record.add({**key, "method": name, **values, "seconds": median, "measured": True})
 
 
-def _one_turn(trained: Trained, size: StepSize, device: torch.device, memory: bool) -> tuple[Row, float]:
-    """Peak memory (if asked for) and seconds of a step of a training of its own, which is gone afterwards."""
-    from imfbench.devices import synchronize
-    from imfbench.metrics.memory import peak_memory
+def one_turn(trained: Trained, size: StepSize, device: torch.device, memory: bool) -> tuple[Row, float | None]:
+    """Peak memory (if asked for) and seconds of a step of a training of its own, which is gone afterwards.
 
-    training, batch = _training(trained, size, device)
-    training.advance([batch], 1_000_000)
-    found: Row = {}
-    if memory:
-        with peak_memory(device) as peak:
-            training.advance([batch], 1_000_000)
-        found = {"peak_memory": peak.bytes, "peak_memory_kind": peak.kind}
-    synchronize(device)
-    start = time.perf_counter()
-    training.advance([batch], 1_000_000)
-    synchronize(device)
-    return found, time.perf_counter() - start
+    Where memory runs out there are no seconds, and ``at_least`` is what was in use when it did, as far as that was watched:
+    the step needs more.
+    """
+    from imfbench.devices import out_of_memory, synchronize
+    from imfbench.metrics.memory import PeakMemory, peak_memory
+
+    peak = PeakMemory("")
+    try:
+        training, batch = _training(trained, size, device)
+        for _ in range(2 if memory else 1):
+            with peak_memory(device) if memory else contextlib.nullcontext(peak) as peak:
+                training.advance([batch], 1_000_000)
+        synchronize(device)
+        start = time.perf_counter()
+        training.advance([batch], 1_000_000)
+        synchronize(device)
+        elapsed = time.perf_counter() - start
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return {"peak_memory": None, "at_least": peak.bytes or None, "reason": "memory ran out"}, None
+    return ({"peak_memory": peak.bytes, "peak_memory_kind": peak.kind} if memory else {}), elapsed
 
 
 def _training(trained: Trained, size: StepSize, device: torch.device) -> Any:
@@ -299,8 +306,6 @@ def measure_scores(settings: ScoreMeasurement, record: Record, context: Any, not
 
 def _metric_cost(context: Any, name: str) -> tuple[Callable[[Any, Any], float], Callable[[], None]]:
     """A metric as a cost of each utterance: what is better when higher is negated."""
-    import contextlib
-
     from imfbench.features.audio import load_audio
     from imfbench.metrics.base import ScoreItem
 

@@ -6,22 +6,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+from imfbench.claims.machines import in_words
 from imfbench.claims.node import Node
 from imfbench.claims.run import Outcome, Request
 from imfbench.claims.scale import scale_of
+from imfbench.claims.verdicts import NOT_SUPPORTED, NOT_TESTABLE, SUPPORTED, UNDERPOWERED
+from imfbench.config_file import ConfigError
 from imfbench.pipeline.manifest import git_revision, now
-from imfbench.store import plain, write_json, write_text
+from imfbench.store import plain, read_json, write_json, write_text
 
 Record = dict[str, Any]
 
 
 def records(request: Request, outcome: Outcome, command: str) -> list[Record]:
     """claims.json: a list of claims, each with ``verdict``."""
-    measured = {} if request.stopped() else request.measurements()
-    made = {"command": command, "date": now(), "hardware": outcome.hardware, "revision": git_revision()}
+    measured = request.measurements()
+    made = {"command": command, "date": now(), "judged_on": outcome.hardware, "revision": git_revision()}
     found = []
     for claim, node in outcome.nodes:
-        scale = scale_of(claim, node, request.budget, outcome.experiments, outcome.evidence, measured, outcome.hardware)
+        scale = scale_of(claim, node, request.budget, outcome.experiments, outcome.evidence, measured)
         decisive = node.deciding()
         tested = decisive.tested
         parts = [child.record() for child in node.children]
@@ -62,12 +65,30 @@ def write(request: Request, outcome: Outcome, command: str, into: Path | None = 
         outcome: What came of it.
         command: As it was typed.
         into: Another folder; links lead to the runs all the same.
+
+    Raises:
+        ConfigError: The folder has verdicts made from evidence of claims for which this machine has none and can make none.
     """
     folder = into or request.out
     found = records(request, outcome, command)
+    if request.stopped() and (lost := _decided(folder / "claims.json") & _not_testable(found)):
+        raise ConfigError(
+            f"{folder / 'claims.json'} has verdicts of claim {', '.join(map(str, sorted(lost)))}, whose runs are not here and "
+            f"cannot be made here: {request.stopped()} The file is left as it is; write elsewhere with --out"
+        )
     write_json(folder / "claims.json", found)
     write_text(folder / "claims.md", markdown(found, Path(os.path.relpath(request.out, folder)), request.out))
     return [folder / "claims.json", folder / "claims.md"]
+
+
+def _decided(path: Path) -> set[int]:
+    """Numbers of the claims that a file has a verdict of which was made from evidence."""
+    present = read_json(path) or []
+    return {one["number"] for one in present if one.get("verdict") in (SUPPORTED, NOT_SUPPORTED, UNDERPOWERED)}
+
+
+def _not_testable(found: list[Record]) -> set[int]:
+    return {record["number"] for record in found if record["verdict"] == NOT_TESTABLE}
 
 
 def markdown(found: list[Record], below: Path, out: Path) -> str:
@@ -79,12 +100,12 @@ def markdown(found: list[Record], below: Path, out: Path) -> str:
         out: That folder: a link is made to what is there.
     """
     scale = found[0]["scale"] if found else {}
-    machine = scale.get("hardware") or {}
+    machines = " and ".join(dict.fromkeys(in_words(one) for record in found for one in record["scale"]["hardware"]))
     lines = [
         "# Claims", "",
-        f"Made by `{scale.get('command')}` on {str(scale.get('date'))[:10]}, "
-        f"{', '.join(f'{k} {v}' for k, v in machine.items() if isinstance(v, str | int))}, revision "
-        f"{str(scale.get('revision') or 'unknown')[:12]}. What each verdict means and how it is reached: docs/claims.md.", "",
+        f"Made by `{scale.get('command')}` on {str(scale.get('date'))[:10]}, revision "
+        f"{str(scale.get('revision') or 'unknown')[:12]}, by what was run on {machines or 'no machine yet'}. What each verdict "
+        "means and how it is reached: docs/claims.md.", "",
         "| # | claim | verdict | decided by | estimate [95 %] | margin | could be seen | n | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip

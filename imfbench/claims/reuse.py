@@ -99,7 +99,12 @@ def _cells(context: Context, sources: Sequence[Path]) -> int:
             continue
         _copy(other, cell.folder.path, leave=("summary.json",))
         present = read_json(cell.folder.identity) or {}
-        write_json(cell.folder.identity, {**present, **cell.about, "identity": cell.identity, "row": cell.row.label})
+        manifest = read_json(other.parent.parent / "manifest.json") or {}
+        made_on = {
+            "hardware": present.get("hardware") or manifest.get("hardware")
+        }  # this run's manifest is of this machine
+        about = {**present, **cell.about, **made_on, "identity": cell.identity, "row": cell.row.label}
+        write_json(cell.folder.identity, about)
         taken += 1
     return taken
 

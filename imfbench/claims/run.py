@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from imfbench.artefact import ArtefactError
 from imfbench.claims import measurements as measuring
 from imfbench.claims.definition import FILE, BudgetName, Claim, Claims, load_experiment, of_budget
-from imfbench.claims.evidence import Evidence
+from imfbench.claims.evidence import Evidence, measurement_file
 from imfbench.claims.judgement import judge
 from imfbench.claims.node import Node
 from imfbench.claims.reuse import take_over
@@ -19,9 +21,12 @@ from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError
 from imfbench.devices import describe, resolve_device
 from imfbench.pipeline.context import Context, NotReadyError, RunError
-from imfbench.progress import Reporting, log
+from imfbench.progress import Reporting, clock, log
 from imfbench.store import RunFolder
 from imfbench.weights import MissingModelError
+
+STAGES = ("train", "search", "synthesise", "score")
+"""What an experiment of a claim goes through, its reports left out."""
 
 _LEFT_OUT = (ArtefactError, ConfigError, DatasetError, MissingModelError, NotReadyError, RunError)
 """What stops one experiment and not the others: its claims say why."""
@@ -72,12 +77,45 @@ class Request:
         known = self.claims.budgets[self.budget].measurements
         return {part.measurement: known[part.measurement] for part in self._parts() if part.measurement is not None}
 
+    @property
+    def device(self) -> torch.device:
+        """Where measurements are made that belong to no experiment: the device that is set for all experiments.
+
+        Raises:
+            ConfigError: There is no such device.
+        """
+        try:
+            return resolve_device(self._setting("device") or "auto")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads that are set for all experiments, if so."""
+        threads = self._setting("threads")
+        return None if threads is None else int(threads)
+
     def stopped(self) -> str | None:
         """Why nothing of the budget can be run on this machine, if so."""
         budget = self.claims.budgets[self.budget]
-        if budget.needs == "accelerator" and resolve_device("auto").type == "cpu":
-            return f"the budget {self.budget} needs an accelerator, and this machine has none: {budget.about}"
+        if budget.needs == "accelerator" and self.device.type == "cpu":
+            why = "the chosen device is none" if self._setting("device") == "cpu" else "this machine has none"
+            return f"the budget {self.budget} needs an accelerator, and {why}: {budget.about}"
         return None
+
+    def begun(self, claim: Claim) -> bool:
+        """Whether there is anything in the folder by which a claim can be judged, whatever this machine can run."""
+        parts = [part for part in claim.parts if of_budget(claim, part, self.budget)]
+        known = self.claims.budgets[self.budget].measurements
+        measured = [part.measurement for part in parts if part.measurement is not None]
+        names = [part.experiment for part in parts] + [known[name].experiment for name in measured]
+        files = [measurement_file(self.out, name) for name in measured]
+        return any((self.out / name).is_dir() for name in names if name) or any(file.is_file() for file in files)
+
+    def _setting(self, key: str) -> str | None:
+        """The last ``--set`` of a setting that all experiments have."""
+        found = [value.strip() for name, _, value in (s.partition("=") for s in self.settings) if name.strip() == key]
+        return found[-1] if found else None
 
     def _parts(self) -> list[Any]:
         return [p for claim in self.chosen for p in claim.parts if of_budget(claim, p, self.budget)]
@@ -96,7 +134,7 @@ class Outcome:
         nodes: Claim → verdict and how it came about.
         experiments: What was run.
         evidence: Where it lies.
-        hardware: Of this machine.
+        hardware: Of the machine that judged; each verdict's scale has those on which its evidence was made.
     """
 
     nodes: list[tuple[Claim, Node]]
@@ -119,7 +157,10 @@ def run_claims(request: Request, reporting: Reporting | None = None, work: bool 
     from imfbench import experiment as engine
 
     stopped = request.stopped()
-    experiments = {} if stopped else request.experiments()
+    if stopped and work:
+        log.warning("nothing is run: %s", stopped)
+        work = False
+    experiments = request.experiments()
     failures: dict[str, str] = {}
     for name, config in experiments.items() if work else ():
         folder = request.out / name
@@ -134,14 +175,18 @@ def run_claims(request: Request, reporting: Reporting | None = None, work: bool 
             failures[name] = f"{name}: {error}"
             log.error("experiment %s cannot be run: %s", name, error)
     evidence = Evidence(request.out, failures)
-    for name, settings in request.measurements().items() if work and not stopped else ():
+    for name, settings in request.measurements().items() if work else ():
         try:
             measure(request, name, settings, experiments, evidence, reporting)
         except (*_LEFT_OUT, KeyError) as error:
             evidence.failures[name] = f"{name}: {error}"
             log.error("measurement %s cannot be made: %s", name, error)
-    nodes = [(claim, judge(claim, request.budget, evidence, stopped)) for claim in request.chosen]
-    return Outcome(nodes, experiments, evidence, describe(resolve_device("auto")))
+    # What another machine has run is evidence here too: only where there is none, nothing can be said.
+    nodes = [
+        (claim, judge(claim, request.budget, evidence, None if request.begun(claim) else stopped))
+        for claim in request.chosen
+    ]
+    return Outcome(nodes, experiments, evidence, describe(request.device))
 
 
 def measure(
@@ -158,7 +203,10 @@ def measure(
         used = context.utterances(context.config.dataset[0] if speed else context.config.dev)
         of |= {"artefacts": _shas(context), "threads": context.threads, "dtype": context.dtype}
         of |= {"utterances": [u.id for u in (used[: settings.utterances] if speed else used)]}  # type: ignore[union-attr]
-    record = measuring.Record(evidence.measurement_file(name), settings, of, describe(resolve_device("auto")))
+    elif request.threads is not None:
+        torch.set_num_threads(request.threads)
+    device = request.device if context is None else context.device
+    record = measuring.Record(evidence.measurement_file(name), settings, of, describe(device))
     if record.complete:
         return
     log.info("measuring %s", name)
@@ -167,7 +215,7 @@ def measure(
         log.info("%s: %s", name, what)
 
     if isinstance(settings, measuring.StepMeasurement):
-        measuring.measure_steps(settings, record, resolve_device("auto"), note)
+        measuring.measure_steps(settings, record, device, note)
     elif isinstance(settings, measuring.SpeedMeasurement):
         measuring.measure_speed(settings, record, context, note)
     else:
@@ -202,9 +250,12 @@ def _whose(request: Request, experiment: str) -> str:
 
 
 def describe_plan(request: Request) -> None:
-    """Print what would be run, and how far it has come."""
+    """Print what would be run, how far it has come, and what all of it costs."""
     from rich.console import Console
 
+    from imfbench.claims.cost import cost_of
+    from imfbench.pipeline.cost import Cost, in_words, total
+    from imfbench.pipeline.measurements import Measurements
     from imfbench.pipeline.overview import describe as overview
 
     console = Console()
@@ -218,11 +269,36 @@ def describe_plan(request: Request) -> None:
     if reason := request.stopped():
         console.print(reason, highlight=False)
         return
+    found, seen = Measurements(), dict[str, str]()  # what two experiments share is made once, and counted once
+    contexts: dict[str, Context] = {}
+    costs: list[Cost] = []
     for name, config in request.experiments().items():
         console.print(f"\nfor {_whose(request, name)}:", highlight=False)
         try:
-            overview(config, request.out / name, ("train", "search", "synthesise"))
+            lefts, cost = overview(config, request.out / name, STAGES, found=found, seen=seen)
         except _LEFT_OUT as error:
             console.print(f"cannot be run: {error}", highlight=False)
+            continue
+        contexts[name] = lefts[0].context
+        costs.append(cost)
+    console.print()
     for name, settings in request.measurements().items():
-        console.print(f"measurement {name}: {settings.kind}", highlight=False)
+        told = f"measurement {name} ({settings.kind})"
+        if settings.experiment is not None and settings.experiment not in contexts:
+            console.print(f"{told}: cannot be made, {settings.experiment} cannot be run", highlight=False)
+            continue
+        try:
+            context = None if settings.experiment is None else contexts[settings.experiment]
+            cost = cost_of(settings, measurement_file(request.out, name), context, found, request.device)
+        except (*_LEFT_OUT, KeyError) as error:
+            console.print(f"{told}: cannot be made: {error}", highlight=False)
+            continue
+        costs.append(cost)
+        time = (
+            ""
+            if not cost.left
+            else f", {'an unknown time' if cost.seconds is None else f'about {clock(cost.seconds)}'}"
+        )
+        of = f" ({', '.join(sorted(cost.sources))})" if cost.sources else ""
+        console.print(f"{told}: {cost.left or 'done'}{time}{of}", highlight=False)
+    console.print(f"all experiments and measurements, one after another: {in_words(total(costs, 1))}", highlight=False)

@@ -31,6 +31,8 @@ class Tested:
         p_support: P-value of "the claim is not so".
         p_refute: P-value of "the claim is so".
         training_seeds: Trained networks a side, where the figure is theirs.
+        smallest_margin: Below it so many utterances cannot show that a difference is within the margin, even if nothing differs;
+            None where they set no such bound.
     """
 
     estimate: float
@@ -42,6 +44,7 @@ class Tested:
     p_support: float
     p_refute: float
     training_seeds: int | None = None
+    smallest_margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,9 @@ def mean_of(differences: ArrayLike) -> Mean:
 
 
 def compare(
-    differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True, lost: float | None = None
-) -> Tested:
+    differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True, lost: float | None = None,
+    words: ArrayLike | None = None,
+) -> Tested:  # fmt: skip
     """A claim about the mean of a − b.
 
     Args:
@@ -134,6 +138,12 @@ def compare(
         lost: What a single recording can lose, for figures of which most differences are 0, as those of WER are
             (``rare_losses.LOST``): "within the margin" must then hold with one more recording as well, which loses so much, and
             the interval reaches as far on that side.
+        words: Of a ratio of sums, the denominators (reference words), (utterances,): so few words that no test could show them
+            are no detectable difference, however small the spread (``rare_losses.fewest``).
+
+    Returns:
+        What was found. ``minimum_detectable`` is never less than what ``words`` allows, nor, where the claim is "within the
+        margin", than the smallest margin that so many utterances can show.
 
     Raises:
         ValueError: The margin is not positive, or as ``mean_of``.
@@ -144,12 +154,20 @@ def compare(
     gain = mean if higher_is_better else Mean(-mean.value, mean.error, mean.freedom, mean.n, mean.seeds)
     no_loss, no_gain = gain.above(-margin), gain.below(margin)
     low, high = gain.interval
+    seen, smallest = mean.minimum_detectable, None
+    by_utterance = np.atleast_2d(np.asarray(differences, dtype=np.float64)).mean(0)
+    if words is not None:
+        below = np.asarray(words, dtype=np.float64)
+        seen = max(seen or 0.0, rare_losses.fewest(by_utterance * below.mean(), below))
     if lost is not None:
         one = lost / mean.seeds  # a recording counts with its share of the training seeds' mean
-        gains = np.atleast_2d(np.asarray(differences, dtype=np.float64)).mean(0) * (1 if higher_is_better else -1)
+        gains = by_utterance * (1 if higher_is_better else -1)
         rare = rare_losses.p_values(gains, margin, one)
         no_loss, no_gain = max(no_loss, rare[0]), max(no_gain, rare[1])
         low, high = _widened(low, high, rare_losses.bounds(gains, one, ALPHA), margin, test)
+        smallest = rare_losses.smallest_margin(mean.n, one, ALPHA)
+        if test in ("non-inferior", "equivalent"):
+            seen = max(seen or 0.0, smallest)
     within = max(no_loss, no_gain)
     pairs = {
         "non-inferior": (no_loss, gain.below(-margin)),
@@ -159,7 +177,9 @@ def compare(
         "different": (min(gain.above(0), gain.below(0)), within),
     }
     ends = (low, high) if higher_is_better else (-high, -low)
-    return Tested(mean.value, *ends, mean.n, margin, mean.minimum_detectable, *pairs[test], training_seeds=mean.seeds)
+    return Tested(
+        mean.value, *ends, mean.n, margin, seen, *pairs[test], training_seeds=mean.seeds, smallest_margin=smallest
+    )
 
 
 def _widened(
@@ -195,17 +215,30 @@ def ratio_at_least(numerators: ArrayLike, denominators: ArrayLike, at_least: flo
     return Tested(estimate, low, high, mean.n, at_least, detectable, mean.above(bound), mean.below(bound))
 
 
-def all_above(ratios: ArrayLike, at_least: float) -> Tested:
+def all_above(ratios: ArrayLike, at_least: float, floors: ArrayLike = (), ceilings: ArrayLike = ()) -> Tested:
     """Do ratios of a figure that does not vary (bytes of a step) all exceed a bound? Certain either way.
 
+    Args:
+        ratios: That are known.
+        at_least: The bound.
+        floors: What further ratios are no less than: they can show that the bound is exceeded, and never that it is not.
+        ceilings: What further ratios are no more than: the other way round.
+
     Returns:
-        The smallest ratio, with the smallest and largest as its range; it is no confidence interval.
+        The smallest ratio, with the smallest and largest as its range; it is no confidence interval, and open where the ends
+        are bounds.
+
+    Raises:
+        ValueError: There is nothing to go by.
     """
-    found = np.asarray(ratios, dtype=np.float64)
-    shown = bool(found.min() > at_least)
-    return Tested(
-        float(found.min()), float(found.min()), float(found.max()), len(found), at_least, None, float(not shown), float(shown)
-    )  # fmt: skip
+    known, above, below = (np.asarray(values, dtype=np.float64) for values in (ratios, floors, ceilings))
+    every = np.concatenate([known, above, below])
+    if not len(every):
+        raise ValueError("there is no ratio")
+    shown = bool((np.concatenate([known, above]) > at_least).all()) and not len(below)
+    refuted = bool((np.concatenate([known, below]) <= at_least).any())
+    low, high = (None if len(below) else float(every.min())), (None if len(above) else float(every.max()))
+    return Tested(float(every.min()), low, high, len(every), at_least, None, float(not shown), float(not refuted))
 
 
 def share_at_most(hits: int, n: int, margin: float) -> Tested:

@@ -15,6 +15,7 @@ has its level and what it costs.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -62,6 +63,25 @@ def fewest(differences: NDArray[np.float64], denominators: NDArray[np.float64]) 
     apart = np.abs(differences)
     word = min(1.0, float(apart[apart > 1e-9].min(initial=1.0)))
     return FEWEST_WORDS * word / float(denominators.sum())
+
+
+def smallest_margin(n: int, lost: float, alpha: float) -> float:
+    """The least margin within which a difference can be shown with so many utterances, even if none of them differs.
+
+    It solves (1 − margin/lost)ⁿ = alpha; arguments as for ``utterances_needed``.
+    """
+    return float(lost * (1 - alpha ** (1 / n)))
+
+
+def utterances_needed(margin: float, lost: float, alpha: float) -> int:
+    """How many utterances it takes to show a difference within a margin, if none of them differs.
+
+    Args:
+        margin: The difference that would not matter.
+        lost: What one more utterance could lose, in its unit.
+        alpha: Of the one-sided test.
+    """
+    return 1 if margin >= lost else math.ceil(math.log(alpha) / math.log1p(-margin / lost))
 
 
 def all_equal(differences: NDArray[np.float64]) -> bool:

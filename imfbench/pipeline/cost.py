@@ -197,14 +197,14 @@ def _searching(left: Left, found: Measurements) -> Cost:
         most = int(getattr(settings, "max_evaluations", None) or 1)
         evaluations += most
         artefact = context.plan.artefacts[search.artefact]
-        calls = _calls(context, artefact, None, search.nfe, search.solver)
-        cost.add_seconds(most * utterances * calls, _call(context, artefact, found))
+        calls = network_calls(context, artefact, None, search.nfe, search.solver)
+        cost.add_seconds(most * utterances * calls, call_figure(context, artefact, found))
         for name in search.search.score:
             if name == TEACHER_DISTANCE:
                 assert config.teacher is not None
                 teacher, rows = teacher_artefact(config, context.plan.artefacts), config.teacher
-                calls = _calls(context, teacher, rows.guidance, max(rows.nfe), rows.solver)
-                cost.add_seconds(utterances * calls, _call(context, teacher, found))
+                calls = network_calls(context, teacher, rows.guidance, max(rows.nfe), rows.solver)
+                cost.add_seconds(utterances * calls, call_figure(context, teacher, found))
             else:
                 cost.add_seconds(most * utterances, found.get("vocoder", ""))
                 cost.add_seconds(most * utterances, found.get("score", name))
@@ -227,9 +227,9 @@ def _sampling(left: Left, found: Measurements) -> Cost:
         if row.kind == "sampled":
             assert row.artefact is not None
             artefact = context.plan.artefacts[row.artefact]
-            calls = _calls(context, artefact, row.guidance, row.nfe or 1, row.solver or "euler")
+            calls = network_calls(context, artefact, row.guidance, row.nfe or 1, row.solver or "euler")
             # Two more, without a clock: one warms up, the memory is measured on the other.
-            cost.add_seconds((missing + 2) * calls, _call(context, artefact, found))
+            cost.add_seconds((missing + 2) * calls, call_figure(context, artefact, found))
             cost.reach(found.get("sampling memory", _network(context, artefact)))
     if many:
         cost.left = _many(many, "utterance")
@@ -293,12 +293,13 @@ def _network(context: Context, artefact: Artefact) -> str:
     return step_key(context, artefact)
 
 
-def _call(context: Context, artefact: Artefact, found: Measurements) -> Figure | None:
+def call_figure(context: Context, artefact: Artefact, found: Measurements) -> Figure | None:
+    """Seconds of one network call of an artefact; None where that is not known."""
     return found.get("call", _network(context, artefact))
 
 
-def _calls(context: Context, artefact: Artefact, guidance: float | None, nfe: int, solver: str) -> int:
-    """Network calls of one utterance."""
+def network_calls(context: Context, artefact: Artefact, guidance: float | None, nfe: int, solver: str) -> int:
+    """Network calls of one utterance, guidance counted; of the artefact's own guidance where none is given."""
     if guidance is None:
         settings: tuple[str, dict[str, Any]]
         if artefact.ready is not None:

@@ -26,7 +26,10 @@ from imfbench.store import RunFolder, read_json
 PRICED = ("train", "search", "synthesise", "score")
 
 
-def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...], measure: bool = True) -> None:
+def describe(
+    config: ExperimentConfig, out: Path, stages: tuple[str, ...], measure: bool = True,
+    found: Measurements | None = None, seen: dict[str, str] | None = None,
+) -> tuple[list[Left], Cost]:  # fmt: skip
     """Print the jobs of a run, how far each has come, and what the rest costs; writes nothing into the run folder.
 
     Args:
@@ -35,9 +38,15 @@ def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...], measu
         stages: Which stages.
         measure: Time what is not on record in the folder on a first utterance and a few steps, which takes up to a minute or
             two; without it only what is on record is told.
+        found: Figures that are known already; what is found here is added.
+        seen: Content → where it is made, of experiments that are run before; this one's is added.
+
+    Returns:
+        What is left of each experiment, and what all of it costs.
     """
     console = Console()
-    lefts, found = plan_of(config, out)
+    lefts, found = plan_of(config, out, found, seen)
+    before = set(found.unmeasured)
     for left in lefts:
         _describe_one(console, left, stages)
     if measure:
@@ -56,10 +65,12 @@ def describe(config: ExperimentConfig, out: Path, stages: tuple[str, ...], measu
     table.add_row("all", workers.removeprefix(", "), *_figures(everything), "")
     console.print(table)
     for what, why in found.unmeasured.items():
-        console.print(f"not measured: {what}: {why}", highlight=False)
+        if what not in before:
+            console.print(f"not measured: {what}: {why}", highlight=False)
     console.print(f"{summary(lefts, costs, everything)}", highlight=False, soft_wrap=True)
     if everything.disk is not None and (free := _free(out)) < everything.disk:
         console.print(f"[red]only {size(free)} are free at {out}[/red]", highlight=False)
+    return lefts, everything
 
 
 def announce(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> None:
@@ -73,9 +84,19 @@ def announce(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> No
     log.info("%s", summary(lefts, costs, _everything(lefts, costs)))
 
 
-def plan_of(config: ExperimentConfig, out: Path) -> tuple[list[Left], Measurements]:
-    """What is left of each experiment of a run, and the figures that are on record in its folders."""
-    found, seen = Measurements(), dict[str, str]()
+def plan_of(
+    config: ExperimentConfig, out: Path, found: Measurements | None = None, seen: dict[str, str] | None = None
+) -> tuple[list[Left], Measurements]:
+    """What is left of each experiment of a run, and the figures that are on record in its folders.
+
+    Args:
+        config: The experiment, with those that follow it.
+        out: The run folder.
+        found: Figures that are known already, to which those on record are added.
+        seen: As for ``left_of``.
+    """
+    found = Measurements() if found is None else found
+    seen = {} if seen is None else seen
     lefts = []
     for part in parts_of(config):
         context = Context(part, RunFolder(out if part is config else out / part.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from imfbench.devices import (
 )
 from imfbench.metrics.memory import peak_memory
 from imfbench.metrics.speed import time_passes
+from imfbench.pipeline.plan import TEACHER
 from imfbench.profiling.fake import KIND, Estimate, NoEstimateError, estimate
 from imfbench.profiling.sizes import Size
 from imfbench.profiling.steps import Stage, Step, ready_step
@@ -33,6 +35,9 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 Estimates = Literal["first", "only", "none"]
 ROOM = 1.25
 """What must be free for a step to be run, in its estimate: kernels' scratch memory and the allocator's gaps are not in that."""
+UNKNOWN = 8.0
+"""What must be free for a step that has no estimate, in that of a flow-matching step of the same size: MeanFlow in one pass, the
+dearest step that ships, takes about three of them."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,9 @@ class _Row:
         self.device = device
         self.told = f"{system.name}, {stage}: {size.frames} frames × {size.batch}, {size.shape}, width {network.dim}"
         self._ready = partial(ready_step, system.method, system.config, size, stage, nfe, device, precision)
+        self._plain = partial(ready_step, TEACHER, {}, size, stage, nfe, device, precision)
         self._masks = size.masks
+        self.like = 0.0
         self.runs = False
         self.found: Estimate | None = None
         self.values: dict[str, Any] = {
@@ -220,8 +227,8 @@ class _Row:
 
     @property
     def needed(self) -> float:
-        """Bytes that should be free before the step is run."""
-        return ROOM * self.found.peak_memory if self.found else 0.0
+        """Bytes that should be free before the step is run; 0 if nothing was estimated, as "none" asks for."""
+        return ROOM * self.found.peak_memory if self.found else UNKNOWN * self.like
 
     def estimate(self) -> None:
         """Follow the step on fake tensors."""
@@ -230,6 +237,7 @@ class _Row:
             self.found = estimate(lambda: self._ready(masks=masks), self.device)
         except NoEstimateError as error:
             self.values["note"] = str(error)
+            self.like = self._like(masks)
             return
         memory = self.found.peak_memory
         self.values |= {"peak_memory": memory, "peak_memory_kind": KIND, "estimated_memory": memory}
@@ -239,9 +247,25 @@ class _Row:
         """Whether there is memory to run the step."""
         free = available_memory(self.device)
         self.runs = self.needed <= free
-        if not self.runs:
-            needed = self.values["estimated_memory"]
-            self.values["note"] = f"not run: needs about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free"
+        if self.runs:
+            return
+        told = f"{free / 1e9:.3g} GB are free"
+        if self.found:
+            self.values["note"] = f"not run: needs about {self.found.peak_memory / 1e9:.3g} GB, {told}"
+        elif math.isinf(self.like):
+            self.values["note"] += "; not run: what it needs is unknown"
+        else:
+            self.values["note"] += (
+                f"; not run: what it needs is unknown, and of {UNKNOWN:g} times a flow-matching step's "
+                f"{self.like / 1e9:.3g} GB only {told}"
+            )
+
+    def _like(self, masks: tuple[torch.Tensor, ...]) -> float:
+        """Bytes of a flow-matching step of the size, in place of an estimate; infinite if that cannot be followed either."""
+        try:
+            return estimate(lambda: self._plain(masks=masks), self.device).peak_memory
+        except NoEstimateError:
+            return math.inf
 
     def measure_memory(self) -> None:
         """Peak memory with no other step on the device."""

@@ -45,13 +45,15 @@ class Folder:
         frame.to_parquet(folder / "utterances.parquet")
         return folder
 
-    def training(self, name: str, loss: np.ndarray, norm: np.ndarray, run: str = "stability", **status: Any) -> None:
-        """``log.csv`` and ``status.json`` of an artefact."""
+    def training(
+        self, name: str, loss: np.ndarray, norm: np.ndarray, run: str = "stability",
+        columns: dict[str, np.ndarray] | None = None, **status: Any,
+    ) -> None:  # fmt: skip
+        """``log.csv``, with these further columns, and ``status.json`` of an artefact."""
         folder = self.path / run / "artefacts" / name
-        folder.mkdir(parents=True)
-        pd.DataFrame({"step": np.arange(1, len(loss) + 1), "loss": loss, "grad_norm": norm}).to_csv(
-            folder / "log.csv", index=False
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        log = {"step": np.arange(1, len(loss) + 1), "loss": loss, "grad_norm": norm, **(columns or {})}
+        pd.DataFrame(log).to_csv(folder / "log.csv", index=False)
         (folder / "status.json").write_text(json.dumps({"status": "ok", "steps": len(loss), **status}))
 
     def measurement(

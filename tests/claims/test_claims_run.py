@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from imfbench.claims import render
+from imfbench.claims.cost import cost_of
 from imfbench.claims.definition import load_claims
+from imfbench.claims.measurements import Record, StepMeasurement, measure_steps
 from imfbench.claims.run import Outcome, Request, describe_plan, run_claims
+from imfbench.pipeline.measurements import Measurements
 from imfbench.store import file_sha256
 
 SPEED = {
@@ -125,8 +129,15 @@ def test_a_second_run_does_nothing_and_another_takes_everything_over(
     assert len(before) > 6
     assert verdicts(run_claims(request)) == verdicts(outcome)
     assert state(request.out) == before
-    elsewhere = run_claims(ask(tmp_path, 1, reuse=(request.out,)))
+    # Had it been another machine, the verdicts taken over would be of that one.
+    manifest = request.out / "first" / "manifest.json"
+    as_run = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(as_run), "hardware": {"device": "cpu", "cpu": "Another CPU"}}))
+    again = ask(tmp_path, 1, reuse=(request.out,))
+    elsewhere = run_claims(again)
+    manifest.write_text(as_run)
     assert verdicts(elsewhere) == verdicts(outcome)[:1]
+    assert "Another CPU (cpu" in render.records(again, elsewhere, "imfbench claims")[0]["scale"]["text"]
     assert elsewhere.nodes[0][1].reason == outcome.nodes[0][1].reason
     taken = {name: digest for name, digest in before.items() if name.startswith("first/")}
     assert state(tmp_path) == taken
@@ -153,6 +164,9 @@ def test_the_record_and_the_page(done: tuple[Request, Outcome], capsys: pytest.C
     assert first["scale"]["about"] == "these checkpoints"
     assert "1 training seed: a statement about these checkpoints" in first["scale"]["text"]
     assert first["scale"]["experiments"]["first"]["students"]["own"]["steps"] == 4
+    (machine,) = first["scale"]["hardware"]
+    assert (machine["device"], machine["on"]) == ("cpu", ["first"])
+    assert machine["threads"] == json.loads((request.out / "first" / "manifest.json").read_text())["threads"]
     assert all((request.out / path).exists() for record in found for path in record["evidence"])
     page = files[1].read_text()
     assert "| 5 | lost | **no evidence** |" in page
@@ -164,6 +178,53 @@ def test_the_record_and_the_page(done: tuple[Request, Outcome], capsys: pytest.C
     assert "no evidence" in told
     assert "cannot be run: no artefact 'embedded:nothing'" in told
     assert "4 steps" in told
+
+
+def test_steps_that_are_left_are_priced_by_those_on_record(tmp_path: Path) -> None:
+    sizes = [{"frames": 16, "batch": 1, "width": 32}, {"frames": 32, "batch": 1, "width": 64}]
+    settings = StepMeasurement.model_validate({**STEPS, "repeats": 2, "sizes": sizes})
+    record = Record(tmp_path / "memory.json", settings, {}, {"device": "cpu"})
+    for name, seconds in (("plain", 1.0), ("one", 3.0)):
+        record.add({**sizes[0], "method": name, "peak_memory": 1, "seconds": seconds})
+    record.add({**sizes[1], "method": "plain", "peak_memory": 1, "seconds": 8.0})
+    cost = cost_of(settings, record.path, None, Measurements(), torch.device("cpu"))
+    # Two turns are five steps, of twice the frames and twice the width.
+    assert (cost.left, cost.seconds, cost.sources) == ("1 kind of training step", 5 * 3.0 * 8, {"on record"})
+    record.add({**sizes[1], "method": "one", "peak_memory": None, "seconds": None})
+    assert cost_of(settings, record.path, None, Measurements(), torch.device("cpu")).left == ""
+
+
+def test_the_plan_costs_everything_once(
+    done: tuple[Request, Outcome], ask: Callable[..., Request], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "200")
+    request = ask(tmp_path / "one")
+    describe_plan(request)
+    told = capsys.readouterr().out
+    first, second = told.split("for claim 2:")
+    costs = [[line.split() for line in part.splitlines()] for part in (first, second)]
+    left = [{line[0]: line[1:3] for line in part if line and line[0] in ("train", "score")} for part in costs]
+    assert [found["train"][:1] for found in left] == [["1"], ["nothing"]]  # the second takes the first's training over
+    assert "as first/own" in second
+    assert left[0]["score"] == ["6", "scores"]
+    assert "measurement speed (speed): 4 utterances to be timed, about" in told
+    assert "measurement scores (grid-scores): 3 grids, about" in told
+    assert "all experiments and measurements, one after another: about" in told
+    describe_plan(done[0])
+    finished = capsys.readouterr().out
+    assert "measurement speed (speed): done" in finished
+    assert "measurement scores (grid-scores): done" in finished
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no clock")
+
+    monkeypatch.setattr("imfbench.pipeline.measurements._time_vocoder", fails)
+    describe_plan(ask(tmp_path / "other"))
+    unknown = capsys.readouterr().out
+    assert unknown.count("not measured: vocoder") == 1
+    assert "4 utterances to be timed, an unknown time" in unknown
+    assert "one after another: an unknown time" in unknown
 
 
 @pytest.mark.slow
@@ -180,10 +241,6 @@ def test_a_killed_measurement_goes_on(done: tuple[Request, Outcome]) -> None:
 
 @pytest.mark.slow
 def test_memory_of_steps_is_measured(tmp_path: Path) -> None:
-    import torch
-
-    from imfbench.claims.measurements import Record, StepMeasurement, measure_steps
-
     settings = StepMeasurement.model_validate(STEPS)
     record = Record(tmp_path / "memory.json", settings, {}, {"device": "cpu", "threads": 1})
     measure_steps(settings, record, torch.device("cpu"), lambda _: None)

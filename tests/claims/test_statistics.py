@@ -19,6 +19,7 @@ from imfbench.claims.statistics import (
     smaller_spread,
 )
 from imfbench.claims.verdicts import ALPHA, decide
+from imfbench.metrics.rare_losses import utterances_needed
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.standard_normal(60)
@@ -84,6 +85,34 @@ def test_equal_differences_are_no_certainty_when_few() -> None:
         assert decide(*_p(found)).verdict == expected
 
 
+@pytest.mark.parametrize(("seeds", "needed"), [(1, 183), (3, 60)])
+def test_of_wer_no_less_is_seen_than_utterances_can_show(seeds: int, needed: int) -> None:
+    """Nothing differs: Student's 2.8 standard errors are 0, and yet no small margin can be shown."""
+    assert utterances_needed(0.02, 1 / seeds, ALPHA) == needed
+    for n in (24, 48, needed):
+        least = (1 - ALPHA ** (1 / n)) / seeds
+        found = compare(np.zeros((seeds, n)), 0.02, "non-inferior", False, 1.0, np.full(n, 10.0))
+        assert found.smallest_margin == pytest.approx(least)
+        assert found.minimum_detectable == pytest.approx(least)
+        for factor, shown in ((1.1, True), (0.9, False)):
+            again = compare(np.zeros((seeds, n)), factor * least, "non-inferior", False, 1.0)
+            assert (again.p_support < ALPHA) == shown
+    assert utterances_needed(1.5, 1.0, ALPHA) == 1
+
+
+def test_of_wer_so_few_words_are_no_detectable_difference() -> None:
+    words, one = np.full(48, 10.0), np.zeros(48)
+    one[0] = 1 / words.mean()  # a single word, which makes for a standard error of 1/480
+    assert compare(one, 0.01, "better", False).minimum_detectable == pytest.approx(2.8 / 480, rel=0.01)
+    for differences in (one, np.zeros(48)):
+        for test in ("better", "inferior", "different"):
+            found = compare(differences, 0.01, test, False, 1.0, words)  # type: ignore[arg-type]
+            assert found.minimum_detectable == pytest.approx(7.9 / 480)
+    spread = compare(NOISE[:48], 0.01, "better", False, 1.0, words)
+    assert spread.minimum_detectable == pytest.approx(2.8 * NOISE[:48].std(ddof=1) / np.sqrt(48), rel=0.001)
+    assert compare(NOISE[:48], 0.01, "better").smallest_margin is None
+
+
 def test_training_seeds_are_chance_too() -> None:
     """No method is better, but seeds differ: a test over utterances alone is wrong most of the time, this one is not."""
     rng = np.random.default_rng(1)
@@ -114,6 +143,18 @@ def test_a_ratio_of_times() -> None:
 def test_ratios_of_bytes_are_certain() -> None:
     assert decide(*_p(all_above([1.4, 2.0], 1.05))).verdict == "supported"
     assert decide(*_p(all_above([1.0, 2.0], 1.05))).verdict == "not supported"
+
+
+def test_bounds_of_ratios_can_show_one_thing_only() -> None:
+    assert decide(*_p(all_above([1.4], 1.05, floors=[1.1]))).verdict == "supported"
+    assert decide(*_p(all_above([1.4], 1.05, floors=[1.0]))).verdict == "underpowered"
+    assert decide(*_p(all_above([1.4], 1.05, ceilings=[1.0]))).verdict == "not supported"
+    assert decide(*_p(all_above([1.4], 1.05, ceilings=[3.0]))).verdict == "underpowered"
+    assert decide(*_p(all_above([1.0], 1.05, floors=[9.0]))).verdict == "not supported"
+    found = all_above([], 1.05, floors=[1.2, 1.5])
+    assert (found.estimate, found.low, found.high, found.n, found.p_support) == (1.2, 1.2, None, 2, 0.0)
+    with pytest.raises(ValueError, match="no ratio"):
+        all_above([], 1.05)
 
 
 def test_shares_are_exact() -> None:

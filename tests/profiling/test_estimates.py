@@ -14,6 +14,7 @@ from imfbench.metrics.memory import LiveTensors, peak_memory
 from imfbench.profiling import Size, System, estimate, profile, profile_step, systems_of
 from imfbench.profiling.fake import NoEstimateError
 from imfbench.profiling.steps import Step
+from imfbench.registry import METHODS
 
 CPU = torch.device("cpu")
 FACTOR = 1.02
@@ -117,14 +118,18 @@ def test_the_account_is_of_one_type_of_device() -> None:
     del kept
 
 
+TRAINED = [name for name in METHODS if METHODS.get(name).needs.training]
+FURTHER = {"intmeanflow": [System("intmeanflow", {"teacher_nfe": 2, "on_trajectory": 0.5, "trajectory_nfe": 2})]}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", ["training", "sampling"])
-def test_the_estimate_is_near_what_is_measured(stage: Any, precision: Any) -> None:
-    systems = systems_of(["teacher", "meanflow"], None, stage)
-    systems += [System("intmeanflow", {"teacher_nfe": k}) for k in (2, 8)]
-    systems += [System("intmeanflow", {"teacher_nfe": 2, "on_trajectory": 0.5, "trajectory_nfe": 2})]
+@pytest.mark.parametrize("method", TRAINED)
+def test_the_estimate_is_near_what_is_measured(method: str, stage: Any, precision: Any) -> None:
+    """Each method that trains a network, with each of its variants."""
+    systems = systems_of([method], None, stage) + FURTHER.get(method, [])
     sizes = Size(90, 3, width=64, depth=2), Size(61, 2, "f5-base", width=64, depth=1)
     rows = profile(systems, sizes, stage, nfe=2, device="cpu", precision=precision, warmup=0, repeats=1)
     assert len(rows) == len(systems) * len(sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -94,6 +95,35 @@ def test_what_does_not_fit_is_estimated_and_not_run(monkeypatch: pytest.MonkeyPa
     assert "0.003 GB are free" in large["note"]
     assert large["seconds"] == pytest.approx(small["seconds"] * large["flops"] / small["flops"])
     assert large["seconds_kind"] == "scaled by operations from 40 frames × 2"
+
+
+def test_what_cannot_be_followed_is_run_only_where_there_is_plenty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an estimate, "needs nothing" would run it at any size."""
+    ready, built = rows.ready_step, []
+
+    def with_values(method: str, config: Any, size: Size, *rest: Any, masks: Any = None) -> Any:
+        step = ready(method, config, size, *rest, masks=masks)
+        if masks is None:
+            built.append(method)
+        if method != "meanflow":
+            return step
+        values = torch.zeros(10**5)
+        return replace(step, run=lambda: (step.run(), values[values > 0].sum()))
+
+    monkeypatch.setattr(rows, "ready_step", with_values)
+    options: dict[str, Any] = {"device": "cpu", "warmup": 0, "repeats": 1}
+    plain = profile_step("teacher", {}, Size(20, 1, **TINY), "sampling", estimates="only", device="cpu")[
+        "estimated_memory"
+    ]
+    monkeypatch.setattr(rows, "available_memory", lambda _: rows.UNKNOWN * plain - 1)
+    refused = profile_step("meanflow", {}, Size(20, 1, **TINY), "sampling", **options)
+    assert not built
+    assert (refused["measured"], refused["estimated_memory"], refused["peak_memory"]) == (False, None, None)
+    assert "cannot follow this step" in refused["note"]
+    assert "not run: what it needs is unknown, and of 8 times a flow-matching step's" in refused["note"]
+    monkeypatch.setattr(rows, "available_memory", lambda _: rows.UNKNOWN * plain + 1)
+    assert profile_step("meanflow", {}, Size(20, 1, **TINY), "sampling", **options)["measured"]
+    assert set(built) == {"meanflow"}
 
 
 def test_memory_that_runs_out_all_the_same_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
