@@ -126,6 +126,20 @@ class Evidence:
             first - second, found, float(first.mean()), float(second.mean()), missing, [*sides[0], *sides[1]]
         )
 
+    def searches(self, experiment: str, cells: list[Cell]) -> dict[str, str]:
+        """How the searches of these cells' grids ended, in the searches' own words; a grid that was not searched is left out.
+
+        Returns:
+            Path of the grid below the folder → why its search stopped.
+        """
+        found = {}
+        for name in dict.fromkeys(str(cell.row.get("grid")) for cell in cells):
+            path = Path(experiment) / "grids" / f"{name}.json"
+            grid = read_json(self.out / path) or {}
+            if "stopped" in grid:
+                found[path.as_posix()] = str(grid["stopped"])
+        return found
+
     def trainings(self, experiment: str, system: str) -> list[Training]:
         """The training records of a system, one for each seed.
 

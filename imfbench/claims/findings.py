@@ -23,6 +23,7 @@ from imfbench.claims.statistics import (
     smaller_spread,
 )
 from imfbench.claims.verdicts import NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
+from imfbench.flow.search import LIMIT_REACHED
 from imfbench.metrics.rare_losses import LOST
 from imfbench.reports.columns import Quality
 from imfbench.reports.results import Training
@@ -65,10 +66,21 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
         reason += f", {a.system[0]} is {'higher' if found.a > found.b else 'lower'}"
     if found.missing:
         reason += f"; {found.missing} utterances without a score are left out"
-    below = [f"{part.experiment}/cells/{cell.row['key']}" for cell in found.cells]
+    searches = evidence.searches(part.experiment, found.cells)
+    reason += _ended(searches)
+    below = [*(f"{part.experiment}/cells/{cell.row['key']}" for cell in found.cells), *searches]
     return single(
         tested, reason=reason, evidence=below, figure=figure, unit=q.unit, a=found.a, b=found.b, test=part.test
     )
+
+
+def _ended(searches: dict[str, str]) -> str:
+    """How the searches behind searched grids ended: one that was cut off speaks of the best grid so far, not of the optimum."""
+    cut = [stopped for stopped in searches.values() if stopped.startswith(LIMIT_REACHED)]
+    if cut:
+        of = f"the searches of {len(cut)} of {len(searches)} grids" if len(searches) > 1 else "the search"
+        return f"; {of} did not finish ({', '.join(dict.fromkeys(cut))})"
+    return f"; the search ended: {', '.join(dict.fromkeys(searches.values()))}" if searches else ""
 
 
 def _show(value: float, q: Quality) -> str:
@@ -157,22 +169,26 @@ def _growth(rows: list[dict[str, Any]], name: str, size: tuple[str, ...]) -> str
 
 
 def on_lattice(part: Part, evidence: Evidence) -> Node:
-    """Share of the inequalities of a convex cost, or of one with a single valley along each point, violated beyond noise."""
+    """Share of the inequalities along each point, of a convex cost or of one with a single valley, that are violated.
+
+    Against the claim speak those that are violated beyond noise. For it all must hold that are violated by the mean as well: on a
+    score of nothing but noise hardly any is violated beyond it.
+    """
     assert part.measurement is not None
     assert part.margin is not None
     record = evidence.measurement(part.measurement)
     scores = {tuple(row["grid"]): np.array(list(row["costs"].values())) for row in record["rows"]}
     count, kind, close = {
-        "convex": (convexity_violations, "midpoint inequalities", "near-convex"),
+        "convex": (convexity_violations, "midpoint inequalities along single points", "near-convex"),
         "unimodal": (peak_violations, "inequalities of a single valley along each point", "unimodal"),
     }[part.test]
     checked, violated, shown = count(scores)
     if not checked:
         raise NoEvidenceError(f"{part.measurement}: its lattice has too few points")
-    tested = share_at_most(shown, checked, part.margin)
+    tested = share_at_most(shown, checked, part.margin, violated)
     reason = (
-        f"of {checked} {kind} {shown} are violated beyond noise ({violated} by the mean); at most {part.margin:.0%} would be "
-        f"{close}. The inequalities share points, so the interval is nominal"
+        f"of {checked} {kind} {shown} are violated beyond noise, {violated} by the mean; at most {part.margin:.0%} would be "
+        f"{close}, even by the mean. The inequalities share points, so the interval is nominal"
     )
     files = [f"measurements/{part.measurement}{end}" for end in (".json", ".png")]
     return single(

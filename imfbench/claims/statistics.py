@@ -208,11 +208,19 @@ def all_above(ratios: ArrayLike, at_least: float) -> Tested:
     )  # fmt: skip
 
 
-def share_at_most(hits: int, n: int, margin: float) -> Tested:
-    """Is a share at most ``margin``? Exact (Clopper and Pearson, Biometrika 26, 1934)."""
-    p_support = float(stats.binom.cdf(hits, n, margin))  # so few, were the share the margin
+def share_at_most(hits: int, n: int, margin: float, possible: int | None = None) -> Tested:
+    """Is a share at most ``margin``? Exact (Clopper and Pearson, Biometrika 26, 1934).
+
+    Args:
+        hits: Of n, those that are certain: they speak against it.
+        n: Of how many.
+        margin: The share.
+        possible: Those that may be hits, the certain ones among them: so few must speak for it. All are certain without it.
+    """
+    most = hits if possible is None else possible
+    p_support = float(stats.binom.cdf(most, n, margin))  # so few, were the share the margin
     p_refute = float(stats.binom.sf(hits - 1, n, margin))
-    low, high = share_interval(hits, n)
+    low, high = share_interval(hits, n)[0], share_interval(most, n)[1]
     # The largest true share of which "at most margin" would be shown four times in five.
     critical = int(max((k for k in range(n + 1) if stats.binom.cdf(k, n, margin) < ALPHA), default=-1))
     detectable = float(stats.beta.ppf(0.2, critical + 1, n - critical)) if critical >= 0 else None
@@ -281,7 +289,9 @@ def smaller_spread(first: ArrayLike, second: ArrayLike) -> Tested:
 
 
 def convexity_violations(scores: dict[tuple[int, ...], NDArray[np.float64]]) -> tuple[int, int, int]:
-    """Midpoint inequalities of a cost on a lattice of grids: f(m) ≤ (f(a) + f(b))/2 for every a, b whose midpoint m is there.
+    """Midpoint inequalities of a cost along each point of the grid: f(m) ≤ (f(a) + f(b))/2 for a, b that differ in one point.
+
+    A cost may be convex in each point and not in all of them together, which is more than a search of one point at a time needs.
 
     Args:
         scores: Lattice point → cost of each development utterance, (utterances,), lower is better.
@@ -296,7 +306,8 @@ def convexity_violations(scores: dict[tuple[int, ...], NDArray[np.float64]]) -> 
         for b in points[i + 1 :]:
             twice = tuple(x + y for x, y in zip(a, b, strict=True))
             middle = tuple(x // 2 for x in twice)
-            if any(x % 2 for x in twice) or middle not in scores:
+            moved = sum(x != y for x, y in zip(a, b, strict=True))
+            if moved > 1 or any(x % 2 for x in twice) or middle not in scores:
                 continue
             excess = mean_of(scores[middle] - (scores[a] + scores[b]) / 2)
             checked += 1

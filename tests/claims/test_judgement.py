@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -205,3 +206,39 @@ def test_a_difference_says_in_which_direction(folder: Any, claim: Make) -> None:
                         "figures": {"sim": 0.2}}), folder)  # fmt: skip
     assert gain.standing.verdict == "supported"
     assert "a gain is shown, smaller than the margin of 0.200" in gain.reason
+
+
+def test_a_score_is_judged_along_each_point(folder: Any, claim: Make) -> None:
+    points = [(i, j) for i in range(1, 10) for j in range(i + 1, 10)]
+    rng = np.random.default_rng(3)
+    small_noise = 0.001 * rng.standard_normal(8)
+    part = {"test": "convex", "measurement": "score", "margin": 0.1, "a": None, "b": None, "figures": {}}
+
+    def judged(cost: Callable[[int, int], Any]) -> Node:
+        rows = [{"grid": list(p), "costs": {str(i): float(c) for i, c in enumerate(cost(*p))}} for p in points]
+        folder.measurement("score", {"score": "sim"}, rows)
+        return small(claim(part), folder)
+
+    assert judged(lambda x, y: x**2 + y**2 + 3 * x * y + small_noise).standing.verdict == "supported"  # a saddle
+    assert judged(lambda x, y: -(x**2) + y**2 + small_noise).standing.verdict == "not supported"
+    noise = judged(lambda x, y: rng.standard_normal(8))
+    assert noise.standing.verdict == "underpowered"
+    assert "of 68 midpoint inequalities along single points" in noise.reason
+
+
+def test_a_search_that_was_cut_off_is_told(folder: Any, claim: Make) -> None:
+    grids = folder.path / "speech" / "grids"
+    grids.mkdir(parents=True)
+    folder.cell("student", 2, sim=BASE)
+    for seed in (0, 1):
+        name = f"student-seed{seed}+o3s-2"
+        folder.cell("student+o3s", 2, seed, grid=name, sim=BASE + 0.1 + 0.01 * NOISE)
+        (grids / f"{name}.json").write_text(json.dumps({"stopped": "a whole sweep met only known grids"}))
+    part = {"test": "better", "a": {"system": "student+o3s", "nfe": 2}, "b": {"system": "student", "nfe": 2}}
+    found = small(claim(part), folder)
+    assert found.reason.endswith("the search ended: a whole sweep met only known grids")
+    assert "speech/grids/student-seed1+o3s-2.json" in found.deciding().evidence
+    (grids / f"{name}.json").write_text(json.dumps({"stopped": "the limit of 15 evaluations"}))
+    found = small(claim(part), folder)
+    assert "the searches of 1 of 2 grids did not finish (the limit of 15 evaluations)" in found.reason
+    assert small(claim({**part, "a": part["b"], "test": "non-inferior"}), folder).reason.count("search") == 0
