@@ -39,6 +39,7 @@ class Differences:
         b: Its mean in b.
         missing: Utterances that are expected and have no score on one side.
         cells: Those that were compared.
+        seeds: Training seeds, in the order of ``values``.
     """
 
     values: NDArray[np.float64]
@@ -47,6 +48,7 @@ class Differences:
     b: float
     missing: int
     cells: list[Cell]
+    seeds: list[Any]
 
 
 class Evidence:
@@ -112,7 +114,8 @@ class Evidence:
         tables = [_by_seed(cells, found, groups[0]) for cells in sides]
         expected = max(int(cell.row["n_expected"]) for cells in sides for cell in cells)
         frames = []
-        for seed in _paired_seeds(*tables):
+        seeds = _paired_seeds(*tables)
+        for seed in seeds:
             one, other = (table.get(seed, next(iter(table.values()))) for table in tables)
             frames.append(one.join(other, how="inner", lsuffix="_a", rsuffix="_b").dropna())
         common = sorted(set.intersection(*(set(frame.index) for frame in frames)))
@@ -123,7 +126,7 @@ class Evidence:
         scale = frames[0]["words_a"].mean() if is_corpus(found, groups[0]) else 1.0
         first, second = (np.stack([frame[f"score_{side}"] for frame in frames]) / scale for side in "ab")
         return Differences(
-            first - second, found, float(first.mean()), float(second.mean()), missing, [*sides[0], *sides[1]]
+            first - second, found, float(first.mean()), float(second.mean()), missing, [*sides[0], *sides[1]], seeds
         )
 
     def searches(self, experiment: str, cells: list[Cell]) -> dict[str, str]:

@@ -242,3 +242,47 @@ def test_a_search_that_was_cut_off_is_told(folder: Any, claim: Make) -> None:
     found = small(claim(part), folder)
     assert "the searches of 1 of 2 grids did not finish (the limit of 15 evaluations)" in found.reason
     assert small(claim({**part, "a": part["b"], "test": "non-inferior"}), folder).reason.count("search") == 0
+
+
+def test_harder_sets_are_held_against_the_plain_one(folder: Any, claim: Make) -> None:
+    def cells(on: str, loss: float, seeds: tuple[int, ...]) -> None:
+        folder.cell("teacher", 32, on=on, sim=BASE, wer=np.zeros(40))
+        for seed in seeds:
+            folder.cell(
+                "student", 1, seed, on=on, sim=BASE - loss - 0.05 * seed + 0.01 * np.roll(NOISE, seed), wer=np.zeros(40)
+            )
+
+    cells("test", 0.1, (0, 1, 2))
+    cells("noisy", 0.11, (0, 1, 2))
+    cells("hard", 0.3, (0, 1, 2))
+    cells("long2", 0.1, (0, 1))
+    alone = {"sets": ["noisy", "hard"]}
+    found = small(claim({**alone, "figures": {"sim": 0.1}}), folder)
+    assert [leaf.standing.verdict for leaf in found.leaves()] == ["underpowered", "not supported"]
+    found = small(claim({**alone, "baseline_set": "test"}), folder)
+    noisy, hard = found.leaves()
+    assert (noisy.standing.verdict, hard.standing.verdict) == ("supported", "not supported")
+    assert noisy.tested is not None
+    assert noisy.tested.estimate == pytest.approx(-0.01)
+    assert noisy.training_seeds == 3
+    assert "on noisy and" in noisy.reason
+    assert "on test: the further loss is within the margin of 0.030" in noisy.reason
+    assert "a further loss beyond the margin of 0.030 is shown" in hard.reason
+    assert any("student-1-2-test" in path for path in noisy.evidence)
+    words = small(claim({"sets": ["noisy"], "baseline_set": "test", "figures": {"wer": 0.03}}), folder)
+    assert (
+        words.standing.verdict == "underpowered"
+    )  # 40 utterances of three networks: .91 ** 40 = .023, and the plain set's
+    other = small(claim({"sets": ["long2"], "baseline_set": "test"}), folder)
+    assert (other.standing.verdict, other.reason) == (
+        "no evidence",
+        "long2 and test have the rows of other training seeds",
+    )
+
+
+def test_a_budget_may_have_a_wider_margin(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE)
+    folder.cell("student", 1, sim=BASE - 0.05 + 0.01 * NOISE)
+    found = {budget: claim({"margins_in": {budget: {"sim": 0.1}}}) for budget in ("small", "cpu")}
+    assert small(found["small"], folder).standing.verdict == "supported"
+    assert small(found["cpu"], folder).standing.verdict == "not supported"

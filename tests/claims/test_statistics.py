@@ -9,7 +9,9 @@ from scipy import stats
 from imfbench.claims.statistics import (
     all_above,
     compare,
+    contrast_of,
     convexity_violations,
+    falls_by_less,
     mean_of,
     peak_violations,
     ratio_at_least,
@@ -100,6 +102,68 @@ def test_seeds_that_do_not_differ_cost_no_power() -> None:
     d = np.stack([0.3 + NOISE] * 3)
     assert mean_of(d).interval == pytest.approx(mean_of(d[0]).interval)
     assert mean_of(d).seeds == 3
+
+
+def test_a_contrast_of_sets_is_welchs_with_one_seed() -> None:
+    found = contrast_of(NOISE[:40], 0.3 + 2 * NOISE[40:])
+    theirs = stats.ttest_ind(NOISE[:40], 0.3 + 2 * NOISE[40:], equal_var=False)
+    assert found.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+    assert found.above(0.1) == pytest.approx(
+        stats.ttest_ind(NOISE[:40] - 0.1, 0.3 + 2 * NOISE[40:], equal_var=False, alternative="greater").pvalue
+    )
+    with pytest.raises(ValueError, match="same training seeds"):
+        contrast_of(np.zeros((3, 5)), np.zeros((2, 5)))
+
+
+def test_what_a_network_loses_everywhere_is_no_contrast_and_what_it_loses_here_is_chance_too() -> None:
+    """Seeds that are good or bad on both sets alike cost no power; how much worse one is on the harder set is of each seed."""
+    rng = np.random.default_rng(2)
+    everywhere = np.array([[-1.0], [0.0], [1.0]])
+    hard, plain = rng.normal(0, 0.1, (3, 30)), rng.normal(0, 0.1, (3, 40))
+    same, other = contrast_of(hard + everywhere, plain + everywhere), contrast_of(hard, plain)
+    assert (same.value, same.error) == pytest.approx((other.value, other.error))
+    wrong = alone = 0
+    for _ in range(400):
+        here = rng.normal(0, 0.4, (3, 1))
+        hard, plain = here + rng.normal(0, 0.3, (3, 30)), rng.normal(0, 0.3, (3, 40))
+        wrong += contrast_of(hard, plain).above(0) < ALPHA
+        alone += contrast_of(hard.mean(0), plain.mean(0)).above(0) < ALPHA
+    assert alone > 0.25 * 400
+    assert wrong <= stats.binom.ppf(0.999, 400, ALPHA)
+
+
+@pytest.mark.parametrize(
+    ("further", "sd", "expected"),
+    [(0.0, 0.1, "supported"), (0.2, 0.1, "not supported"), (0.1, 0.1, "underpowered"), (0.0, 1.0, "underpowered")],
+)
+def test_a_further_loss_against_a_margin(further: float, sd: float, expected: str) -> None:
+    for higher in (True, False):
+        sign = 1 if higher else -1
+        plain = sign * (-0.5 + sd * NOISE[:40])  # what is lost everywhere does not matter
+        found = falls_by_less(sign * (-0.5 - further + sd * NOISE), plain, 0.1, higher)
+        assert decide(*_p(found)).verdict == expected
+        assert found.estimate == pytest.approx(-sign * (further + sd * NOISE[:40].mean()))
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < found.estimate < found.high
+    with pytest.raises(ValueError, match="margin must be positive"):
+        falls_by_less(NOISE, NOISE, 0.0)
+
+
+def test_a_further_loss_of_words_reckons_with_a_lost_utterance_of_each_set() -> None:
+    """Where nothing differs: the sum of two shares, each of one more utterance among n; its tail has a closed form."""
+    n, margin = 40, 0.1
+    found = falls_by_less(np.zeros(n), np.zeros(n), margin, False, 1.0)
+    # ∫ n (1−x)^(n−1) (1 − (m−x))^n dx over x < m, and the first alone beyond it.
+    x = np.linspace(0, margin, 10001)
+    exact = np.trapezoid(n * (1 - x) ** (n - 1) * (1 - margin + x) ** n, x) + (1 - margin) ** n
+    assert found.p_support == pytest.approx(exact, abs=0.006)
+    assert found.p_support > compare(np.zeros(n), margin, "non-inferior", False, 1.0).p_support
+    rng = np.random.default_rng(4)  # one utterance in twenty is lost on the harder set: the margin itself
+    wrong = sum(
+        falls_by_less(rng.random(100) < 0.05, np.zeros(100), 0.05, False, 1.0).p_support < ALPHA for _ in range(200)
+    )
+    assert wrong <= stats.binom.ppf(0.999, 200, ALPHA)
 
 
 def test_a_ratio_of_times() -> None:
