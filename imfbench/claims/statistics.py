@@ -187,10 +187,10 @@ def falls_by_less(
     low, high = gain.interval
     if lost is not None:
         one = lost / gain.seeds  # a recording counts with its share of the training seeds' mean
-        by_utterance = [values.mean(0) for values in gains]
-        within = max(within, rare_losses.difference_p_value(*by_utterance, margin, one))
+        hard, plain = (values.mean(0) for values in gains)
+        within = max(within, rare_losses.difference_p_value(hard, plain, margin, one))
         if high > -margin:  # what shows a loss needs nothing that was not seen
-            low = min(low, rare_losses.difference_bound(*by_utterance, one, ALPHA))
+            low = min(low, rare_losses.difference_bound(hard, plain, one, ALPHA))
     ends = (low, high) if higher_is_better else (-high, -low)
     n = gains[0].shape[1]
     return Tested(
