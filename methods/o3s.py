@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from imfbench.flow.grids import check_grid, uniform
-from imfbench.flow.search import Evaluate, OutOfEvaluations, Scorebook, SearchLimits, SearchResult
+from imfbench.flow.search import LIMIT_REACHED, Evaluate, OutOfEvaluations, Scorebook, SearchLimits, SearchResult
 from imfbench.method import MethodConfig, Needs
 from imfbench.registry import METHODS
 
@@ -69,7 +69,7 @@ class O3S:
         try:
             stopped = self._sweep(book, tuple(grid.tolist()), self.config.patience or steps)
         except OutOfEvaluations:
-            stopped = f"the limit of {len(book.trace)} evaluations"
+            stopped = f"{LIMIT_REACHED} {len(book.trace)} evaluations"
         best = check_grid(book.best) if book.best else grid
         return SearchResult(best, book.best_score, book.trace, len(book.trace), stopped)
 

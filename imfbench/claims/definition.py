@@ -41,6 +41,7 @@ def _lines(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_lines)]
 Names = Annotated[list[str], BeforeValidator(_one_or_more)]
 Numbers = Annotated[list[int], BeforeValidator(_one_or_more)]
+Margin = Annotated[float, Field(gt=0)]
 
 
 class Pick(_Strict):
@@ -68,8 +69,12 @@ class Part(_Strict):
     """What it is compared with."""
     sets: Names = []
     """Sets of the experiment's dataset, a test each; its only one without it."""
-    figures: dict[str, Annotated[float, Field(gt=0)]] = {}
+    baseline_set: str | None = None
+    """Of ``non-inferior``: a set whose a − b is taken off, so that the margin is one of a further loss, beyond the loss there."""
+    figures: dict[str, Margin] = {}
     """Figure → margin in its own unit, set before any run."""
+    margins_in: dict[BudgetName, dict[str, Margin]] = {}
+    """Other margins in some budgets, where so few recordings could not decide by those of ``figures`` whatever they say."""
     margin: float | None = None
     """Of the tests without figures: least ratio, or largest share."""
     each: Rule = "all"
@@ -95,7 +100,15 @@ class Part(_Strict):
         missing = [name for name, value in needed.items() if value in (None, {})]
         if missing:
             raise ValueError(f"the test {self.test!r} needs {', '.join(missing)}")
+        if self.baseline_set is not None and (self.test != "non-inferior" or not self.sets):
+            raise ValueError("baseline_set is for the test 'non-inferior' on sets: name them in `sets`")
+        if strange := {name for margins in self.margins_in.values() for name in margins} - set(self.figures):
+            raise ValueError(f"margins_in has {', '.join(sorted(strange))}, which is none of the part's figures")
         return self
+
+    def margins(self, budget: BudgetName) -> dict[str, float]:
+        """Figure → margin in a budget."""
+        return {**self.figures, **self.margins_in.get(budget, {})}
 
     def rows(self) -> Iterator[tuple[str, Pick, str | None]]:
         """Each row that is tested: what tells it from the part's others, its pick, and its set."""

@@ -39,6 +39,7 @@ class Differences:
         b: Its mean in b.
         missing: Utterances that are expected and have no score on one side.
         cells: Those that were compared.
+        seeds: Training seeds, in the order of ``values``.
         words: Reference words of each utterance, (utterances,), of a figure that is all edits over all words; else None.
     """
 
@@ -48,6 +49,7 @@ class Differences:
     b: float
     missing: int
     cells: list[Cell]
+    seeds: list[Any]
     words: NDArray[np.float64] | None = None
 
 
@@ -114,7 +116,8 @@ class Evidence:
         tables = [_by_seed(cells, found, groups[0]) for cells in sides]
         expected = max(int(cell.row["n_expected"]) for cells in sides for cell in cells)
         frames = []
-        for seed in _paired_seeds(*tables):
+        seeds = _paired_seeds(*tables)
+        for seed in seeds:
             one, other = (table.get(seed, next(iter(table.values()))) for table in tables)
             frames.append(one.join(other, how="inner", lsuffix="_a", rsuffix="_b").dropna())
         common = sorted(set.intersection(*(set(frame.index) for frame in frames)))
@@ -126,8 +129,29 @@ class Evidence:
         scale = 1.0 if words is None else words.mean()
         first, second = (np.stack([frame[f"score_{side}"] for frame in frames]) / scale for side in "ab")
         return Differences(
-            first - second, found, float(first.mean()), float(second.mean()), missing, [*sides[0], *sides[1]], words
+            first - second,
+            found,
+            float(first.mean()),
+            float(second.mean()),
+            missing,
+            [*sides[0], *sides[1]],
+            seeds,
+            words,
         )
+
+    def searches(self, experiment: str, cells: list[Cell]) -> dict[str, str]:
+        """How the searches of these cells' grids ended, in the searches' own words; a grid that was not searched is left out.
+
+        Returns:
+            Path of the grid below the folder → why its search stopped.
+        """
+        found = {}
+        for name in dict.fromkeys(str(cell.row.get("grid")) for cell in cells):
+            path = Path(experiment) / "grids" / f"{name}.json"
+            grid = read_json(self.out / path) or {}
+            if "stopped" in grid:
+                found[path.as_posix()] = str(grid["stopped"])
+        return found
 
     def trainings(self, experiment: str, system: str) -> list[Training]:
         """The training records of a system, one for each seed.

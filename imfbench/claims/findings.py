@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from imfbench.claims.definition import Part, Pick
-from imfbench.claims.evidence import Evidence, NoEvidenceError
+from imfbench.claims.evidence import Differences, Evidence, NoEvidenceError
 from imfbench.claims.node import Node, single
 from imfbench.claims.statistics import (
     all_above,
     compare,
     convexity_violations,
+    falls_by_less,
     peak_violations,
     ratio_at_least,
     share_at_most,
@@ -23,8 +24,10 @@ from imfbench.claims.statistics import (
     smaller_spread,
 )
 from imfbench.claims.verdicts import ALPHA, NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
+from imfbench.flow.search import LIMIT_REACHED
 from imfbench.metrics.rare_losses import LOST, utterances_needed
 from imfbench.reports.columns import Quality
+from imfbench.reports.grouping import group_cells
 from imfbench.reports.results import Training
 
 LAST = 0.5
@@ -44,14 +47,13 @@ _SHOWN = {
 
 def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, evidence: Evidence) -> Node:
     """A figure of scored speech, a against b."""
+    if part.baseline_set is not None:
+        return further_loss(part, a, on, figure, margin, evidence)
     assert part.experiment is not None
     assert part.b is not None
     found = evidence.differences(part.experiment, a, part.b, figure, on)
     q = found.quality
-    # Most words are right in both rows, so that differences of WER are mostly 0; of each training seed's row there may be
-    # recordings of several noise seeds.
-    seeds = len({cell.row.get("noise_seed") for cell in found.cells})
-    lost = LOST / seeds if q.name == "wer" else None
+    lost = _lost(found)
     tested = compare(found.values, margin, part.test, q.better != "lower", lost, found.words)  # type: ignore[arg-type]
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
@@ -71,10 +73,62 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
         reason += f", {a.system[0]} is {'higher' if found.a > found.b else 'lower'}"
     if found.missing:
         reason += f"; {found.missing} utterances without a score are left out"
-    below = [f"{part.experiment}/cells/{cell.row['key']}" for cell in found.cells]
+    searches = evidence.searches(part.experiment, found.cells)
+    reason += _ended(searches)
+    below = [*(f"{part.experiment}/cells/{cell.row['key']}" for cell in found.cells), *searches]
     return single(
         tested, reason=reason, evidence=below, figure=figure, unit=q.unit, a=found.a, b=found.b, test=part.test
     )
+
+
+def further_loss(part: Part, a: Pick, on: str | None, figure: str, margin: float, evidence: Evidence) -> Node:
+    """What a loses to b on a set beyond what it loses on the part's ``baseline_set``, by the same networks."""
+    assert part.experiment is not None
+    assert part.b is not None
+    hard, plain = (evidence.differences(part.experiment, a, part.b, figure, name) for name in (on, part.baseline_set))
+    if sorted(map(str, hard.seeds)) != sorted(map(str, plain.seeds)):
+        raise NoEvidenceError(f"{on} and {part.baseline_set} have the rows of other training seeds")
+    if group_cells(hard.cells)[0].signatures != group_cells(plain.cells)[0].signatures:
+        raise NoEvidenceError(f"{on} and {part.baseline_set} were scored in other ways")
+    lost, elsewhere = _lost(hard), _lost(plain)
+    if lost != elsewhere:
+        raise NoEvidenceError(f"{on} and {part.baseline_set} have other numbers of noise seeds")
+    q = hard.quality
+    order = [plain.seeds.index(seed) for seed in hard.seeds]
+    tested = falls_by_less(hard.values, plain.values[order], margin, q.better != "lower", lost)
+    standing = decide(tested.p_support, tested.p_refute)
+    which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
+    shown = ("the further loss is within {m}", "a further loss beyond {m} is shown", "the interval holds {m}")[which]
+    shown = shown.format(m=f"the margin of {_show(margin, q)}")
+    sides = [f"{_show(found.a, q)} against {_show(found.b, q)}" for found in (hard, plain)]
+    reason = f"{sides[0]} on {on} and {sides[1]} on {part.baseline_set}: {shown}"
+    if standing.verdict == UNDERPOWERED and tested.minimum_detectable is not None:
+        reason += f"; {_show(tested.minimum_detectable, q)} could have been seen"
+    if hard.missing + plain.missing:
+        reason += f"; {hard.missing + plain.missing} utterances without a score are left out"
+    below = [f"{part.experiment}/cells/{cell.row['key']}" for cell in (*hard.cells, *plain.cells)]
+    means = {"a": hard.a, "b": hard.b, "baseline_a": plain.a, "baseline_b": plain.b, "baseline_set": part.baseline_set}
+    return single(tested, reason=reason, evidence=below, figure=figure, unit=q.unit, test=part.test, **means)
+
+
+def _lost(found: Differences) -> float | None:
+    """What a recording can lose, of WER alone.
+
+    Most words are right in both rows, so that differences of WER are mostly 0; of each training seed's row there may be
+    recordings of several noise seeds.
+    """
+    if found.quality.name != "wer":
+        return None
+    return LOST / len({cell.row.get("noise_seed") for cell in found.cells})
+
+
+def _ended(searches: dict[str, str]) -> str:
+    """How the searches behind searched grids ended: one that was cut off speaks of the best grid so far, not of the optimum."""
+    cut = [stopped for stopped in searches.values() if stopped.startswith(LIMIT_REACHED)]
+    if cut:
+        of = f"the searches of {len(cut)} of {len(searches)} grids" if len(searches) > 1 else "the search"
+        return f"; {of} did not finish ({', '.join(dict.fromkeys(cut))})"
+    return f"; the search ended: {', '.join(dict.fromkeys(searches.values()))}" if searches else ""
 
 
 def _show(value: float, q: Quality) -> str:
@@ -202,22 +256,26 @@ def _growth(rows: list[dict[str, Any]], name: str, size: tuple[str, ...]) -> str
 
 
 def on_lattice(part: Part, evidence: Evidence) -> Node:
-    """Share of the inequalities of a convex cost, or of one with a single valley along each point, violated beyond noise."""
+    """Share of the inequalities along each point, of a convex cost or of one with a single valley, that are violated.
+
+    Against the claim speak those that are violated beyond noise. For it all must hold that are violated by the mean as well: on a
+    score of nothing but noise hardly any is violated beyond it.
+    """
     assert part.measurement is not None
     assert part.margin is not None
     record = evidence.measurement(part.measurement)
     scores = {tuple(row["grid"]): np.array(list(row["costs"].values())) for row in record["rows"]}
     count, kind, close = {
-        "convex": (convexity_violations, "midpoint inequalities", "near-convex"),
+        "convex": (convexity_violations, "midpoint inequalities along single points", "near-convex"),
         "unimodal": (peak_violations, "inequalities of a single valley along each point", "unimodal"),
     }[part.test]
     checked, violated, shown = count(scores)
     if not checked:
         raise NoEvidenceError(f"{part.measurement}: its lattice has too few points")
-    tested = share_at_most(shown, checked, part.margin)
+    tested = share_at_most(shown, checked, part.margin, violated)
     reason = (
-        f"of {checked} {kind} {shown} are violated beyond noise ({violated} by the mean); at most {part.margin:.0%} would be "
-        f"{close}. The inequalities share points, so the interval is nominal"
+        f"of {checked} {kind} {shown} are violated beyond noise, {violated} by the mean; at most {part.margin:.0%} would be "
+        f"{close}, even by the mean. The inequalities share points, so the interval is nominal"
     )
     files = [f"measurements/{part.measurement}{end}" for end in (".json", ".png")]
     return single(

@@ -37,7 +37,7 @@ def _part(claim: Claim, part: Part, budget: BudgetName, evidence: Evidence) -> N
         rows = [
             joined(told, part.of_figures, [
                 _single(figure, lambda f=figure, p=pick, o=on, m=margin: findings.on_speech(part, p, o, f, m, evidence))  # type: ignore[misc]
-                for figure, margin in part.figures.items()
+                for figure, margin in part.margins(budget).items()
             ])
             for told, pick, on in part.rows()
         ]  # fmt: skip

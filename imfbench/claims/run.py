@@ -16,7 +16,7 @@ from imfbench.claims.evidence import Evidence, measurement_file
 from imfbench.claims.judgement import judge
 from imfbench.claims.node import Node
 from imfbench.claims.reuse import take_over
-from imfbench.config import ExperimentConfig, limited
+from imfbench.config import TEACHER_DISTANCE, ExperimentConfig, limited
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError
 from imfbench.devices import describe, resolve_device
@@ -202,6 +202,8 @@ def measure(
         speed = isinstance(settings, measuring.SpeedMeasurement)
         used = context.utterances(context.config.dataset[0] if speed else context.config.dev)
         of |= {"artefacts": _shas(context), "threads": context.threads, "dtype": context.dtype}
+        if speed or getattr(settings, "score", None) != TEACHER_DISTANCE:
+            of["vocoder"] = context.vocoder_name
         of |= {"utterances": [u.id for u in (used[: settings.utterances] if speed else used)]}  # type: ignore[union-attr]
     elif request.threads is not None:
         torch.set_num_threads(request.threads)

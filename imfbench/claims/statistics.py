@@ -121,6 +121,86 @@ def mean_of(differences: ArrayLike) -> Mean:
     return Mean(value, math.sqrt(total / (n * seeds)), freedom, n, seeds)
 
 
+def contrast_of(first: ArrayLike, second: ArrayLike) -> Mean:
+    """The mean of paired differences over one set of utterances minus that over another, by the same training seeds.
+
+    The utterances of the sets are independent. From three training seeds on the seeds are crossed with them as in ``mean_of``:
+    what varies by chance is how much more a network loses on the one set.
+
+    Args:
+        first: a − b, (training seeds, utterances of one set).
+        second: a − b, (the same training seeds, utterances of the other).
+
+    Raises:
+        ValueError: Other numbers of training seeds, fewer than two utterances, or a value that is not finite.
+    """
+    sets = [np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (first, second)]
+    means = [mean_of(d) for d in sets]
+    seeds = len(sets[0])
+    if len(sets[1]) != seeds:
+        raise ValueError(f"a contrast of sets needs the same training seeds in both, got {seeds} and {len(sets[1])}")
+    n = min(mean.n for mean in means)
+    value = means[0].value - means[1].value
+    # Of each set: variance of its mean over utterances, and what of it would be there if utterances did not differ.
+    parts, rests = [], []
+    for d in sets:
+        by_utterance, m = d.mean(0), d.shape[1]
+        parts.append((0.0 if rare_losses.all_equal(by_utterance) else float(by_utterance.var(ddof=1) / m), m - 1))
+        rest = d - by_utterance - d.mean(1, keepdims=True) + d.mean()
+        rests.append((float((rest**2).sum() / (max(seeds - 1, 1) * (m - 1) * m * seeds)), max(seeds - 1, 1) * (m - 1)))
+    alone = sum(variance for variance, _ in parts)
+    welch = alone**2 / sum(variance**2 / freedom for variance, freedom in parts) if alone else n - 1
+    if seeds < MINIMUM_TRAINING_SEEDS:
+        return Mean(value, math.sqrt(alone), welch, n, seeds)
+    of_seeds = float((sets[0].mean(1) - sets[1].mean(1)).var(ddof=1) / seeds)
+    of_rest = sum(variance for variance, _ in rests)
+    if of_seeds <= of_rest:  # no more than the utterances' own noise: the seeds add nothing
+        return Mean(value, math.sqrt(alone), welch, n, seeds)
+    if alone <= of_rest:
+        return Mean(value, math.sqrt(of_seeds), seeds - 1, n, seeds)
+    total = alone + of_seeds - of_rest
+    freedom = total**2 / sum(v**2 / f for v, f in (*parts, (of_seeds, seeds - 1), *rests))
+    return Mean(value, math.sqrt(total), freedom, n, seeds)
+
+
+def falls_by_less(
+    first: ArrayLike, second: ArrayLike, margin: float, higher_is_better: bool = True, lost: float | None = None
+) -> Tested:
+    """Is a − b, over one set of utterances, worse than over another by less than the margin?
+
+    Args:
+        first: a − b, (training seeds, utterances of the harder set), in the figure's own unit.
+        second: a − b, (the same training seeds, utterances of the set that it is held against).
+        margin: Positive: the further loss that would not matter.
+        higher_is_better: False for WER.
+        lost: As for ``compare``: one more recording of each set counts, the harder set's lost by a, the other's by b.
+
+    Returns:
+        The contrast, with its interval; refuted where it is shown to be worse than the margin.
+
+    Raises:
+        ValueError: The margin is not positive, or as ``contrast_of``.
+    """
+    if not margin > 0:
+        raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
+    sign = 1.0 if higher_is_better else -1.0
+    gains = [sign * np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (first, second)]
+    gain = contrast_of(*gains)
+    within, beyond = gain.above(-margin), gain.below(-margin)
+    low, high = gain.interval
+    if lost is not None:
+        one = lost / gain.seeds  # a recording counts with its share of the training seeds' mean
+        hard, plain = (values.mean(0) for values in gains)
+        within = max(within, rare_losses.difference_p_value(hard, plain, margin, one))
+        if high > -margin:  # what shows a loss needs nothing that was not seen
+            low = min(low, rare_losses.difference_bound(hard, plain, one, ALPHA))
+    ends = (low, high) if higher_is_better else (-high, -low)
+    n = gains[0].shape[1]
+    return Tested(
+        sign * gain.value, *ends, n, margin, gain.minimum_detectable, within, beyond, training_seeds=gain.seeds
+    )
+
+
 def compare(
     differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True, lost: float | None = None,
     words: ArrayLike | None = None,
@@ -241,11 +321,19 @@ def all_above(ratios: ArrayLike, at_least: float, floors: ArrayLike = (), ceilin
     return Tested(float(every.min()), low, high, len(every), at_least, None, float(not shown), float(not refuted))
 
 
-def share_at_most(hits: int, n: int, margin: float) -> Tested:
-    """Is a share at most ``margin``? Exact (Clopper and Pearson, Biometrika 26, 1934)."""
-    p_support = float(stats.binom.cdf(hits, n, margin))  # so few, were the share the margin
+def share_at_most(hits: int, n: int, margin: float, possible: int | None = None) -> Tested:
+    """Is a share at most ``margin``? Exact (Clopper and Pearson, Biometrika 26, 1934).
+
+    Args:
+        hits: Of n, those that are certain: they speak against it.
+        n: Of how many.
+        margin: The share.
+        possible: Those that may be hits, the certain ones among them: so few must speak for it. All are certain without it.
+    """
+    most = hits if possible is None else possible
+    p_support = float(stats.binom.cdf(most, n, margin))  # so few, were the share the margin
     p_refute = float(stats.binom.sf(hits - 1, n, margin))
-    low, high = share_interval(hits, n)
+    low, high = share_interval(hits, n)[0], share_interval(most, n)[1]
     # The largest true share of which "at most margin" would be shown four times in five.
     critical = int(max((k for k in range(n + 1) if stats.binom.cdf(k, n, margin) < ALPHA), default=-1))
     detectable = float(stats.beta.ppf(0.2, critical + 1, n - critical)) if critical >= 0 else None
@@ -314,7 +402,9 @@ def smaller_spread(first: ArrayLike, second: ArrayLike) -> Tested:
 
 
 def convexity_violations(scores: dict[tuple[int, ...], NDArray[np.float64]]) -> tuple[int, int, int]:
-    """Midpoint inequalities of a cost on a lattice of grids: f(m) ≤ (f(a) + f(b))/2 for every a, b whose midpoint m is there.
+    """Midpoint inequalities of a cost along each point of the grid: f(m) ≤ (f(a) + f(b))/2 for a, b that differ in one point.
+
+    A cost may be convex in each point and not in all of them together, which is more than a search of one point at a time needs.
 
     Args:
         scores: Lattice point → cost of each development utterance, (utterances,), lower is better.
@@ -329,7 +419,8 @@ def convexity_violations(scores: dict[tuple[int, ...], NDArray[np.float64]]) -> 
         for b in points[i + 1 :]:
             twice = tuple(x + y for x, y in zip(a, b, strict=True))
             middle = tuple(x // 2 for x in twice)
-            if any(x % 2 for x in twice) or middle not in scores:
+            moved = sum(x != y for x, y in zip(a, b, strict=True))
+            if moved > 1 or any(x % 2 for x in twice) or middle not in scores:
                 continue
             excess = mean_of(scores[middle] - (scores[a] + scores[b]) / 2)
             checked += 1

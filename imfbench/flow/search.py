@@ -15,6 +15,10 @@ Evaluate = Callable[[Tensor], float]
 """Score of a grid (steps + 1,) on the development set, higher is better; the same noise for every candidate."""
 
 
+LIMIT_REACHED = "the limit of"
+"""How ``stopped`` begins where a search was cut off by the number of grids that it may score."""
+
+
 @dataclass(frozen=True)
 class SearchLimits:
     """Limits of the framework on top of the search's own.
@@ -47,7 +51,7 @@ class SearchResult:
         score: Its score; nan if nothing was scored.
         trace: Every evaluation, in order.
         evaluations: How many grids were scored.
-        stopped: Why the search ended, in words.
+        stopped: Why the search ended, in words; ``LIMIT_REACHED`` and how many, where it was cut off.
     """
 
     grid: Tensor

@@ -53,6 +53,29 @@ def p_values(differences: NDArray[np.float64], margin: float, lost: float) -> tu
     return float(low), float(high)
 
 
+def difference_p_value(
+    first: NDArray[np.float64], second: NDArray[np.float64], margin: float, lost: float
+) -> float:  # fmt: skip
+    """P-value of "the first mean is at least ``margin`` below the second", over two sets of utterances.
+
+    Each set has one more utterance: in the first it loses, in the second it gains all that it can.
+
+    Args:
+        first: A score of a − b for each utterance of one set, (utterances,), higher is better.
+        second: Of another set.
+        margin: Positive.
+        lost: As for ``bounds``.
+    """
+    return float((np.count_nonzero(_falls(first, second, lost) >= margin) + 1) / (DRAWS + 1))
+
+
+def difference_bound(
+    first: NDArray[np.float64], second: NDArray[np.float64], lost: float, alpha: float
+) -> float:  # fmt: skip
+    """The lower bound of the first mean minus the second at level 1 − alpha; arguments as for ``difference_p_value``."""
+    return float(-np.quantile(_falls(first, second, lost), 1 - alpha))
+
+
 def fewest(differences: NDArray[np.float64], denominators: NDArray[np.float64]) -> float:
     """The smallest difference of a ratio of words that a sign-flip test would find four times in five.
 
@@ -89,16 +112,21 @@ def all_equal(differences: NDArray[np.float64]) -> bool:
     return bool(np.ptp(differences) <= 1e-12 * max(1.0, float(np.abs(differences).max())))
 
 
-def _means(values: NDArray[np.float64], lost: float) -> NDArray[np.float64]:
+def _falls(first: NDArray[np.float64], second: NDArray[np.float64], lost: float) -> NDArray[np.float64]:
+    """How far the first mean is below the second under random weights of both, (draws,)."""
+    return _means(-first, lost) + _means(second, lost, seed=1)  # other weights: the utterances are others
+
+
+def _means(values: NDArray[np.float64], lost: float, seed: int = 0) -> NDArray[np.float64]:
     """Means of the values and one more of ``lost`` under random weights, (draws,)."""
     # Equal values share one weight, which is gamma distributed: WER has few different ones, so memory stays small.
     found, counts = np.unique(np.round(values, 12), return_counts=True)
-    return _weighted((*found.tolist(), max(lost, float(found.max()))), (*counts.tolist(), 1))
+    return _weighted((*found.tolist(), max(lost, float(found.max()))), (*counts.tolist(), 1), seed)
 
 
 @lru_cache(maxsize=4)  # p-value and bound of a side, and the tests of a comparison, are of the same means
-def _weighted(values: tuple[float, ...], counts: tuple[int, ...]) -> NDArray[np.float64]:
-    generator = np.random.default_rng(0)
+def _weighted(values: tuple[float, ...], counts: tuple[int, ...], seed: int) -> NDArray[np.float64]:
+    generator = np.random.default_rng(seed)
     total, weight = np.zeros(DRAWS), np.zeros(DRAWS)
     for value, count in zip(values, counts, strict=True):
         drawn = generator.gamma(count, size=DRAWS)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from imfbench.claims.definition import FILE, load_claims, load_experiment, of_budget
-from imfbench.claims.measurements import ScoreMeasurement, SpeedMeasurement, StepMeasurement
+from imfbench.claims.definition import FILE, ON_SPEECH, Claims, Part, load_claims, load_experiment, of_budget
+from imfbench.claims.measurements import ScoreMeasurement, SpeedMeasurement, StepMeasurement, lattice
 from imfbench.claims.run import Request
+from imfbench.claims.statistics import compare, convexity_violations, falls_by_less, peak_violations, share_at_most
+from imfbench.claims.verdicts import decide
 from imfbench.cli import main
 from imfbench.cli_claims import BUDGETS
+from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
+from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.methods.o3s import O3SConfig
+from imfbench.metrics.rare_losses import LOST
 from imfbench.pipeline.plan import Plan, Row, make_plan
 
 CLAIMS = load_claims()
@@ -43,7 +53,9 @@ def test_every_row_that_a_claim_compares_is_made(budget: str, plans: dict[tuple[
                 continue
             plan = plans[budget, part.experiment]
             assert part.b is not None
-            for _, pick, on in part.rows():
+            places = [(pick, on) for _, pick, on in part.rows()]
+            places += [(pick, part.baseline_set) for pick, _ in places if part.baseline_set]
+            for pick, on in places:
                 for side in (pick, part.b):
                     nfe, grid = next(iter(side.nfe), None), next(iter(side.grid), None)
                     told = (claim.number, part.name, side.system, nfe, grid, on)
@@ -52,6 +64,103 @@ def test_every_row_that_a_claim_compares_is_made(budget: str, plans: dict[tuple[
                     else:
                         names = {name.rpartition("-seed")[0] for name in plan.artefacts}
                         assert side.system[0] in names, told
+
+
+@cache
+def _size(split: str, held_out: tuple[str, ...]) -> int:
+    return len(DemoCorpus(held_out=held_out).utterances(split))
+
+
+def _utterances(config: ExperimentConfig, on: str | None) -> int:
+    (chosen,) = [data for data in config.dataset if on in (None, data.split)]
+    found = _size(chosen.split, tuple(chosen.options.get("held_out", ())))
+    return min(found, chosen.limit or found)
+
+
+def _training_seeds(plan: Plan, part: Part) -> int:
+    """Of the side that has more: a side with one network stands against each of the other's."""
+    assert part.a is not None
+    assert part.b is not None
+    systems = {pick.system[0].partition("+")[0] for pick in (part.a, part.b)}
+    found = [sum(a.name.rpartition("-seed")[0] == name for a in plan.artefacts.values()) for name in systems]
+    return max(*found, 1)
+
+
+@cache
+def _verdicts(
+    test: Any, n: int, plain: int | None, seeds: int, margin: float, higher: bool, lost: float | None
+) -> set[str]:
+    """Where not one utterance differs, and where all differ by twice the margin: for "better" a gain, else a loss."""
+    sign = 1 if higher == (test == "better") else -1
+    alike = np.zeros((seeds, n))
+    other = sign * margin * (2 + 0.01 * np.cos(np.arange(seeds * n)).reshape(seeds, n))
+    if plain is None:
+        tested = [compare(d, margin, test, higher, lost) for d in (alike, other)]
+    else:
+        tested = [falls_by_less(d, np.zeros((seeds, plain)), margin, higher, lost) for d in (alike, other)]
+    return {decide(found.p_support, found.p_refute).verdict for found in tested}
+
+
+def _undecidable(claims: Claims, budget: Any, plans: dict[tuple[str, str], Plan]) -> list[tuple[Any, ...]]:
+    """Figures of which one of the two could not be shown, however clear it was."""
+    configs = Request(claims, claims.claims, budget, Path()).experiments()
+    found = []
+    pairs = [(claim, part) for claim in claims.claims for part in claim.parts if of_budget(claim, part, budget)]
+    for claim, part in pairs:
+        if part.test not in ON_SPEECH:
+            continue
+        assert part.experiment is not None
+        config, seeds = configs[part.experiment], _training_seeds(plans[budget, part.experiment], part)
+        plain = None if part.baseline_set is None else _utterances(config, part.baseline_set)
+        for _, _, on in part.rows():
+            for figure, margin in part.margins(budget).items():
+                n, higher = _utterances(config, on), figure != "wer"
+                lost = None if higher else LOST / len(config.noise_seeds)
+                if _verdicts(part.test, n, plain, seeds, margin, higher, lost) != {"supported", "not supported"}:
+                    found.append((claim.number, part.name, on, figure, n, seeds))
+    return found
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_figure_can_be_decided_both_ways(budget: str, plans: dict[tuple[str, str], Plan]) -> None:
+    assert not _undecidable(CLAIMS, budget, plans)
+
+
+def test_too_few_recordings_would_be_noticed(plans: dict[tuple[str, str], Plan]) -> None:
+    """With two points of WER, as in the other budgets, the 64 recordings of small could decide none of its figures of WER."""
+    wider = "margins_in: &few {small: {wer: 0.06}}"
+    text = FILE.read_text(encoding="utf-8")
+    assert wider in text
+    narrow = Claims.model_validate(yaml.safe_load(text.replace(wider, "margins_in: &few {}")))
+    found = _undecidable(narrow, "small", plans)
+    assert {number for number, *_ in found} == {1, 2, 3, 8}
+    assert {figure for _, _, _, figure, *_ in found} == {"wer"}
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_lattice_can_be_decided_both_ways(budget: str) -> None:
+    counts = {"convex": convexity_violations, "unimodal": peak_violations}
+    for part in (part for claim in CLAIMS.claims for part in claim.parts if part.test in counts):
+        assert part.measurement is not None
+        assert part.margin is not None
+        settings = CLAIMS.budgets[budget].measurements[part.measurement]  # type: ignore[index]
+        assert isinstance(settings, ScoreMeasurement)
+        points = lattice(settings.points, settings.nfe)
+        checked, *_ = counts[part.test]({point: np.zeros(2) for point in points})
+        for hits, expected in ((0, "supported"), (checked, "not supported")):
+            tested = share_at_most(hits, checked, part.margin)
+            assert decide(tested.p_support, tested.p_refute).verdict == expected, (part.name, checked)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_no_search_is_cut_off_in_its_first_sweep(budget: str, plans: dict[tuple[str, str], Plan]) -> None:
+    searches = [search for (name, _), plan in plans.items() if name == budget for search in plan.searches.values()]
+    assert searches
+    for search in searches:
+        settings = O3SConfig(**search.search.config)
+        widest = 1 - 2 * settings.minimum_gap
+        for_a_point = 2 * math.ceil(math.log(widest / settings.tolerance) / math.log(1.5))
+        assert settings.max_evaluations > (search.nfe - 1) * for_a_point, search.name
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -116,6 +225,8 @@ def test_an_unknown_budget_and_a_file_as_folder_are_refused(tmp_path: Path) -> N
         ("number: 2", "number: 1", "stand twice"),
         ("margin: 10", "sets: []", "the test 'faster' needs margin"),
         ("sim: 0.03, mos", "sim: -0.03, mos", "greater than 0"),
+        ("{small: {wer: 0.06}}", "{small: {were: 0.06}}", "margins_in has were, which is none of the part's figures"),
+        ("sets: [noisy, hard, long2, long4]\n        baseline_set", "baseline_set", "name them in `sets`"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_told(old: str, new: str, told: str, tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def test_every_claim_has_its_verdict_and_a_broken_experiment_stops_none_but_its_
     assert {(row["row"], row["network_calls"]) for row in speed["rows"]} == {("fast", 1), ("slow", 2)}
     scores = json.loads((request.out / "measurements" / "scores.json").read_text())
     assert [row["grid"] for row in scores["rows"]] == [[1], [2], [3]]
+    assert speed["of"]["vocoder"].startswith("griffin-lim")  # another vocoder, another measurement
+    assert "vocoder" not in scores["of"]  # a distance of mels hears nothing
     assert (request.out / "measurements" / "scores.png").stat().st_size > 1000
 
 

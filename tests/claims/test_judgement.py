@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -326,3 +327,83 @@ def test_a_difference_says_in_which_direction(folder: Any, claim: Make) -> None:
                         "figures": {"sim": 0.2}}), folder)  # fmt: skip
     assert gain.standing.verdict == "supported"
     assert "a gain is shown, smaller than the margin of 0.200" in gain.reason
+
+
+def test_a_score_is_judged_along_each_point(folder: Any, claim: Make) -> None:
+    points = [(i, j) for i in range(1, 10) for j in range(i + 1, 10)]
+    rng = np.random.default_rng(3)
+    small_noise = 0.001 * rng.standard_normal(8)
+    part = {"test": "convex", "measurement": "score", "margin": 0.1, "a": None, "b": None, "figures": {}}
+
+    def judged(cost: Callable[[int, int], Any]) -> Node:
+        rows = [{"grid": list(p), "costs": {str(i): float(c) for i, c in enumerate(cost(*p))}} for p in points]
+        folder.measurement("score", {"score": "sim"}, rows)
+        return small(claim(part), folder)
+
+    assert judged(lambda x, y: x**2 + y**2 + 3 * x * y + small_noise).standing.verdict == "supported"  # a saddle
+    assert judged(lambda x, y: -(x**2) + y**2 + small_noise).standing.verdict == "not supported"
+    noise = judged(lambda x, y: rng.standard_normal(8))
+    assert noise.standing.verdict == "underpowered"
+    assert "of 68 midpoint inequalities along single points" in noise.reason
+
+
+def test_a_search_that_was_cut_off_is_told(folder: Any, claim: Make) -> None:
+    grids = folder.path / "speech" / "grids"
+    grids.mkdir(parents=True)
+    folder.cell("student", 2, sim=BASE)
+    for seed in (0, 1):
+        name = f"student-seed{seed}+o3s-2"
+        folder.cell("student+o3s", 2, seed, grid=name, sim=BASE + 0.1 + 0.01 * NOISE)
+        (grids / f"{name}.json").write_text(json.dumps({"stopped": "a whole sweep met only known grids"}))
+    part = {"test": "better", "a": {"system": "student+o3s", "nfe": 2}, "b": {"system": "student", "nfe": 2}}
+    found = small(claim(part), folder)
+    assert found.reason.endswith("the search ended: a whole sweep met only known grids")
+    assert "speech/grids/student-seed1+o3s-2.json" in found.deciding().evidence
+    (grids / f"{name}.json").write_text(json.dumps({"stopped": "the limit of 15 evaluations"}))
+    found = small(claim(part), folder)
+    assert "the searches of 1 of 2 grids did not finish (the limit of 15 evaluations)" in found.reason
+    assert small(claim({**part, "a": part["b"], "test": "non-inferior"}), folder).reason.count("search") == 0
+
+
+def test_harder_sets_are_held_against_the_plain_one(folder: Any, claim: Make) -> None:
+    def cells(on: str, loss: float, seeds: tuple[int, ...]) -> None:
+        folder.cell("teacher", 32, on=on, sim=BASE, wer=np.zeros(40))
+        for seed in seeds:
+            folder.cell(
+                "student", 1, seed, on=on, sim=BASE - loss - 0.05 * seed + 0.01 * np.roll(NOISE, seed), wer=np.zeros(40)
+            )
+
+    cells("test", 0.1, (0, 1, 2))
+    cells("noisy", 0.11, (0, 1, 2))
+    cells("hard", 0.3, (0, 1, 2))
+    cells("long2", 0.1, (0, 1))
+    alone = {"sets": ["noisy", "hard"]}
+    found = small(claim({**alone, "figures": {"sim": 0.1}}), folder)
+    assert [leaf.standing.verdict for leaf in found.leaves()] == ["underpowered", "not supported"]
+    found = small(claim({**alone, "baseline_set": "test"}), folder)
+    noisy, hard = found.leaves()
+    assert (noisy.standing.verdict, hard.standing.verdict) == ("supported", "not supported")
+    assert noisy.tested is not None
+    assert noisy.tested.estimate == pytest.approx(-0.01)
+    assert noisy.training_seeds == 3
+    assert "on noisy and" in noisy.reason
+    assert "on test: the further loss is within the margin of 0.030" in noisy.reason
+    assert "a further loss beyond the margin of 0.030 is shown" in hard.reason
+    assert any("student-1-2-test" in path for path in noisy.evidence)
+    words = small(claim({"sets": ["noisy"], "baseline_set": "test", "figures": {"wer": 0.03}}), folder)
+    assert (
+        words.standing.verdict == "underpowered"
+    )  # 40 utterances of three networks: .91 ** 40 = .023, and the plain set's
+    other = small(claim({"sets": ["long2"], "baseline_set": "test"}), folder)
+    assert (other.standing.verdict, other.reason) == (
+        "no evidence",
+        "long2 and test have the rows of other training seeds",
+    )
+
+
+def test_a_budget_may_have_a_wider_margin(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE)
+    folder.cell("student", 1, sim=BASE - 0.05 + 0.01 * NOISE)
+    found = {budget: claim({"margins_in": {budget: {"sim": 0.1}}}) for budget in ("small", "cpu")}
+    assert small(found["small"], folder).standing.verdict == "supported"
+    assert small(found["cpu"], folder).standing.verdict == "not supported"

@@ -9,7 +9,9 @@ from scipy import stats
 from imfbench.claims.statistics import (
     all_above,
     compare,
+    contrast_of,
     convexity_violations,
+    falls_by_less,
     mean_of,
     peak_violations,
     ratio_at_least,
@@ -131,6 +133,68 @@ def test_seeds_that_do_not_differ_cost_no_power() -> None:
     assert mean_of(d).seeds == 3
 
 
+def test_a_contrast_of_sets_is_welchs_with_one_seed() -> None:
+    found = contrast_of(NOISE[:40], 0.3 + 2 * NOISE[40:])
+    theirs = stats.ttest_ind(NOISE[:40], 0.3 + 2 * NOISE[40:], equal_var=False)
+    assert found.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+    assert found.above(0.1) == pytest.approx(
+        stats.ttest_ind(NOISE[:40] - 0.1, 0.3 + 2 * NOISE[40:], equal_var=False, alternative="greater").pvalue
+    )
+    with pytest.raises(ValueError, match="same training seeds"):
+        contrast_of(np.zeros((3, 5)), np.zeros((2, 5)))
+
+
+def test_what_a_network_loses_everywhere_is_no_contrast_and_what_it_loses_here_is_chance_too() -> None:
+    """Seeds that are good or bad on both sets alike cost no power; how much worse one is on the harder set is of each seed."""
+    rng = np.random.default_rng(2)
+    everywhere = np.array([[-1.0], [0.0], [1.0]])
+    hard, plain = rng.normal(0, 0.1, (3, 30)), rng.normal(0, 0.1, (3, 40))
+    same, other = contrast_of(hard + everywhere, plain + everywhere), contrast_of(hard, plain)
+    assert (same.value, same.error) == pytest.approx((other.value, other.error))
+    wrong = alone = 0
+    for _ in range(400):
+        here = rng.normal(0, 0.4, (3, 1))
+        hard, plain = here + rng.normal(0, 0.3, (3, 30)), rng.normal(0, 0.3, (3, 40))
+        wrong += contrast_of(hard, plain).above(0) < ALPHA
+        alone += contrast_of(hard.mean(0), plain.mean(0)).above(0) < ALPHA
+    assert alone > 0.25 * 400
+    assert wrong <= stats.binom.ppf(0.999, 400, ALPHA)
+
+
+@pytest.mark.parametrize(
+    ("further", "sd", "expected"),
+    [(0.0, 0.1, "supported"), (0.2, 0.1, "not supported"), (0.1, 0.1, "underpowered"), (0.0, 1.0, "underpowered")],
+)
+def test_a_further_loss_against_a_margin(further: float, sd: float, expected: str) -> None:
+    for higher in (True, False):
+        sign = 1 if higher else -1
+        plain = sign * (-0.5 + sd * NOISE[:40])  # what is lost everywhere does not matter
+        found = falls_by_less(sign * (-0.5 - further + sd * NOISE), plain, 0.1, higher)
+        assert decide(*_p(found)).verdict == expected
+        assert found.estimate == pytest.approx(-sign * (further + sd * NOISE[:40].mean()))
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < found.estimate < found.high
+    with pytest.raises(ValueError, match="margin must be positive"):
+        falls_by_less(NOISE, NOISE, 0.0)
+
+
+def test_a_further_loss_of_words_reckons_with_a_lost_utterance_of_each_set() -> None:
+    """Where nothing differs: the sum of two shares, each of one more utterance among n; its tail has a closed form."""
+    n, margin = 40, 0.1
+    found = falls_by_less(np.zeros(n), np.zeros(n), margin, False, 1.0)
+    # ∫ n (1−x)^(n−1) (1 − (m−x))^n dx over x < m, and the first alone beyond it.
+    x = np.linspace(0, margin, 10001)
+    exact = np.trapezoid(n * (1 - x) ** (n - 1) * (1 - margin + x) ** n, x) + (1 - margin) ** n
+    assert found.p_support == pytest.approx(exact, abs=0.006)
+    assert found.p_support > compare(np.zeros(n), margin, "non-inferior", False, 1.0).p_support
+    rng = np.random.default_rng(4)  # one utterance in twenty is lost on the harder set: the margin itself
+    wrong = sum(
+        falls_by_less(rng.random(100) < 0.05, np.zeros(100), 0.05, False, 1.0).p_support < ALPHA for _ in range(200)
+    )
+    assert wrong <= stats.binom.ppf(0.999, 200, ALPHA)
+
+
 def test_a_ratio_of_times() -> None:
     student = np.exp(0.05 * NOISE)
     for claimed, expected in ((10, "supported"), (14, "not supported"), (12, "underpowered")):
@@ -167,6 +231,10 @@ def test_shares_are_exact() -> None:
     assert decide(*_p(few)).verdict == "underpowered"
     assert few.p_support == pytest.approx(0.9**10)
     assert few.minimum_detectable is None
+    # What may be a hit speaks against "so few", and only what certainly is one against "so many".
+    doubtful = share_at_most(0, 60, 0.1, 20)
+    assert decide(*_p(doubtful)).verdict == "underpowered"
+    assert (doubtful.low, doubtful.high) == (share_interval(0, 60)[0], share_interval(20, 60)[1])
 
 
 def test_diverged_shares_of_five_runs() -> None:
@@ -197,26 +265,44 @@ def test_spreads_of_five_seeds() -> None:
         smaller_spread([1.0], five)
 
 
+LATTICE = [(i, j) for i in range(1, 8) for j in range(i + 1, 8)]
+
+
 def test_convexity_on_a_lattice() -> None:
-    points = [(i, j) for i in range(1, 8) for j in range(i + 1, 8)]
     utterances = 0.001 * NOISE[:8]
-    bowl = {p: (p[0] - 3) ** 2 + (p[1] - 5) ** 2 + p[0] * utterances for p in points}
+    bowl = {p: (p[0] - 3) ** 2 + (p[1] - 5) ** 2 + p[0] * utterances for p in LATTICE}
     checked, violated, shown = convexity_violations(bowl)
-    assert checked > 20
+    assert checked == 26  # by hand: 6 + 4 + 2 + 1 along each of the two points
     assert (violated, shown) == (0, 0)
     hill = {p: -cost for p, cost in bowl.items()}
     assert convexity_violations(hill) == (checked, checked, checked)
     # A saturating cost is not convex, yet has one valley along each point.
-    slope = {p: np.sqrt(p[0]) + (p[1] - 5) ** 2 / 50 + utterances for p in points}
-    assert convexity_violations(slope)[2] > 0.2 * checked
+    slope = {p: np.sqrt(p[0]) + (p[1] - 5) ** 2 / 50 + utterances for p in LATTICE}
+    assert convexity_violations(slope) == (checked, checked / 2, checked / 2)
     assert peak_violations(slope)[1:] == (0, 0)
     assert peak_violations(bowl)[1:] == (0, 0)
-    assert peak_violations({p: -((p[0] - 3) ** 2) + utterances for p in points})[2] > 0
-    rng = np.random.default_rng(3)
-    flat = {p: rng.standard_normal(8) for p in points}  # noise alone: violated by the mean, hardly ever beyond noise
-    _, violated, shown = convexity_violations(flat)
-    assert violated > 0.3 * checked
-    assert shown < 0.2 * checked
+    assert peak_violations({p: -((p[0] - 3) ** 2) + utterances for p in LATTICE})[2] > 0
+
+
+def test_convex_in_each_point_is_less_than_convex_in_both() -> None:
+    """x² + y² + 3xy is a saddle along x = −y, and a parabola along x and along y: what a sweep over single points meets."""
+    saddle = {(x, y): x**2 + y**2 + 3 * x * y + 0.001 * NOISE[:8] for x, y in LATTICE}
+    assert saddle[2, 5][0] > (saddle[1, 6][0] + saddle[3, 4][0]) / 2  # both moved: not convex
+    assert convexity_violations(saddle)[1:] == (0, 0)
+
+
+def test_noise_alone_is_not_near_convex() -> None:
+    """Half of the inequalities are violated by the mean and hardly any beyond noise: that shows nothing, either way."""
+    points = [(i, j) for i in range(1, 10) for j in range(i + 1, 10)]
+    beyond_noise_alone = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        checked, violated, shown = convexity_violations({p: rng.standard_normal(8) for p in points})
+        assert checked == 68
+        assert violated > 0.3 * checked
+        beyond_noise_alone += decide(*_p(share_at_most(shown, checked, 0.1))).verdict == "supported"
+        assert decide(*_p(share_at_most(shown, checked, 0.1, violated))).verdict == "underpowered"
+    assert beyond_noise_alone > 5  # what a count of the violations beyond noise would have let pass
 
 
 def _p(found: object) -> tuple[float, float]:
