@@ -26,7 +26,7 @@ from imfbench.published import look_in
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
 from imfbench.sampling import sampling_guidance
 from imfbench.score_cache import ScoreCache
-from imfbench.sets import open_dataset
+from imfbench.sets import TestSet, open_dataset
 from imfbench.store import RunFolder, StoreError, content_hash, read_json, write_text
 from imfbench.weights import DamagedModelError, MissingModelError
 
@@ -110,7 +110,8 @@ class Context:
         return found
 
     def _utterances(self, selection: Selection) -> list[Utterance]:
-        found = self.dataset(selection).utterances(selection.split)
+        opened = self.dataset(selection)
+        found = TestSet(selection.name, selection.split, opened, selection.options).utterances()
         if not found:
             raise RunError(f"the set {selection.split!r} of dataset {selection.name!r} is empty")
         return select(found, selection.limit, selection.prefer_short)
