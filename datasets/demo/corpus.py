@@ -182,7 +182,12 @@ class DemoCorpus:
         row = target[utterance.id.removeprefix(f"{NOISY}-")]
         prompt = self._example(alignments[utterance.prompt_id], utterance.prompt_audio, noise=made == NOISY)
         if self.task == "text2mel":
-            return self._text_condition(row, alignments[utterance.prompt_id], prompt.mel)
+            try:
+                return self._text_condition(row, alignments[utterance.prompt_id], prompt.mel)
+            except DatasetError:
+                raise
+            except ValueError as error:
+                raise DatasetError(f"{utterance.id}: {error}; {self._longer(utterance)}") from None
         target_units = self._units(row)
         samples = len(target_units) * mel.SAMPLE_RATE // 40  # 40 units a second
         return make_condition(prompt.mel, prompt.tokens, tokens_of_frames(target_units, mel.frame_count(samples)))
@@ -193,6 +198,13 @@ class DemoCorpus:
         else:
             frames = round(len(prompt_mel) / len(prompt["phones"]) * len(target["phones"]))
         return make_text_condition(prompt_mel, self._phones(prompt), self._phones(target), frames)
+
+    def _longer(self, utterance: Utterance) -> str:
+        """What gives more frames to a text that does not fit into those that it has."""
+        if self.length == "truth":
+            return "mend the `frames` of its row of alignments.jsonl, or take it out of the list"
+        prompt = utterance.prompt_audio
+        return f"name another prompt than {prompt}, whose rate this length follows, or set the option `length: truth`"
 
     def own_condition(
         self, prompt: np.ndarray, prompt_text: Callable[[], str], text: str, british: bool = False, speed: float = 1.0
@@ -331,7 +343,8 @@ class DemoCorpus:
         try:
             return self._example(row, path, speed)
         except ValueError as error:
-            raise DatasetError(f"training utterance {row['id']!r}: {error}") from None
+            file = "" if str(path) in str(error) else f" ({path})"
+            raise DatasetError(f"training utterance {row['id']!r}: {error}{file}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -204,6 +204,19 @@ def told(error: BaseException) -> str:
     return f"{one_line(error, 300)}; {LESS_MEMORY}" if out_of_memory(error) else one_line(error)
 
 
+def recording_of(error: BaseException, what: str, path: Path | None) -> str:
+    """The recording that an utterance's error is about, in brackets; empty where the message names it or another file.
+
+    Args:
+        error: Whatever an utterance stumbled over: a ``ValueError`` may be about what was recorded.
+        what: "prompt" or "recording".
+        path: The file; None if there is none.
+    """
+    if path is None or not isinstance(error, ValueError) or isinstance(error, DatasetError) or str(path) in str(error):
+        return ""
+    return f" ({what} {path})"
+
+
 def one_line(error: BaseException, longest: int = 1000) -> str:
     """Kind and message of an error without line breaks."""
     said = (
