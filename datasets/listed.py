@@ -17,6 +17,7 @@ from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.features import mel
 from imfbench.features.audio import load_audio
 from imfbench.features.audio_check import AudioError
+from imfbench.features.phones import PromptError
 from imfbench.method import Condition
 from imfbench.registry import nearest
 
@@ -122,6 +123,7 @@ class ListedSet(ABC):
 
         Raises:
             DatasetError: The task is token2mel.
+            PromptError: There is too little or too much speech in the prompt.
             TextError: The prompt's or the text's length or signs are none that the networks can say.
         """
         if self.task == "token2mel":
@@ -129,7 +131,10 @@ class ListedSet(ABC):
         prompt, _ = load_audio(utterance.prompt_audio, mel.SAMPLE_RATE)
         # LibriSpeech's capitals would be spelt out letter by letter.
         said, text = (text.lower() if text.isupper() else text for text in (utterance.prompt_text, utterance.text))
-        return self._embedded.own_condition(prompt, lambda: said, text)
+        try:
+            return self._embedded.own_condition(prompt, lambda: said, text)
+        except PromptError as error:
+            raise PromptError(f"the prompt {utterance.prompt_audio} cannot be used: {error}") from None
 
     @cached_property
     def _embedded(self) -> DemoCorpus:

@@ -98,6 +98,7 @@ class user_errors:
         from imfbench.metrics.protocols import LanguageError
         from imfbench.new_method import NewMethodError
         from imfbench.pipeline.context import STOPPING, NotReadyError
+        from imfbench.pipeline.search import SearchError
         from imfbench.protocol_comparison import TranscriptsError
         from imfbench.registry import BrokenEntryError, UnknownNameError
         from imfbench.reports.results import RunFolderError
@@ -105,5 +106,5 @@ class user_errors:
 
         of_commands = (LanguageError, MissingPhonemizerError, NewMethodError, SpeakError, TextError, TranscriptsError)
         of_experiments = (BrokenEntryError, GridError, NotReadyError, RunFolderError, SolverError, UnknownNameError)
-        if isinstance(error, (*STOPPING, *of_commands, *of_experiments)):
+        if isinstance(error, (*STOPPING, *of_commands, *of_experiments, SearchError)):
             raise UserError(str(error)) from None

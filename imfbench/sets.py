@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class TestSet:
         name: The dataset's registered name.
         split: The set's name.
         dataset: The dataset.
+        options: What it was opened with, for messages.
     """
 
     __test__ = False  # its name looks like one of pytest's
@@ -30,6 +31,7 @@ class TestSet:
     name: str
     split: str
     dataset: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -41,9 +43,18 @@ class TestSet:
         """Its utterances, in the order of the list.
 
         Raises:
-            DatasetError: The list cannot be used; the message says why, with file and line.
+            DatasetError: There is no such set, or its list cannot be used; the message says why.
         """
-        found: list[Utterance] = self.dataset.utterances(self.split)
+        try:
+            found: list[Utterance] = self.dataset.utterances(self.split)
+        except DatasetError:
+            raise
+        except (OSError, ValueError) as error:  # what the contract asks of other people's datasets
+            opened = f" (options {dict(self.options)})" if self.options else ""
+            raise DatasetError(
+                f"the set {self.split!r} of dataset {self.name!r}{opened} cannot be used: {error}; correct `split` or `options`, "
+                "or mend the data"
+            ) from error
         return found
 
 
@@ -68,7 +79,7 @@ def open_set(name: str, folder: Path | None = None, options: Mapping[str, Any] |
         if FOLDER not in inspect.signature(cls).parameters:
             raise DatasetError(f"dataset {name!r} takes no folder: leave out {folder}")
         given[FOLDER] = folder
-    return TestSet(name, split or sets_of(cls)[0], open_dataset(name, given))
+    return TestSet(name, split or sets_of(cls)[0], open_dataset(name, given), given)
 
 
 def open_dataset(name: str, options: Mapping[str, Any]) -> Any:
@@ -86,8 +97,10 @@ def open_dataset(name: str, options: Mapping[str, Any]) -> Any:
         return cls(**options)
     except DatasetError:
         raise
-    except (TypeError, ValueError) as error:
-        raise DatasetError(f"dataset {name!r} cannot be opened with {dict(options)}: {error}") from error
+    except (OSError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"dataset {name!r} cannot be opened with {dict(options)}: {error}; correct these `options`, or mend what they name"
+        ) from error
 
 
 def options_problem(name: str, options: Mapping[str, Any]) -> tuple[str, str]:

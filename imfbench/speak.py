@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from imfbench.artefact import ArtefactError, embedded, load_artefact
+from imfbench.data import DatasetError
 from imfbench.devices import Precision, resolve_device, synchronize
 from imfbench.disk import unwritable
 from imfbench.features.audio import load_audio, notes_of_file, save_audio
@@ -23,8 +25,9 @@ from imfbench.flow.grids import make_grid
 from imfbench.metrics import ScoreItem
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.context import told
-from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS, nearest
+from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS, UnknownNameError, nearest
 from imfbench.sampling import synthesize_mel
+from imfbench.sets import open_dataset
 from imfbench.store import write_text
 
 TASK = "text2mel"
@@ -132,7 +135,9 @@ def speak(
         for name, (method, _) in loaded.items()
         for nfe in request.nfe
     }
-    conditions = {name: _condition(request, card, prompt, prompt_text) for name, (_, card) in loaded.items()}
+    conditions = {
+        name: _condition(request, references[name], card, prompt, prompt_text) for name, (_, card) in loaded.items()
+    }
     vocoder = VOCODERS.get("hifigan")().load(where)
     frame = pd.DataFrame()
     items: list[ScoreItem] = []
@@ -186,6 +191,11 @@ def _check_request(request: Request, names: Sequence[str], out: Path, single: bo
         raise SpeakError(f"--out {out}: give a .wav file or a folder")
     if single and files > 1:
         raise SpeakError(f"--out {out}: {files} files are asked for; give a folder")
+    for target in [out] if single else [out / f"{label}-{nfe}.wav" for label in _labels(names) for nfe in request.nfe]:
+        if target.exists() and request.prompt.exists() and target.samefile(request.prompt):
+            raise SpeakError(
+                f"--out {out}: {target} is the prompt itself and would be overwritten; give another file or folder"
+            )
     folder = out.parent if single else out
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -211,21 +221,33 @@ def _prompt(path: Path) -> tuple[np.ndarray, list[str]]:
         raise SpeakError(f"the prompt cannot be used: {told}") from None
 
 
-def _condition(request: Request, card: dict[str, Any], prompt: np.ndarray, prompt_text: Callable[[], str]) -> Any:
+def _condition(
+    request: Request, reference: str, card: dict[str, Any], prompt: np.ndarray, prompt_text: Callable[[], str]
+) -> Any:
     if card.get("task") != TASK:
         raise ArtefactError(
             f"this network's task is {card.get('task')}, which takes speech tokens with their timing; a text needs one of {TASK}"
         )
-    name = (card.get("train_data") or {}).get("name", "demo")
-    dataset = DATASETS.get(name)(task=TASK)
-    if not hasattr(dataset, "own_condition"):
-        raise SpeakError(
-            f"the dataset {name!r}, on which the network was trained, has no way from a text to its phones"
-        )
+    data = card.get("train_data") or {}
+    name, options = data.get("name", "demo"), data.get("options") or {}
+    trained = f"the network {reference} was trained on the dataset {name!r}"
     try:
+        cls = DATASETS.get(name)
+        if not hasattr(cls, "own_condition"):
+            raise SpeakError(
+                f"{trained}, which has no way from a text to its phones (`own_condition`): name another network"
+            )
+        task = {"task": TASK} if "task" in inspect.signature(cls).parameters else {}
+        dataset = open_dataset(name, {**task, **options})  # its own options: another copy may have other phones
         return dataset.own_condition(prompt, prompt_text, request.text, request.british, request.speed)
     except PromptError as error:
         raise SpeakError(f"the prompt {request.prompt} cannot be used: {error}") from None
+    except UnknownNameError as error:
+        raise SpeakError(
+            f"{trained}, which is not known here ({error}): give its --plugin FILE, or install its package"
+        ) from None
+    except DatasetError as error:
+        raise SpeakError(f"{trained}, as its card says, which cannot be used here: {error}") from None
 
 
 def _write(out: Path, frame: pd.DataFrame, prompt_text: str, notes: Sequence[str]) -> None:

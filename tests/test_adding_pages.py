@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from imfbench.cli import main
 from imfbench.store import file_sha256, read_json
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -100,3 +102,33 @@ def test_the_pages_are_linked_and_their_experiments_are_yaml(kind: str) -> None:
         assert f"(docs/adding_a_{kind}.md)" in page.read_text(encoding="utf-8")
     blocks = BLOCK.findall((DOCS / f"adding_a_{kind}.md").read_text(encoding="utf-8"))
     assert all(yaml.safe_load(text) for language, _, text in blocks if language == "yaml")
+
+
+@pytest.mark.usefixtures("fresh_plugins")
+@pytest.mark.parametrize(
+    ("setting", "damage", "words"),
+    [
+        ("dataset.split=tets", "", "the set 'tets' of dataset 'recordings' (options {'root': 'recordings'}) cannot be used: rec"),
+        ("dataset.options.root=nowhere", "", "'recordings' cannot be opened with {'root': 'nowhere'}: [Errno 2] No such file"),
+        ("dataset.split=test", "no JSON", "'recordings' cannot be opened with {'root': 'recordings'}: "),
+        ("dataset.split=test", "ff", "cannot be opened with {'root': 'recordings'}: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)  # fmt: skip
+def test_a_dataset_of_the_page_that_is_named_wrongly_or_damaged_is_refused(
+    setting: str, damage: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises what its page and contract ask for, which a run tells as it tells the faults of its own datasets."""
+    monkeypatch.chdir(tmp_path)
+    for language, name, text in BLOCK.findall((DOCS / "adding_a_dataset.md").read_text(encoding="utf-8")):
+        if language != "sh":
+            Path(name).write_text(text, encoding="utf-8")
+    exec(compile(Path("borrow.py").read_text(encoding="utf-8"), "borrow.py", "exec"), {})
+    if damage:
+        Path("recordings/utterances.jsonl").write_bytes(b"\xff" if damage == "ff" else damage.encode())
+    command = ["run", "mine.yaml", "--plugin", "recordings.py", "--out", "out", "--set", setting]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2, result.output
+    (told,) = [line for line in result.output.splitlines() if line.startswith("imfbench: ")]
+    assert words in told
+    assert "correct " in told
+    assert "or mend" in told

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from imfbench.artefact import save_artefact
 from imfbench.building import build_method
 from imfbench.contracts.layouts import LAYOUTS, write_layout
 from imfbench.data import Utterance
-from imfbench.features.audio import load_audio
+from imfbench.features.audio import load_audio, save_audio
+from imfbench.features.phones import TextError
 from imfbench.pipeline.context import select
 from imfbench.sets import open_set
 
@@ -82,6 +86,39 @@ def test_english_texts_are_said_by_text2mel_and_a_missing_prompt_is_its_own_row(
     assert f"no audio file {utterances[0].prompt_audio}" in table.loc[first, "reason"]
     assert set(table.loc[others, "status"]) == {"ok"}
     assert set(table.loc[others, "network_calls"]) == {2}
+
+
+def test_a_prompt_without_enough_speech_fails_its_own_row_and_is_named(tiny) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout("librispeech-pc", tiny.folder / "pc", 4)
+    utterances = open_set("librispeech-pc", root).utterances()
+    prompts = [u.prompt_audio for u in utterances]
+    assert len({*prompts}) == 4
+    speech, rate = load_audio(prompts[0])
+    faults = [
+        (0 * speech, "it is silent: record it again, or give another"),
+        (speech[rate : 3 * rate // 2], "s of speech, less than 1 s: give a longer one"),
+        (np.tile(speech, 5), "s of speech, more than 10 s: cut it to a sentence or two"),
+    ]
+    for path, (audio, _) in zip(prompts, faults, strict=False):
+        save_audio(path, audio, rate)
+    systems = text2mel(tiny.folder)
+    config = tiny.config(task="text2mel", dataset=data("librispeech-pc", root), systems=systems, references=[])
+    assert tiny.invoke(config, command="synthesize").exit_code == 0
+    (journal,) = tiny.out.glob("cells/*/utterances.jsonl")
+    rows = {row["id"]: row for row in map(json.loads, journal.read_text(encoding="utf-8").splitlines())}
+    for u, (_, words) in zip(utterances, faults, strict=False):
+        assert rows[u.id]["status"] == "failed"
+        assert rows[u.id]["reason"].startswith(f"PromptError: the prompt {u.prompt_audio} cannot be used: it ")
+        assert words in rows[u.id]["reason"]
+        assert rows[u.id]["reason"].count(str(u.prompt_audio)) == 1
+    assert rows[utterances[3].id]["status"] == "ok"
+
+
+def test_a_prompts_text_that_is_another_says_where_to_correct_it(tiny) -> None:  # type: ignore[no-untyped-def]
+    root = write_layout("librispeech-pc", tiny.folder / "pc", 1)
+    opened = open_set("librispeech-pc", root, {"task": "text2mel"})
+    with pytest.raises(TextError, match="with --prompt-text or as the prompt's text in the list"):
+        opened.dataset.condition(replace(opened.utterances()[0], prompt_text="Hi."))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

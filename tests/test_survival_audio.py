@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from imfbench.backbones.aligning_dit import AligningDiT
 from imfbench.backbones.dit import DiT
 from imfbench.contracts.trial import small_corpus
-from imfbench.data import make_condition
+from imfbench.data import DatasetError, make_condition
 from imfbench.datasets.demo.corpus import DATA, DemoCorpus
 from imfbench.features.audio import load_audio, notes_of_file
 from imfbench.features.audio_check import AudioError, audio_notes
@@ -39,6 +40,14 @@ def cut(path: Path, kept: float) -> Path:
 def holed(path: Path) -> Path:
     """A recording that holds a value which is no number."""
     return wav(path, np.where(np.arange(len(TONE)) == 999, np.nan, TONE).astype(np.float32), subtype="FLOAT")
+
+
+def make_unsayable(alignments: Path, utterance: str) -> None:
+    """Give an utterance a phone that no network knows."""
+    rows = [json.loads(line) for line in alignments.read_text(encoding="utf-8").splitlines()]
+    (row,) = (row for row in rows if row["id"] == utterance)
+    row["phones"], row["frames"] = ["ʘ", *row["phones"]], [1, *row["frames"]]
+    alignments.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -132,10 +141,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, tiny_in) -> tuple[Path, di
             rows.append([f"{kind}-{field}", *row])
     unsayable = next(row for row in rows if row[0] == "unsayable-2")[1]
     alignments = root / "test" / "alignments.jsonl"
-    written = [line.replace('"phones": ["', '"phones": ["ʘ", "') if f'"{unsayable}"' in line else line
-               for line in alignments.read_text().splitlines()]  # fmt: skip
-    assert any("ʘ" in line for line in written)
-    alignments.write_text("\n".join(written) + "\n")
+    make_unsayable(alignments, unsayable)
     whole = [["whole", *lines[-1]]]
     (root / "test" / "meta.lst").write_text("".join("|".join(row[1:]) + "\n" for row in rows + whole))
     result = tiny.invoke(tiny.config(dataset={"options": {"root": str(root)}}))
@@ -200,7 +206,11 @@ def test_what_no_network_can_say_and_what_is_too_short_are_reasons(damaged) -> N
         in row["reason"]
     )
     assert tables["ground-truth"].loc["unsayable-2", "status"] == "ok"
-    assert "audio of 8.3 ms is too short for a mel" in tables["own 1 NFE uniform"].loc["short-2", "reason"]
+    short = "ValueError: audio of 8.3 ms is too short for a mel: give a longer recording"
+    told = tables["own 1 NFE uniform"].loc["short-2", "reason"]
+    assert told.startswith(f"{short} (prompt {root}/test/prompts-short/")
+    told = tables["vocoded-ground-truth"].loc["short-4", "reason"]
+    assert told.startswith(f"{short} (recording {root}/test/wavs-short/")
 
 
 def test_the_leaderboard_counts_what_failed_and_shows_the_notes(damaged) -> None:  # type: ignore[no-untyped-def]
@@ -238,29 +248,78 @@ def test_a_damaged_training_recording_stops_the_run_and_names_itself(tiny, kind:
         assert [row["status"] for row in tiny.leaderboard()] == ["ok"]
 
 
-def test_a_damaged_development_prompt_fails_the_searched_rows_and_names_itself(tiny) -> None:  # type: ignore[no-untyped-def]
+DEV_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (lambda path: cut(path, 0.5), "{prompt} cannot be dec"),
+    "nan": (lambda path: holed(path.with_suffix(".wav")).rename(path), "{prompt} holds values that are not finite"),
+    "short": (
+        lambda path: wav(path, TONE[:200]),
+        "audio of 8.3 ms is too short for a mel: give a longer recording (prompt {prompt})",
+    ),
+    "unsayable": (
+        lambda path: None,
+        "{id} has phones that the networks cannot say, {root}/phones.txt lacks them: ʘ; mend its row of alignments.jsonl",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DEV_DAMAGE)
+def test_a_damaged_development_utterance_fails_the_searched_rows_and_names_itself(tiny, kind: str) -> None:  # type: ignore[no-untyped-def]
+    damage, words = DEV_DAMAGE[kind]
     root = tiny.corpus()
-    (prompts := root / "dev" / "prompts").unlink()
-    shutil.copytree(DATA / "dev" / "prompts", prompts)
+    for name in ("prompts", "alignments.jsonl"):
+        (root / "dev" / name).unlink()
+    shutil.copytree(DATA / "dev" / "prompts", root / "dev" / "prompts")
+    shutil.copy(DATA / "dev" / "alignments.jsonl", root / "dev")
     dev = {"limit": 1, "options": {"root": str(root)}}
-    prompt = DemoCorpus(root).utterances("dev")[0].prompt_audio
+    utterance = DemoCorpus(root).utterances("dev")[0]
+    prompt = utterance.prompt_audio
     whole = prompt.read_bytes()
-    cut(prompt, 0.5)
+    damage(prompt)
+    if kind == "unsayable":
+        make_unsayable(root / "dev" / "alignments.jsonl", utterance.id)
     own = {"method": "teacher", "name": "own", "artefact": str(tiny.artefact()), "nfe": [1]}
     own["search"] = {"method": "o3s", "nfe": [2], "score": "sim", "config": {"max_evaluations": 2}}
     path = tiny.config(systems=[own], references=[], dev=dev)
     result = tiny.invoke(path)
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     status = {row["system"]: row["status"] for row in tiny.leaderboard()}
     assert status["own"] == "ok"
-    told = (
-        f"failed: SearchError: development utterance {DemoCorpus(root).utterances('dev')[0].id}: {prompt} cannot be dec"
-    )
-    assert status["own+o3s"].startswith(told)
-    assert "put a whole recording in its place" in status["own+o3s"]
-    prompt.write_bytes(whole)
-    assert tiny.invoke(path).exit_code == 0
-    assert {row["status"] for row in tiny.leaderboard()} == {"ok"}
+    told = f"failed: SearchError: development utterance {utterance.id}: "
+    assert status["own+o3s"].startswith(told + words.format(prompt=prompt, id=utterance.id, root=root))
+    assert "Traceback" not in result.output
+    if kind == "cut":
+        assert "put a whole recording in its place" in status["own+o3s"]
+        prompt.write_bytes(whole)
+        assert tiny.invoke(path).exit_code == 0
+        assert {row["status"] for row in tiny.leaderboard()} == {"ok"}
+
+
+def test_a_text_that_does_not_fit_into_its_frames_says_what_gives_more() -> None:
+    """A hundred sentences' phones in the time of one, of which only the first have a length."""
+    for length, remedy in (
+        ("truth", "mend the `frames` of its row of alignments.jsonl, or take it out of the list"),
+        ("prompt-rate", "name another prompt than {prompt}, whose rate this length follows, or set the option `length: truth`"),
+    ):  # fmt: skip
+        corpus = DemoCorpus(task="text2mel", length=length)  # type: ignore[arg-type]
+        utterance = corpus.utterances("test")[0]
+        rows = corpus._alignments("test")
+        for name in (utterance.id, utterance.prompt_id):
+            phones, frames = rows[name]["phones"], rows[name]["frames"]
+            rows[name] = rows[name] | {"phones": 99 * phones, "frames": frames + 98 * len(frames) * [0]}
+        with pytest.raises(DatasetError) as error:
+            corpus.condition(utterance)
+        told = str(error.value)
+        assert told.startswith(f"{utterance.id}: ")
+        assert " phones do not fit into " in told
+        assert told.endswith(remedy.format(prompt=utterance.prompt_audio))
+
+
+def test_phones_that_cannot_be_said_are_told_in_joined_sentences_too() -> None:
+    corpus = DemoCorpus()
+    utterance = corpus.utterances("long2")[0]
+    corpus._long_rows("long2")[utterance.id]["phones"][3] = "ʘ"
+    with pytest.raises(DatasetError, match=f"^{utterance.id} has phones that the networks cannot say"):
+        corpus.condition(utterance)
 
 
 def test_an_utterance_longer_than_the_network_takes_says_how_much_to_cut() -> None:
@@ -289,6 +348,6 @@ def test_a_prompt_that_is_too_long_fails_its_own_row(tiny, monkeypatch: pytest.M
     (table,) = tiny.tables().values()
     assert "LengthError: the prompt of " in table.loc["test-af_sarah-000", "reason"]
     assert "cut the prompt to" in table.loc["test-af_sarah-000", "reason"]
-    assert table.loc["test-af_sarah-000", "reason"].endswith(f" ({path})")
+    assert table.loc["test-af_sarah-000", "reason"].endswith(f" (prompt {path})")
     assert list(table["status"]) == ["failed", "ok", "ok"]
     assert table["sim"].notna().sum() == 2

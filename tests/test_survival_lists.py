@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +155,72 @@ def test_a_dataset_that_is_not_there_is_refused(tiny, options: dict[str, Any], w
     assert words in tiny.refused(tiny.config(dataset=options))
 
 
-def test_damaged_alignments_are_told_with_their_line(tiny) -> None:  # type: ignore[no-untyped-def]
+def without(row: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != key}
+
+
+DAMAGED_ROWS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no id": (lambda row: without(row, "id"), "is no JSON object with an id"),
+    "no object": (lambda row: [row], "is no JSON object with an id"),
+    "no speaker": (lambda row: without(row, "speaker"), "(of {id!r}) has no text as `speaker`"),
+    "no seconds": (lambda row: without(row, "seconds"), "(of {id!r}) has no number above 0 as `seconds`"),
+    "no number": (lambda row: row | {"seconds": "4.2"}, "(of {id!r}) has no number above 0 as `seconds`"),
+    "no phones": (lambda row: without(row, "phones"), "(of {id!r}) has no list of texts as `phones`"),
+    "no frames": (lambda row: without(row, "frames"), "(of {id!r}) has no list of whole numbers as `frames`"),
+    "half frames": (
+        lambda row: row | {"frames": [0.5] * len(row["frames"])},
+        "(of {id!r}) has no list of whole numbers as `frames`",
+    ),
+    "a frame too few": (lambda row: row | {"frames": row["frames"][1:]}, " `frames`, which must be as many"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED_ROWS)
+def test_a_damaged_row_of_the_alignments_is_told_with_its_line(tiny, kind: str) -> None:  # type: ignore[no-untyped-def]
+    damage, words = DAMAGED_ROWS[kind]
     root = tiny.corpus()
     path = root / "test" / "alignments.jsonl"
-    path.write_text(path.read_text()[:-40])
-    lines = len(path.read_text().splitlines())
-    with pytest.raises(DatasetError, match=rf"alignments\.jsonl, line {lines} is no JSON object.*imfbench doctor"):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    row = json.loads(lines[4])
+    lines[4] = json.dumps(damage(row))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(DatasetError) as error:
         DemoCorpus(root).utterances("test")
+    told = str(error.value)
+    assert told.startswith(f"{path}, line 5 ")
+    assert words.format(id=row["id"]) in told
+    assert told.endswith("copy the corpus again, `imfbench doctor` compares every file with its sha256")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("test/alignments.jsonl", lambda lines: [*lines[:-1], lines[-1][:-40]], "line {last} is no JSON object with an id"),
+        ("test/alignments.jsonl", lambda lines: [b"\xff" + lines[0], *lines[1:]], "line 1 is not UTF-8 (invalid start byte)"),
+        ("test/alignments.jsonl", lambda lines: [re.sub(b'"seconds": [0-9.]+, ', b"", lines[0]), *lines[1:]], "as `seconds`"),
+        ("phones.txt", lambda lines: [*lines[:2], b"\xff", *lines[3:]], "line 3 is not UTF-8 (invalid start byte)"),
+        ("phones.txt", lambda lines: [*lines[:2], lines[1], *lines[2:]], "line 3 is a phone again"),
+        ("phones.txt", lambda lines: [*lines[:2], b"", *lines[2:]], "line 3 is empty"),
+    ],
+)  # fmt: skip
+def test_damaged_alignments_and_phones_are_told_with_their_line(tiny, name: str, damage, words: str) -> None:  # type: ignore[no-untyped-def]
+    root = tiny.corpus()
+    path = root / name
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    damaged = damage(lines)
+    assert damaged != lines
+    path.write_bytes(b"\n".join(damaged) + b"\n")
+    told = tiny.refused(tiny.config(dataset={"options": {"root": str(root)}}))
+    assert f"{path}, line " in told
+    assert words.format(last=len(lines)) in told
+    assert "copy the corpus again" in told
+    assert not (tiny.out / "cells").exists()
+
+
+def test_a_corpus_with_the_line_ends_of_windows_has_the_same_phones(tiny) -> None:  # type: ignore[no-untyped-def]
+    root = tiny.corpus()
+    for path in (root / "phones.txt", root / "test" / "alignments.jsonl"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    ours, theirs = DemoCorpus(), DemoCorpus(root)
+    assert theirs.vocabulary == ours.vocabulary
+    assert [u.id for u in theirs.utterances("test")] == [u.id for u in ours.utterances("test")[:3]]

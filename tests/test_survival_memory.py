@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from imfbench.devices import out_of_memory
 from imfbench.metrics.base import ScoreItem
 from imfbench.metrics.sim import SpeakerSimilarity
 from imfbench.pipeline import synthesise as synthesise_stage
+from imfbench.pipeline.context import RunError
+from imfbench.pipeline.score_workers import Recipe, by_processes
+from imfbench.plugins import load_file
 from imfbench.training import Training
 
 OWN = "own 1 NFE uniform"
@@ -190,3 +195,63 @@ def test_a_scorer_whose_model_cannot_be_loaded_fails_once_and_the_others_score( 
     told = "LoadError: the model of metric 'sim' cannot be loaded: OSError: libcublas.so.12: cannot open shared object file"
     assert row["not_measured"]["sim"] == told
     assert told in " ".join(result.output.split())
+
+
+HUNGRY = '''
+import multiprocessing, os, signal
+from imfbench.metrics.prosody import PitchVariation
+from imfbench.metrics.signature import Signature
+from imfbench.registry import METRICS
+
+@METRICS.register("hungry")
+class Hungry(PitchVariation):
+    """How long it is; the first process that is asked is ended as the system does it when memory runs out."""
+    name = "hungry"
+    columns = summary_columns = ("length",)
+    signature = model_signature = Signature("hungry", 1, unit="s")
+    def open_model(self):
+        return self
+    def observe(self, item):
+        try:
+            open({marker!r}, "x").close()
+        except FileExistsError:
+            return {{"seconds": len(item.audio) / item.sample_rate}}
+        assert multiprocessing.parent_process() is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+    def row(self, item, observation):
+        return {{"length": observation["seconds"]}}
+'''
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("fresh_plugins")
+def test_a_process_that_scores_and_is_killed_stops_the_run_and_the_same_command_ends(tiny) -> None:  # type: ignore[no-untyped-def]
+    plugin, marker = tiny.folder / "hungry.py", tiny.folder / "killed"
+    plugin.write_text(HUNGRY.format(marker=str(marker)))
+    load_file(plugin)
+    path = tiny.config(references=["ground-truth"], systems=[], metrics=["hungry"])
+    assert tiny.invoke(path, command="synthesize").exit_code == 0
+    result = tiny.invoke(path, "workers=2", command="score")
+    assert marker.is_file()
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    told = "imfbench: a process that scores hungry was ended from outside, most likely because memory ran out: each of the 2 --w"
+    assert told in result.output
+    assert result.output.strip().endswith("what is scored is kept, so repeat the command with fewer")
+    assert tiny.invoke(path, "workers=2", command="score").exit_code == 0
+    (table,) = tiny.tables().values()
+    assert table["length"].gt(0).tolist() == [True, True]
+    assert table["hungry_error"].isna().all()
+
+
+def test_a_process_that_cannot_begin_to_score_says_why(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.py"
+    recipe = Recipe("sim", {}, "cpu", 1, tmp_path / "scores", "only-missing", (gone,))
+    with pytest.raises(RunError) as error:
+        list(by_processes(recipe, 2, [None]))  # type: ignore[list-item]
+    told = str(error.value)
+    assert told.startswith("a process that is to score sim cannot begin: FileNotFoundError: ")
+    assert str(gone) in told
+    assert told.endswith("; mend that, or repeat the command with --workers 1")
+    assert "memory" not in told

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +23,15 @@ from imfbench import speak as speak_module
 from imfbench.artefact import save_artefact
 from imfbench.building import build_method
 from imfbench.cli import main
-from imfbench.datasets.demo.corpus import DATA
+from imfbench.datasets.demo.corpus import DATA, DemoCorpus
 from imfbench.features.audio import load_audio, resample
 from imfbench.features.griffin_lim import GriffinLim
+from imfbench.features.mel import SAMPLE_RATE
 from imfbench.metrics.base import ScoreError
 from imfbench.metrics.mos import DistillMOS
 from imfbench.metrics.sim import SpeakerSimilarity
 from imfbench.metrics.wer import WordErrorRate
+from imfbench.registry import DATASETS
 from imfbench.speak import _labels
 
 PROMPT_TEXT = "The morning air was crisp, and the streets were quiet."
@@ -206,6 +210,99 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(  # type: i
         told = refused(say(recording(), networks[0], out))
         assert f"{tmp_path / 'file'} cannot be written: a file stands where a folder has to be" in told
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_output_that_would_overwrite_the_prompt_is_refused(networks, recording, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    prompt = recording(name="own-2.wav")
+    whole = prompt.read_bytes()
+    (tmp_path / "link.wav").symlink_to(prompt)
+    for out in (prompt, tmp_path / "link.wav", tmp_path):
+        told = refused(say(prompt, networks[0], out, "--nfe", "1,2" if out == tmp_path else "2"))
+        assert (
+            f"--out {out}: {prompt if out == tmp_path else out} is the prompt itself and would be overwritten; give"
+            in told
+        )
+        assert prompt.read_bytes() == whole
+    assert not (tmp_path / "own-1.wav").exists()
+
+
+class WithoutTask(DemoCorpus):
+    """A dataset as a plug-in may have it."""
+
+    def __init__(self) -> None:
+        super().__init__(task="text2mel")
+
+
+class WithRoot(DemoCorpus):
+    """Another one."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(Path(root), task="text2mel")
+
+
+class WithoutTexts:
+    """A dataset that has no phones for a text."""
+
+
+@pytest.fixture
+def trained_on(networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:  # type: ignore[no-untyped-def]
+    """``trained_on(name, **options)``: the teacher as if it had been trained on that dataset."""
+    for cls in (WithoutTask, WithRoot, WithoutTexts):
+        monkeypatch.setitem(DATASETS._entries, cls.__name__, cls)
+
+    def _trained_on(name: str, **options: Any) -> Path:
+        folder = tmp_path / "own"
+        shutil.copytree(networks[0], folder)
+        card = json.loads((folder / "card.json").read_text())
+        card["train_data"] = {"name": name, "options": options}
+        (folder / "card.json").write_text(json.dumps(card))
+        return folder
+
+    return _trained_on
+
+
+@pytest.mark.usefixtures("quick_vocoder")
+@pytest.mark.parametrize(("name", "options"), [("WithoutTask", {}), ("WithRoot", {"root": str(DATA)})])
+def test_a_network_of_another_dataset_speaks_as_its_card_says(  # type: ignore[no-untyped-def]
+    trained_on, recording, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    said = say(recording(), trained_on(name, **options), tmp_path / "a.wav", "--prompt-text", PROMPT_TEXT, "--no-score")
+    assert said.exit_code == 0, said.output
+    assert (tmp_path / "a.wav").is_file()
+
+
+def test_a_network_of_another_copy_is_given_its_phones(tmp_path: Path) -> None:
+    phones = (DATA / "phones.txt").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "phones.txt").write_text("\n".join(reversed(phones)) + "\n", encoding="utf-8")
+    request = speak_module.Request("Good evening.", tmp_path / "me.wav", PROMPT_TEXT, ["own"], [1])
+    prompt = resample(AUDIO, RATE, SAMPLE_RATE)
+    ours, theirs = (
+        speak_module._condition(request, "own", {"task": "text2mel", "train_data": data}, prompt, lambda: PROMPT_TEXT)
+        for data in ({"name": "demo"}, {"name": "demo", "options": {"root": str(tmp_path)}})
+    )
+    said = (ours.tokens > 0) & (ours.tokens <= len(phones))
+    assert torch.equal(theirs.tokens[said], len(phones) + 1 - ours.tokens[said])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("WithoutTexts", {}, "which has no way from a text to its phones (`own_condition`): name another network"),
+        ("folder", {"root": "."}, "which has no way from a text to its phones (`own_condition`): name another network"),
+        ("of-a-plugin", {}, "which is not known here (unknown dataset 'of-a-plugin'"),
+        ("WithRoot", {}, "as its card says, which cannot be used here: dataset 'WithRoot' needs the option 'root'"),
+        ("demo", {"speed": 1}, "which cannot be used here: dataset 'demo' has no option 'speed': did you mean 'speeds'"),
+        ("demo", {"root": "gone"}, "which cannot be used here: gone is no folder of the demo corpus, it holds no phones.txt"),
+    ],
+)  # fmt: skip
+def test_a_network_whose_dataset_is_not_here_is_refused(  # type: ignore[no-untyped-def]
+    trained_on, recording, tmp_path: Path, name: str, options: dict[str, Any], words: str
+) -> None:
+    network = trained_on(name, **options)
+    told = refused(say(recording(), network, tmp_path / "a.wav", "--prompt-text", PROMPT_TEXT, "--no-score"))
+    assert f"the network {network} was trained on the dataset {name!r}, " in told
+    assert words in told
+    assert not (tmp_path / "a.wav").exists()
 
 
 @pytest.mark.usefixtures("quick_vocoder")

@@ -104,8 +104,13 @@ class DemoCorpus:
     def vocabulary(self) -> dict[str, int]:
         """Phones → tokens; 0 is padding."""
         self._require("phones.txt")
-        phones = (self.root / "phones.txt").read_text(encoding="utf-8").split("\n")[:-1]
-        return {phone: i + 1 for i, phone in enumerate(phones)}
+        path = self.root / "phones.txt"
+        found: dict[str, int] = {}
+        for number, phone in _lines(path):
+            if not phone or phone in found:  # a line too many would give other numbers to all phones after it
+                raise DatasetError(f"{path}, line {number} is {'empty' if not phone else 'a phone again'}: {COPY}")
+            found[phone] = number
+        return found
 
     def verify(self) -> list[str]:
         """Compare every file with SHA256SUMS; the problems in words, empty if all is well."""
@@ -133,6 +138,7 @@ class DemoCorpus:
             raise DatasetError(f"dataset 'demo' has no split {split!r}: {nearest(split, list(self.card.sets))}")
         folder, name = LISTS[split]
         self._require(f"{folder}/{name}")
+        _ = self.vocabulary  # damage there would be every row's
         path = self.root / folder / name
         rows = []
         for row in read_list(path, fields=(5,)):
@@ -176,7 +182,12 @@ class DemoCorpus:
         row = target[utterance.id.removeprefix(f"{NOISY}-")]
         prompt = self._example(alignments[utterance.prompt_id], utterance.prompt_audio, noise=made == NOISY)
         if self.task == "text2mel":
-            return self._text_condition(row, alignments[utterance.prompt_id], prompt.mel)
+            try:
+                return self._text_condition(row, alignments[utterance.prompt_id], prompt.mel)
+            except DatasetError:
+                raise
+            except ValueError as error:
+                raise DatasetError(f"{utterance.id}: {error}; {self._longer(utterance)}") from None
         target_units = self._units(row)
         samples = len(target_units) * mel.SAMPLE_RATE // 40  # 40 units a second
         return make_condition(prompt.mel, prompt.tokens, tokens_of_frames(target_units, mel.frame_count(samples)))
@@ -187,6 +198,13 @@ class DemoCorpus:
         else:
             frames = round(len(prompt_mel) / len(prompt["phones"]) * len(target["phones"]))
         return make_text_condition(prompt_mel, self._phones(prompt), self._phones(target), frames)
+
+    def _longer(self, utterance: Utterance) -> str:
+        """What gives more frames to a text that does not fit into those that it has."""
+        if self.length == "truth":
+            return "mend the `frames` of its row of alignments.jsonl, or take it out of the list"
+        prompt = utterance.prompt_audio
+        return f"name another prompt than {prompt}, whose rate this length follows, or set the option `length: truth`"
 
     def own_condition(
         self, prompt: np.ndarray, prompt_text: Callable[[], str], text: str, british: bool = False, speed: float = 1.0
@@ -246,12 +264,14 @@ class DemoCorpus:
             self._require(f"{folder}/alignments.jsonl")
             path = self.root / folder / "alignments.jsonl"
             found: dict[str, dict[str, Any]] = {}
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for number, line in _lines(path):
                 try:
                     row = json.loads(line)
-                    found[row["id"]] = row
-                except (ValueError, TypeError, KeyError):
-                    raise DatasetError(f"{path}, line {number} is no JSON object with an id: {COPY}") from None
+                except ValueError:
+                    row = None
+                if told := _row_problem(row):
+                    raise DatasetError(f"{path}, line {number} {told}: {COPY}")
+                found[row["id"]] = row
             self._read[folder] = found
         return self._read[folder]
 
@@ -323,7 +343,48 @@ class DemoCorpus:
         try:
             return self._example(row, path, speed)
         except ValueError as error:
-            raise DatasetError(f"training utterance {row['id']!r}: {error}") from None
+            file = "" if str(path) in str(error) else f" ({path})"
+            raise DatasetError(f"training utterance {row['id']!r}: {error}{file}") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file of the corpus without their ends, each with its number from 1.
+
+    Raises:
+        DatasetError: It cannot be read, or a line is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error.strerror}): {COPY}") from None
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            yield number, line.decode("utf-8").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{path}, line {number} is not UTF-8 ({error.reason}): {COPY}") from None
+
+
+def _row_problem(row: Any) -> str:
+    """What is wrong with a row of alignments.jsonl, in words; empty if it can be used. Whether phones are known is not asked."""
+    if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+        return "is no JSON object with an id"
+    whose, phones, frames = f"(of {row['id']!r})", row.get("phones"), row.get("frames")
+    if not isinstance(row.get("speaker"), str):
+        return f"{whose} has no text as `speaker`"
+    seconds = row.get("seconds")
+    if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        return f"{whose} has no number above 0 as `seconds`"
+    if not isinstance(phones, list) or not phones or not all(isinstance(phone, str) for phone in phones):
+        return f"{whose} has no list of texts as `phones`"
+    if (
+        not isinstance(frames, list)
+        or not all(type(count) is int and count >= 0 for count in frames)
+        or not sum(frames)
+    ):
+        return f"{whose} has no list of whole numbers as `frames`"
+    if len(phones) != len(frames):
+        return f"{whose} has {len(phones)} `phones` and {len(frames)} `frames`, which must be as many"
+    return ""
 
 
 def _stored(path: Path) -> dict[str, torch.Tensor] | None:

@@ -45,7 +45,7 @@ def joined(utterances: list[Utterance], alignments: dict[str, Row], name: str) -
             row = _joined_row([alignments[u.id] for u in several])
             text = " ".join(u.text for u in several)
             changes = {"id": f"{name}-{several[0].id}", "text": text, "target_audio": None, "seconds": row["seconds"]}
-            found.append((replace(several[0], **changes), row))
+            found.append((replace(several[0], **changes), row | {"id": changes["id"]}))
     return found
 
 

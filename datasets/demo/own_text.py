@@ -65,7 +65,7 @@ def own_condition(
     if not _PACE[0] <= (len(spoken) - 2) / seconds <= _PACE[1]:
         raise TextError(
             f"the prompt's text {heard!r} has {len(spoken) - 2} phones for {seconds:.1f} s of speech, which cannot be what it "
-            "says: give with --prompt-text what the recording says, word for word"
+            "says: give what the recording says, word for word, with --prompt-text or as the prompt's text in the list"
         )
     frames = edges + round(rate * (len(wanted) - 2) / speed)
     if frames * mel.HOP / mel.SAMPLE_RATE > LONGEST:

@@ -26,7 +26,7 @@ from imfbench.published import look_in
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
 from imfbench.sampling import sampling_guidance
 from imfbench.score_cache import ScoreCache
-from imfbench.sets import open_dataset
+from imfbench.sets import TestSet, open_dataset
 from imfbench.store import RunFolder, StoreError, content_hash, read_json, write_text
 from imfbench.weights import DamagedModelError, MissingModelError
 
@@ -110,7 +110,8 @@ class Context:
         return found
 
     def _utterances(self, selection: Selection) -> list[Utterance]:
-        found = self.dataset(selection).utterances(selection.split)
+        opened = self.dataset(selection)
+        found = TestSet(selection.name, selection.split, opened, selection.options).utterances()
         if not found:
             raise RunError(f"the set {selection.split!r} of dataset {selection.name!r} is empty")
         return select(found, selection.limit, selection.prefer_short)
@@ -201,6 +202,19 @@ class Context:
 def told(error: BaseException) -> str:
     """An error as a row or a table says it: in one line, and with what to lower where memory ran out."""
     return f"{one_line(error, 300)}; {LESS_MEMORY}" if out_of_memory(error) else one_line(error)
+
+
+def recording_of(error: BaseException, what: str, path: Path | None) -> str:
+    """The recording that an utterance's error is about, in brackets; empty where the message names it or another file.
+
+    Args:
+        error: Whatever an utterance stumbled over: a ``ValueError`` may be about what was recorded.
+        what: "prompt" or "recording".
+        path: The file; None if there is none.
+    """
+    if path is None or not isinstance(error, ValueError) or isinstance(error, DatasetError) or str(path) in str(error):
+        return ""
+    return f" ({what} {path})"
 
 
 def one_line(error: BaseException, longest: int = 1000) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imfbench import interruption
-from imfbench.pipeline.context import RunError
+from imfbench.pipeline.context import RunError, told
 from imfbench.pipeline.scorer import Asked, Ready, Row, Scorer
 from imfbench.score_cache import ScoreCache
 
@@ -103,7 +103,7 @@ def by_processes(recipe: Recipe, workers: int, asked: Sequence[Asked]) -> Genera
     """The rows, by ``workers`` processes that load the model each; they are the rows that ``by_threads`` gives.
 
     Raises:
-        RunError: A process was ended from outside, as for want of memory.
+        RunError: A process was ended from outside, as for want of memory, or could not make the scorer.
     """
     # A forked process would inherit torch's and CTranslate2's locks, taken by threads that it does not have.
     begin = multiprocessing.get_context("spawn")
@@ -122,18 +122,26 @@ def by_processes(recipe: Recipe, workers: int, asked: Sequence[Asked]) -> Genera
 
 
 _scorer: Scorer | None = None
+_unable = ""
 
 
 def _begin(recipe: Recipe) -> None:
-    global _scorer
+    global _scorer, _unable
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them; the parent says what becomes of it
     interruption.when_parent_ends(lambda: os._exit(1))
     torch.set_num_threads(recipe.threads)
-    _scorer = recipe.make()
+    try:
+        _scorer = recipe.make()
+    except Exception as error:  # raised from here it would end the process, and nobody would be told why
+        _unable = (
+            f"a process that is to score {recipe.metric} cannot begin: {told(error)}; mend that, or repeat the command with "
+            "--workers 1"
+        )
 
 
 def _chunk(asked: list[Asked]) -> list[Row]:
-    assert _scorer is not None
+    if _scorer is None:
+        raise RunError(_unable)
     return list(by_threads(_scorer, asked))

@@ -13,23 +13,29 @@ from torch import Tensor
 
 from imfbench.config import TEACHER_DISTANCE
 from imfbench.data import Utterance, revision_of
+from imfbench.devices import out_of_memory
 from imfbench.features.audio import load_audio
-from imfbench.features.audio_check import AudioError
+from imfbench.flow.counting import CountMismatchError
 from imfbench.flow.grids import uniform
 from imfbench.flow.search import SearchResult
 from imfbench.flow.solvers import evaluations_per_step
 from imfbench.method import Condition, Method
-from imfbench.metrics.base import Metric, ScoreError, ScoreItem
-from imfbench.pipeline.context import Context, NotReadyError
+from imfbench.metrics.base import Metric, ScoreItem
+from imfbench.pipeline.context import Context, NotReadyError, one_line, recording_of
 from imfbench.pipeline.plan import GridSearch, Row, grid_for, teacher_artefact
 from imfbench.pipeline.reuse import take_grid
 from imfbench.pipeline.teacher_distance import TeacherDistance
 from imfbench.progress import log
 from imfbench.registry import METHODS
-from imfbench.sampling import LengthError, synthesize_mel
-from imfbench.store import content_hash, read_json, write_json
+from imfbench.sampling import synthesize_mel
+from imfbench.store import StoreError, content_hash, read_json, write_json
+from imfbench.weights import DamagedModelError, MissingModelError
 
 Mels = dict[str, Tensor]
+
+
+_NO_UTTERANCES = (CountMismatchError, DamagedModelError, MissingModelError, StoreError)
+"""What is no utterance's fault."""
 
 
 class SearchError(RuntimeError):
@@ -128,12 +134,17 @@ def sampled_mels(
 
 @contextlib.contextmanager
 def _named(utterance: Utterance) -> Iterator[None]:
-    """What is wrong with one utterance stops a search, so it has to say with which."""
+    """What is wrong with one utterance stops a search, so it has to say with which; the run's other rows are made."""
     try:
         yield
-    except (AudioError, LengthError, ScoreError) as error:
-        prompt = f" ({utterance.prompt_audio})" if isinstance(error, LengthError) else ""
-        raise SearchError(f"development utterance {utterance.id}: {error}{prompt}") from error
+    except _NO_UTTERANCES:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        said = str(error) if isinstance(error, ValueError) else one_line(error)  # ours are written for users
+        where = recording_of(error, "prompt", utterance.prompt_audio)
+        raise SearchError(f"development utterance {utterance.id}: {said}{where}") from error
 
 
 def _scores(

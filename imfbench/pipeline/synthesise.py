@@ -21,11 +21,11 @@ from imfbench.method import Condition
 from imfbench.metrics.memory import peak_memory
 from imfbench.metrics.speed import time_passes
 from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
-from imfbench.pipeline.context import Context, told
+from imfbench.pipeline.context import Context, recording_of, told
 from imfbench.pipeline.recordings import take_recordings
 from imfbench.pipeline.reuse import take_audio
 from imfbench.progress import log
-from imfbench.sampling import LengthError, synthesize_mel
+from imfbench.sampling import synthesize_mel
 from imfbench.store import StoreError, file_sha256, read_json, write_json
 
 
@@ -149,8 +149,10 @@ def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[
         raise
     except Exception as error:
         no_memory = out_of_memory(error)
-        prompt = f" ({utterance.prompt_audio})" if isinstance(error, LengthError) else ""
-        row |= {"status": "failed", "reason": told(error) + prompt}
+        about = ("prompt", utterance.prompt_audio)
+        if cell.row.kind != "sampled":
+            about = ("recording", utterance.target_audio)
+        row |= {"status": "failed", "reason": told(error) + recording_of(error, *about)}
         log.warning("%s, %s: %s", cell.row.label, utterance.id, row["reason"])
     if no_memory:  # only now nothing refers to the tensors of the attempt
         free_memory()
