@@ -18,7 +18,8 @@ from safetensors.torch import save
 from torch import nn
 
 from imfbench.method import Method
-from imfbench.registry import BACKBONES, METHODS, nearest
+from imfbench.plugins import left_out
+from imfbench.registry import BACKBONES, METHODS, Registry, UnknownNameError, nearest
 from imfbench.store import file_sha256, write_bytes, write_text
 from imfbench.weights import misfits
 
@@ -117,24 +118,27 @@ def read_settings(reference: str | Path) -> tuple[str, dict[str, Any]]:
     """Method and hyper-parameters of an artefact, without reading its weights.
 
     Raises:
-        ArtefactError: There is none, or imfbench did not write it.
+        ArtefactError: There is none, imfbench did not write it, or its method is not known here.
     """
     path = locate(reference) / WEIGHTS
     try:
         with safe_open(path, "pt") as file:
             found = json.loads((file.metadata() or {})[METADATA])
-        return str(found["method"]), dict(found["method_config"])
+        name, config = str(found["method"]), dict(found["method_config"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise ArtefactError(
             f"{path} does not say which method it is of ({error!r}): fetch the artefact again"
         ) from None
+    _part(METHODS, name, path)
+    return name, config
 
 
 def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> tuple[Method, dict[str, Any]]:
     """Read an artefact, verify its sha256 against its card, and build the method with its network in eval mode.
 
     Raises:
-        ArtefactError: Missing, damaged, or its weights do not fit the network that its metadata describe.
+        ArtefactError: Missing, damaged, of a method or backbone that is not known here, or its weights do not fit the network
+            that its metadata describe.
     """
     path, card = locate(reference) / WEIGHTS, read_card(reference)
     found = file_sha256(path)
@@ -157,8 +161,9 @@ def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> 
             f"{path} was not written by imfbench, or by another version of it: its metadata lack {FORMAT!r}"
         )
     try:
+        cls = _part(METHODS, metadata["method"], path)
+        _part(BACKBONES, metadata["backbone"], path)
         network = build_network(metadata["backbone"], metadata["backbone_config"])
-        cls = METHODS.get(metadata["method"])
         config = cls.Config(**metadata["method_config"])
     except ValidationError as error:
         raise ArtefactError(
@@ -175,6 +180,17 @@ def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> 
     network.load_state_dict(state)
     method: Method = cls(config, network.eval().to(device))
     return method, card
+
+
+def _part(registry: Registry[Any], name: str, path: Path) -> Any:
+    """The method or backbone that an artefact was made with."""
+    try:
+        return registry.get(name)
+    except UnknownNameError:
+        remedy = left_out(name, "give its --plugin FILE, or install its package")
+        raise ArtefactError(
+            f"{path} was made with the {registry.kind} {name!r}, which is not known here: {remedy}"
+        ) from None
 
 
 def build_network(backbone: str, config: dict[str, Any] | None = None) -> nn.Module:

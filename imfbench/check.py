@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from imfbench.config_file import ConfigError
+from imfbench.config_file import ConfigError, value_of
 from imfbench.doctor import Finding
 from imfbench.plugins import Plugin, place_of, went_through
 from imfbench.registry import DATASETS, nearest
@@ -24,7 +22,7 @@ def settings_of(texts: tuple[str, ...], plugins: list[Plugin]) -> Settings:
     """``NAME.KEY=VALUE`` settings of what is checked.
 
     Raises:
-        ConfigError: Written otherwise, or of a name that no plug-in registers.
+        ConfigError: Written otherwise, of a name that no plug-in registers, or a value that is not YAML.
     """
     known = [name for plugin in plugins for _, name in plugin.gives]
     found: Settings = {}
@@ -35,7 +33,7 @@ def settings_of(texts: tuple[str, ...], plugins: list[Plugin]) -> Settings:
             raise ConfigError(f"--set {text}: write it as NAME.KEY=VALUE, for instance --set my-corpus.root=recordings")
         if name not in known:
             raise ConfigError(f"--set {text}: no plug-in that is checked registers {name!r}: {nearest(name, known)}")
-        found.setdefault(name, {})[key] = yaml.safe_load(value)
+        found.setdefault(name, {})[key] = value_of(text, value)
     return found
 
 

@@ -150,6 +150,18 @@ def options_of(settings: tuple[str, ...]) -> dict[str, Any]:
     return source.values
 
 
+def value_of(setting: str, written: str) -> Any:
+    """The value of a ``--set``, read as YAML.
+
+    Raises:
+        ConfigError: It is not YAML.
+    """
+    try:
+        return yaml.safe_load(written)
+    except (yaml.YAMLError, ValueError):  # a ValueError for a date that there is not
+        raise ConfigError(f"--set {setting}: {written!r} is not a YAML value; quote it") from None
+
+
 def override(source: Source, settings: tuple[str, ...]) -> None:
     """Apply ``a.b=c`` settings in place. Entries of a list are named by their index, systems also by their name.
 
@@ -160,10 +172,7 @@ def override(source: Source, settings: tuple[str, ...]) -> None:
         dotted, equals, written = text.partition("=")
         if not equals or not dotted:
             raise ConfigError(f"--set {text}: write it as key=value, for instance --set training.steps=200")
-        try:
-            value = yaml.safe_load(written)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {text}: {written!r} is not a YAML value; quote it") from None
+        value = value_of(text, written)
         *parents, last = dotted.split(".")
         at: Any = source.values
         path: Key = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import keyword
 import re
@@ -28,7 +29,8 @@ def write(name: str, folder: Path) -> tuple[Path, Path]:
         ``my_method.py`` and ``test_my_method.py``.
 
     Raises:
-        NewMethodError: A name that is not allowed or is taken, or a file that is there already. Nothing is written then.
+        NewMethodError: A name that is not allowed or is taken, or a file that is there already.
+        StoreError: The folder cannot be written. In either case nothing is written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise NewMethodError(
@@ -48,11 +50,18 @@ def write(name: str, folder: Path) -> tuple[Path, Path]:
             )
     if folder.exists() and not folder.is_dir():
         raise NewMethodError(f"{folder} is no folder: name another with --out")
-    folder.mkdir(parents=True, exist_ok=True)
     words = {"new-method": name, "new_method": module, "NewMethod": "".join(map(str.capitalize, name.split("-")))}
-    for file, template in zip(files, ("new_method.py", "test_new_method.py"), strict=True):
-        text = (TEMPLATES / template).read_text(encoding="utf-8")
-        for word, own in words.items():
-            text = text.replace(word, own)
-        file.write_text(text, encoding="utf-8")
+    from imfbench.store import StoreError, write_text  # brings pandas, for which a refusal need not wait
+
+    try:
+        for file, template in zip(files, ("new_method.py", "test_new_method.py"), strict=True):
+            text = (TEMPLATES / template).read_text(encoding="utf-8")
+            for word, own in words.items():
+                text = text.replace(word, own)
+            write_text(file, text)
+    except StoreError:  # one without the other would be in the way of the same command
+        for file in files:
+            with contextlib.suppress(OSError):
+                file.unlink()
+        raise
     return files

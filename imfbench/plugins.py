@@ -157,8 +157,13 @@ def source_of(kind: str, name: str) -> Plugin | None:
 
 
 def files() -> tuple[Path, ...]:
-    """The files that were given by ``--plugin``: what another process must load to know the same names."""
-    return tuple(plugin.path for plugin in _plugins if plugin.package is None and plugin.path is not None)
+    """The files that were given by ``--plugin`` and not left out: what another process must load to know the same names."""
+    return tuple(p.path for p in _plugins if p.package is None and p.path is not None and not p.error)
+
+
+def told_elsewhere() -> None:
+    """Leave warnings of plug-ins to the process that started this one: it has told the user of the same plug-ins."""
+    warnings.filterwarnings("ignore", category=PluginWarning)
 
 
 def went_through(error: BaseException, path: Path | None) -> bool:

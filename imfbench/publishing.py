@@ -6,16 +6,19 @@ The folder is a run folder itself, so every report can be made of it; ``SHA256SU
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
 
-from imfbench.disk import StoreError
+from imfbench.disk import StoreError, unwritable, write_fault
 from imfbench.reports.leaderboard import Leaderboard
 from imfbench.reports.page.choose import choose
-from imfbench.reports.results import Cell, RunFolderError, read_run
+from imfbench.reports.results import Cell, Results, RunFolderError, read_run
 from imfbench.schema import read_utterances
 from imfbench.sets import FOLDER
 from imfbench.store import file_sha256, read_json, write_json, write_parquet, write_text
@@ -47,6 +50,7 @@ def publish(run: Path, out: Path, samples: int = 2) -> list[Path]:
 
     Raises:
         PublishError: ``out`` holds something.
+        StoreError: It cannot be written; nothing of it is left then.
         RunFolderError: The run is no run folder, or has unfinished rows.
     """
     results = read_run(run)
@@ -56,6 +60,48 @@ def publish(run: Path, out: Path, samples: int = 2) -> list[Path]:
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PublishError(f"{out} holds something already: name a folder that is empty or not there")
+    with _whole(out) as folder:
+        _fill(folder, run, results, samples)
+        files = [file.relative_to(folder) for file in _listed(folder)]
+    return [out / file for file in files]
+
+
+@contextlib.contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder of the same name that takes the place of ``out`` when the block ends well; otherwise nothing is left of it.
+
+    Raises:
+        StoreError: The disk is full, the folder cannot be written, and the like.
+    """
+    made = None
+    try:
+        # Beside it, so that it can be renamed; inside where it is there, since what is above may be somebody else's.
+        near = out if out.is_dir() else out.parent
+        near.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=near))
+        folder = made / out.resolve().name  # tables have the name of their folder
+        folder.mkdir()
+        yield folder
+        if out.is_dir():
+            for path in folder.iterdir():
+                path.rename(out / path.name)
+        else:
+            folder.rename(out)
+    except (OSError, StoreError) as error:
+        if fault := write_fault(error):
+            raise unwritable(out, fault) from error
+        raise
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The files of a folder, ``SHA256SUMS`` last."""
+    return sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: (file.name == SUMS, file))
+
+
+def _fill(out: Path, run: Path, results: Results, samples: int) -> None:
     runs = [run, *sorted(p.parent for p in run.glob("*/experiment.yaml"))]
     for one in runs:
         there = out / one.relative_to(run)
@@ -71,9 +117,8 @@ def publish(run: Path, out: Path, samples: int = 2) -> list[Path]:
         if cell.folder is not None:
             _samples(cell, out / cell.folder.relative_to(run), _chosen(results.cells, cell, samples))
     Leaderboard().write(out)
-    files = sorted(file for file in out.rglob("*") if file.is_file())
-    write_text(out / SUMS, "".join(f"{file_sha256(file)}  {file.relative_to(out).as_posix()}\n" for file in files))
-    return [*files, out / SUMS]
+    sums = (f"{file_sha256(file)}  {file.relative_to(out).as_posix()}\n" for file in _listed(out))
+    write_text(out / SUMS, "".join(sums))
 
 
 def _chosen(cells: list[Cell], cell: Cell, samples: int) -> set[str]:

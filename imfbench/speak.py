@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from imfbench import interruption
 from imfbench.artefact import ArtefactError, embedded, load_artefact
 from imfbench.data import DatasetError
 from imfbench.devices import Precision, resolve_device, synchronize
@@ -29,6 +31,7 @@ from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS, UnknownNameE
 from imfbench.sampling import synthesize_mel
 from imfbench.sets import open_dataset
 from imfbench.store import write_text
+from imfbench.weights import MissingModelError, find
 
 TASK = "text2mel"
 SCORES = ("wer", "sim", "mos")
@@ -122,8 +125,15 @@ def speak(
     except ValueError as error:
         raise SpeakError(str(error)) from None
     scorers = [METRICS.get(name)(device=str(where)) for name in SCORES] if scored else []
-    for metric in scorers:
-        str(metric.signature)  # it holds the model's sha256: the files are found and verified before any work
+    # All models' files are found and verified before any work; a scorer's signature holds its model's sha256.
+    with _missing():
+        find("hifigan")
+    if not request.prompt_text:
+        with _missing("say what the prompt holds with --prompt-text"):
+            str(METRICS.get("wer")(device=str(where)).signature)
+    with _missing("leave the scorers out with --no-score"):
+        for metric in scorers:
+            str(metric.signature)
 
     @cache
     def prompt_text() -> str:
@@ -163,6 +173,7 @@ def speak(
             items.append(ScoreItem(path.name, audio, vocoder.sample_rate, request.text, "en", prompt, SAMPLE_RATE))
             if not single:
                 _write(out, frame, prompt_text(), notes)
+            interruption.check()  # libsndfile's callback swallows a Ctrl-C
     if scored:
         frame = frame.join(_scores(items, scorers))
         if not single:
@@ -179,6 +190,15 @@ def heard(audio: Any, device: str) -> str:
     if not found:
         raise SpeakError("no speech was recognised in the prompt; say what it holds with --prompt-text")
     return found
+
+
+@contextmanager
+def _missing(remedy: str = "") -> Iterator[None]:
+    """Say of a model that is not installed what can be done here, where there is no experiment to change."""
+    try:
+        yield
+    except MissingModelError as error:
+        raise SpeakError(f"{error.told}{f', or {remedy}' if remedy else ''}") from None
 
 
 def _check_request(request: Request, names: Sequence[str], out: Path, single: bool) -> None:
@@ -268,6 +288,7 @@ def _scores(items: Sequence[ScoreItem], scorers: Sequence[Metric]) -> pd.DataFra
                     except Exception as error:
                         why.append(f"{metric.name}: {told(error)}")
                         continue
+                    interruption.check()
                     row |= {key: scores[key] for key in metric.summary_columns if key in scores}
                     if metric.name == "wer":
                         row["heard"] = scores["hypothesis"]

@@ -229,7 +229,8 @@ class RunFolder:
     """``runs/<name>/``: where one experiment leaves everything.
 
     experiment.yaml, manifest.json, ``artefacts/<name>/``, ``grids/<name>.json``, ``cells/<key>/`` (cell.json,
-    utterances.jsonl, utterances.parquet, summary.json, audio/) and ``leaderboard/``.
+    utterances.jsonl, utterances.parquet, summary.json, audio/), and the reports: ``leaderboard/``, ``report/``,
+    ``tensorboard/``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -305,9 +306,8 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove temporary files that a killed process left: whoever holds the lock is the only one who writes here."""
-        below = (
-            path for part in ("artefacts", "cells", "grids", "leaderboard") for path in (self.path / part).rglob(".*")
-        )
+        parts = ("artefacts", "cells", "grids", "leaderboard", "report", "tensorboard")
+        below = (path for part in parts for path in (self.path / part).rglob(".*"))
         for path in [
             *self.path.glob(".*"),
             *below,

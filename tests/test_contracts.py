@@ -131,6 +131,30 @@ class LeakyCorpus(DemoCorpus):
         return replace(found, prompt_mel=found.prompt_mel + 1)
 
 
+class AlignedText(DemoCorpus):
+    """Lays the phones over the frames, as if their times were known."""
+
+    def condition(self, utterance: Any) -> Condition:
+        found = super().condition(utterance)
+        return replace(found, tokens=found.tokens.clamp(min=1))
+
+
+class TimedText(DemoCorpus):
+    def condition(self, utterance: Any) -> Condition:
+        found = super().condition(utterance)
+        if self.task == "token2mel":
+            return found
+        return replace(found, prompt_mel=torch.cat([found.prompt_mel[..., :80], found.prompt[..., None].float()], 2))
+
+
+class ReadsTheRecording(DemoCorpus):
+    def condition(self, utterance: Any) -> Condition:
+        found = super().condition(utterance)
+        if self.task == "token2mel" or utterance.target_audio is None:
+            return found
+        return replace(found, tokens=found.tokens + (found.tokens == 1))
+
+
 class ForgetfulCorpus(DemoCorpus):
     def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, split: str = "train") -> Iterator[Batch]:
         return super().batches(frames_per_batch, seed, 0, split)
@@ -204,6 +228,9 @@ FLAWS: list[tuple[str, type, str, str, str]] = [
     ("method", OneMorePass, "measured counts", "as many network calls as declared", "euler"),
     ("method", OverTheLimit, "result is valid", "no more evaluations than the limit of 40", "steps from"),
     ("dataset", LeakyCorpus, "never the target mel", "prompt_mel zero beyond the prompt", "something there for 'test-"),
+    ("dataset", AlignedText, "in text2mel", "phones from the first frame on, then zeros", " frames for 'test-"),
+    ("dataset", TimedText, "in text2mel", "an alignment band of zeros", "times in it for 'test-"),
+    ("dataset", ReadsTheRecording, "in text2mel", "the same condition without the target's recording", "other tokens for 'test-"),
     ("dataset", ForgetfulCorpus, "seed and number", "batch 2 of seed 0 after start_step=2 as without it", "another"),
     ("dataset", RawCorpus, "batches are whole", "imfbench.features.mel.normalise", ", "),
     ("metric", ReadsTheText, "cache key", "the same observation for another text", "add the text to cache_inputs"),

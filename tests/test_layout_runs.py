@@ -14,6 +14,8 @@ from imfbench.artefact import save_artefact
 from imfbench.building import build_method
 from imfbench.contracts.layouts import LAYOUTS, write_layout
 from imfbench.data import Utterance
+from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.features import mel
 from imfbench.features.audio import load_audio, save_audio
 from imfbench.features.phones import TextError
 from imfbench.pipeline.context import select
@@ -119,6 +121,26 @@ def test_a_prompts_text_that_is_another_says_where_to_correct_it(tiny) -> None: 
     opened = open_set("librispeech-pc", root, {"task": "text2mel"})
     with pytest.raises(TextError, match="with --prompt-text or as the prompt's text in the list"):
         opened.dataset.condition(replace(opened.utterances()[0], prompt_text="Hi."))
+
+
+def test_every_table_says_where_the_length_of_a_text_comes_from(tiny) -> None:  # type: ignore[no-untyped-def]
+    """The embedded corpus by the prompt's rate: as long as the rate makes it, whatever its recording is."""
+    corpus = {"name": "demo", "limit": 1, "prefer_short": True}
+    systems, options = text2mel(tiny.folder), {"length": "prompt-rate"}
+    frames = {}
+    for name, given in (("prompt's rate", options), ("true length", {})):
+        out = tiny.folder / name[0]
+        config = tiny.config(task="text2mel", dataset={**corpus, "options": given}, systems=systems, references=[])
+        assert tiny.invoke(config, out=out).exit_code == 0
+        (row,) = tiny.leaderboard(out)
+        assert row["dataset"].endswith(f", {name}"), row["dataset"]
+        assert f", {name}" in (out / "leaderboard" / "leaderboard.md").read_text()
+        (table,) = tiny.tables(out).values()
+        frames[name] = round(table["seconds"].iloc[0] * mel.SAMPLE_RATE / mel.HOP)
+        asked = DemoCorpus(task="text2mel", **given)
+        (utterance,) = (u for u in asked.utterances() if u.id == table.index[0])
+        assert frames[name] == int((~asked.condition(utterance).prompt).sum())
+    assert len({*frames.values()}) == 2
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from imfbench import store
 from imfbench.cli import main
+from imfbench.disk import unwritable
 from imfbench.registry import METHODS
 
 pytestmark = pytest.mark.usefixtures("fresh_plugins")
@@ -86,6 +89,41 @@ def test_no_file_is_overwritten(present: str, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert f"{tmp_path / present} is there already" in result.output
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(present, "precious")]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    result = new_method("mine", "--out", tmp_path / "file" / "sub")
+    assert result.exit_code == 2
+    assert (
+        "mine.py cannot be written: a file stands where a folder has to be. Choose another folder (--out"
+        in result.output
+    )
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_a_folder_that_cannot_be_made_is_refused() -> None:
+    result = new_method("mine", "--out", "/proc/nosuch")
+    assert result.exit_code == 2
+    assert "/proc/nosuch/mine.py cannot be written: No such file or directory" in result.output
+
+
+def test_a_disk_that_fills_up_leaves_no_file_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = store.write_text
+
+    def full(path: Path, text: str) -> None:
+        if path.name.startswith("test_"):
+            raise unwritable(path, OSError(errno.ENOSPC, "full"))
+        write(path, text)
+
+    monkeypatch.setattr(store, "write_text", full)
+    result = new_method("mine", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'test_mine.py'} cannot be written: No space left on device. Make room there" in result.output
+    assert [*tmp_path.iterdir()] == []
+    monkeypatch.undo()
+    assert new_method("mine", "--out", tmp_path).exit_code == 0
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -90,6 +91,22 @@ def test_a_broken_plugin_is_left_out_whole(tmp_path: Path) -> None:
         load_file(plugin(tmp_path, WORKS + "fails\n"))
     assert "loudness-of-mine" not in METRICS
     assert source_of("metric", "loudness-of-mine") is None
+
+
+def test_other_processes_are_not_given_a_broken_plugin(tmp_path: Path) -> None:
+    works = plugin(tmp_path, WORKS)
+    with pytest.warns(PluginWarning):
+        load_file(plugin(tmp_path, "fails\n", "broken.py"))
+    load_file(works)
+    assert plugins.files() == (works,)
+
+
+def test_another_process_does_not_warn_again_of_an_installed_plugin(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        plugins.told_elsewhere()
+        assert load_file(plugin(tmp_path, "fails\n")).error
+    assert told == []
 
 
 def test_what_a_plugin_asks_for_stays_when_it_breaks(tmp_path: Path) -> None:

@@ -212,10 +212,17 @@ def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -
     left = ["aa/.summary-k3_x9abc.json", "aa/audio/.b-12345678.flac", "aa/audio/.c.flac.part"]
     for name in (*kept, *left):
         write_json(tmp_path / "cells" / name, {})
+    reports = [tmp_path / name for name in ("report/.index-k3_x9abc.html", "tensorboard/own/.events-k3_x9abc.imfbench")]
+    for path in reports:
+        path.parent.mkdir(parents=True)
+        path.write_text("<")
+    (tmp_path / "report" / "index.html").write_text("<p>")
     with folder.lock():
         found = [str(p.relative_to(tmp_path / "cells")) for p in (tmp_path / "cells").rglob("*") if p.is_file()]
     assert sorted(found) == sorted(kept)
     assert not (tmp_path / ".manifest-k3_x9abc.json").exists()
+    assert not [path for path in reports if path.exists()]
+    assert (tmp_path / "report" / "index.html").read_text() == "<p>"
 
 
 def test_a_score_cache_on_a_full_disk_gives_what_it_was_given(tmp_path: Path) -> None:

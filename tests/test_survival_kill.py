@@ -38,6 +38,7 @@ SERVER.set_forkserver_preload(
         "imfbench.methods.teacher",
         "imfbench.metrics.sim",
         "imfbench.reports.leaderboard",
+        "imfbench.reports.page",
         "accelerate",
         "torch._dynamo",
     ]
@@ -112,7 +113,14 @@ def killed_often(tiny: Any, kills: int, stages: Stages, **changes: Any) -> set[s
 
 def reached(out: Path) -> str:
     """How far a killed run had come."""
-    for name in ("leaderboard/*", "cells/*/utterances.parquet", "cells/*/audio/*", "artefacts/own/*", "manifest.json"):
+    for name in (
+        "report/*",
+        "leaderboard/*",
+        "cells/*/utterances.parquet",
+        "cells/*/audio/*",
+        "artefacts/own/*",
+        "manifest.json",
+    ):
         if list(out.glob(name)):
             return name
     return "nothing"
@@ -125,8 +133,10 @@ def test_a_run_that_is_killed_ends_in_the_same_leaderboard(tiny) -> None:  # typ
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_that_is_killed_at_twenty_moments_ends_in_the_same_leaderboard(tiny) -> None:  # type: ignore[no-untyped-def]
-    """With the report and its pictures."""
-    assert killed_often(tiny, 20, experiment.STAGES) >= {"artefacts/own/*", "cells/*/audio/*"}
+    """With the reports: pictures and the page."""
+    found = killed_often(tiny, 20, experiment.STAGES, reports=["leaderboard", "page"])
+    assert found >= {"artefacts/own/*", "cells/*/audio/*"}
+    assert len(list(tiny.folder.glob("*/run/report/index.html"))) > 20
 
 
 @pytest.mark.parametrize(

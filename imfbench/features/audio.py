@@ -44,12 +44,14 @@ def notes_of_file(path: Path, expected: int | None = None) -> list[str]:
 
 
 def _read(path: Path) -> tuple[np.ndarray, int]:
-    if not path.is_file():
-        raise AudioError(f"no audio file {path}: {REMEDY}")
     try:
+        if not path.is_file():
+            raise AudioError(f"no audio file {path}: {REMEDY}")
         missing = missing_bytes(path)
         audio, found = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read ({error.strerror or error}): {REMEDY}") from None
+    except soundfile.LibsndfileError as error:
         told = "it is an empty file" if path.stat().st_size == 0 else str(error).rpartition(": ")[2].rstrip(".")
         raise AudioError(f"{path} cannot be decoded ({told}): {REMEDY}") from None
     if missing:

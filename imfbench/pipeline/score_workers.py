@@ -129,6 +129,9 @@ def _begin(recipe: Recipe) -> None:
     global _scorer, _unable
     import torch
 
+    from imfbench.plugins import told_elsewhere
+
+    told_elsewhere()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them; the parent says what becomes of it
     interruption.when_parent_ends(lambda: os._exit(1))
     torch.set_num_threads(recipe.threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
+from typing import Literal
 
 import pytest
 import soundfile
@@ -14,6 +15,12 @@ from imfbench.data import Example, training_batches
 from imfbench.datasets.demo.build import DEV_VOICES, TEST_VOICES, read_sentences, training_sentences
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.features import mel
+from imfbench.method import Condition
+
+
+def same(one: Condition, other: Condition) -> bool:
+    pairs = [(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__]
+    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +67,29 @@ def test_the_condition_does_not_read_the_target(corpus: DemoCorpus) -> None:
     row = corpus.utterances("test")[0]
     found = corpus.condition(row)
     without = corpus.condition(replace(row, target_audio=None, text=""))
-    assert all(torch.equal(getattr(found, name), getattr(without, name)) for name in found.__dataclass_fields__)
+    assert same(found, without)
     assert found.prompt_mel[~found.prompt].abs().max() == 0
+
+
+@pytest.mark.parametrize("length", ["truth", "prompt-rate"])
+def test_a_text_does_not_tell_when_its_phones_are_said(length: Literal["truth", "prompt-rate"]) -> None:
+    """The same condition from any durations of the target with the same sum, and by the prompt's rate from any at all."""
+    corpus = DemoCorpus(task="text2mel", length=length)
+    row = corpus.utterances("test")[0]
+    truth, prompt = (corpus._alignments("test")[name] for name in (row.id, row.prompt_id))
+    found, frames = corpus.condition(row), list(truth["frames"])
+    truth["frames"] = frames[::-1]
+    assert truth["frames"] != frames
+    assert same(corpus.condition(row), found)
+    truth["frames"] = [2 * duration for duration in frames]
+    longer = corpus.condition(row)
+    assert same(longer, found) == (length == "prompt-rate")
+    spoken, made = int(found.prompt.sum()), int((~found.prompt).sum())
+    if length == "prompt-rate":
+        assert made == round(spoken / len(prompt["phones"]) * len(truth["phones"]))
+    else:
+        assert int((~longer.prompt).sum()) == pytest.approx(2 * made, abs=2)
+        assert torch.equal(longer.tokens[0, : made + spoken], found.tokens[0]), "the length alone"
 
 
 def test_batches_depend_on_seed_and_number_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from imfbench import publishing
 from imfbench.cli import main
+from imfbench.disk import unwritable
 from imfbench.publishing import publish
 from imfbench.reports.merged import merged, read_reported
 from imfbench.reports.page import render
@@ -150,6 +153,40 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (run / "artefacts" / "student" / "card.json").write_text("{}")
     publish(run, tmp_path / "results")
     return tmp_path / "results"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left_of_it(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the disk fills up halfway, by one of the copies or one of what is written anew."""
+    (tmp_path / "file").write_text("kept")
+    told = invoke("publish", tmp_path / "run", "--out", tmp_path / "file" / "pub", code=2)
+    assert f"{tmp_path / 'file' / 'pub'} cannot be written: a file stands where a folder has to be" in told
+    before, copy = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, shutil.copyfile
+
+    def full(source: Path, target: Path) -> None:
+        if source.name == "utterances.parquet":
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        copy(source, target)
+
+    def full_too(path: Path, _: str) -> None:
+        raise unwritable(path, OSError(errno.ENOSPC, "full")) from OSError(errno.ENOSPC, "full")
+
+    for module, name, fails in ((shutil, "copyfile", full), (publishing, "write_text", full_too)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fails)
+            told = invoke("publish", tmp_path / "run", "--out", tmp_path / "pub", code=2)
+        assert f"imfbench: {tmp_path / 'pub'} cannot be written: No space left on device. Make room there" in told
+        assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    (tmp_path / "empty" / "results").mkdir(parents=True)
+    for out in (tmp_path / "pub", tmp_path / "empty" / "results"):
+        invoke("publish", tmp_path / "run", "--out", out)
+        assert f"# Leaderboard of {out.name}\n" in (out / "leaderboard" / "leaderboard.md").read_text(encoding="utf-8")
+        assert sorted(path.relative_to(out) for path in out.rglob("*")) == sorted(
+            path.relative_to(results) for path in results.rglob("*")
+        )
+    assert "holds something already" in invoke("publish", tmp_path / "run", "--out", tmp_path / "pub", code=2)
+    assert not list(tmp_path.rglob(".unfinished-*"))
 
 
 def test_a_published_folder_tells_no_places_of_the_machine(results: Path, tmp_path: Path) -> None:
