@@ -149,10 +149,9 @@ def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[
         raise
     except Exception as error:
         no_memory = out_of_memory(error)
-        about = ("prompt", utterance.prompt_audio)
-        if cell.row.kind != "sampled":
-            about = ("recording", utterance.target_audio)
-        row |= {"status": "failed", "reason": told(error) + recording_of(error, *about)}
+        sampled = cell.row.kind == "sampled"
+        what, path = ("prompt", utterance.prompt_audio) if sampled else ("recording", utterance.target_audio)
+        row |= {"status": "failed", "reason": told(error) + recording_of(error, what, path)}
         log.warning("%s, %s: %s", cell.row.label, utterance.id, row["reason"])
     if no_memory:  # only now nothing refers to the tensors of the attempt
         free_memory()
