@@ -33,6 +33,11 @@ def convolution(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn
     return weight_norm(nn.Conv2d(inputs, outputs, (1, kernel), dilation=(1, dilation), padding=(0, padding)))
 
 
+def number_type(part: nn.Module) -> torch.dtype:
+    """That of a part's weights, in which it computes."""
+    return next(part.parameters()).dtype
+
+
 class ResidualBlock(nn.Module):
     """Three pairs of a dilated and a plain convolution, each pair residual."""
 
@@ -72,9 +77,9 @@ class Generator(nn.Module):
         """The waveform in [-1, 1]."""
         x = self.conv_pre(mel[:, :, None].contiguous(memory_format=torch.channels_last))
         for i, up in enumerate(self.ups):
-            x = up(F.leaky_relu_(x.to(up.weight.dtype), SLOPE))
+            x = up(F.leaky_relu_(x.to(number_type(up)), SLOPE))
             first, *others = self.resblocks[i * len(KERNELS) : (i + 1) * len(KERNELS)]
-            x = x.to(first.convs1[0].weight.dtype)
+            x = x.to(number_type(first))
             total = first(x)
             for block in others:
                 total.add_(block(x))
