@@ -102,6 +102,11 @@ def has_amx() -> bool:
     return "amx_bf16" in _cpu_flags()
 
 
+def has_fused_optimizers(device: torch.device) -> bool:
+    """Whether torch updates all weights of an optimiser in one kernel there."""
+    return device.type in ("cpu", "cuda")
+
+
 def fast_bf16(device: torch.device) -> bool:
     """Whether bf16 matrix products are faster than fp32 on the device (AMX or AVX512-BF16 on a CPU)."""
     if device.type == "cuda":

@@ -30,12 +30,7 @@ _BLOCK = 1 << 22
 
 
 class MissingModelError(RuntimeError):
-    """A model's file is not there; the message holds the command that brings it.
-
-    Args:
-        told: What is missing, and the command.
-        instead: What an experiment can do without it; the last words of the message.
-    """
+    """A model's file is not there: ``told`` has the command that brings it, ``instead`` what an experiment can do without."""
 
     def __init__(self, told: str, instead: str = "") -> None:
         super().__init__(f"{told}, or {instead}" if instead else told)

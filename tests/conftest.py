@@ -6,6 +6,7 @@ import gc
 import json
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from imfbench.pipeline import work
 from imfbench.progress import log
 from imfbench.reports.leaderboard import Leaderboard
 from imfbench.store import read_json
+
+sys.path.append(str(Path(__file__).parent))
+"""For what several test modules share (``speaking``), which pytest does not put there in its import mode ``importlib``."""
 
 SHAPE = {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}
 gc.freeze()  # measuring memory and leaving a scorer collect garbage: what is imported by now is none

@@ -4,88 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import torch
-from click.testing import CliRunner, Result
+from speaking import AUDIO, PAUSE, PROMPT_TEXT, RATE, networks, quick_vocoder, recording, refused, say
 
 from imfbench import speak as speak_module
 from imfbench import weights
-from imfbench.artefact import save_artefact
-from imfbench.building import build_method
-from imfbench.cli import main
-from imfbench.datasets.demo.corpus import DATA, DemoCorpus
-from imfbench.features.audio import load_audio, resample
-from imfbench.features.griffin_lim import GriffinLim
-from imfbench.features.mel import SAMPLE_RATE
+from imfbench.features.audio import resample
 from imfbench.metrics.base import ScoreError
 from imfbench.metrics.mos import DistillMOS
 from imfbench.metrics.sim import SpeakerSimilarity
 from imfbench.metrics.wer import WordErrorRate
-from imfbench.registry import DATASETS
 from imfbench.speak import _labels
 
-PROMPT_TEXT = "The morning air was crisp, and the streets were quiet."
-AUDIO, RATE = load_audio(DATA / "test" / "prompts" / "prompt-af_sarah-000.flac")
-PAUSE = np.zeros(3 * RATE, np.float32)
-SHAPE = {"dim": 32, "depth": 1, "alignment_depth": 1, "heads": 2, "content_layers": 1}
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A teacher and a student as trainings leave them; what they say is noise."""
-    teacher = build_method("teacher", {"guidance": 2.0}, backbone="aligning-dit", backbone_config=SHAPE)
-    generator = torch.Generator().manual_seed(0)
-    for weight in teacher.network.parameters():  # one that was never trained has a velocity of 0
-        weight.data += 0.05 * torch.randn(weight.shape, generator=generator)
-    folders = tmp_path_factory.mktemp("a") / "own", tmp_path_factory.mktemp("b") / "own"
-    card = {"task": "text2mel", "train_data": {"name": "demo"}}
-    save_artefact(folders[0], "teacher", teacher, card)
-    save_artefact(folders[1], "intmeanflow", build_method("intmeanflow", teacher=teacher), card)
-    return folders
-
-
-@pytest.fixture
-def quick_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speak_module, "VOCODERS", SimpleNamespace(get=lambda _: lambda: GriffinLim(2)))
-
-
-@pytest.fixture
-def recording(tmp_path: Path) -> Callable[..., Path]:
-    def _recording(audio: np.ndarray = AUDIO, rate: int = RATE, name: str = "me.wav", subtype: str = "PCM_16") -> Path:
-        soundfile.write(tmp_path / name, audio, rate, subtype=subtype)
-        return tmp_path / name
-
-    return _recording
-
-
-def say(prompt: Path, method: object, out: Path, *more: str, text: str = "Good evening.") -> Result:
-    """``imfbench synthesize --text``, with what it takes to be quick unless ``more`` says otherwise."""
-    arguments = ["synthesize", "--text", text, "--prompt", str(prompt), "--method", str(method), "--out", str(out)]
-    result = CliRunner().invoke(main, [*arguments, "--device", "cpu", *more], env={"COLUMNS": "300"})
-    assert "Traceback" not in result.output
-    return result
-
-
-def refused(result: Result) -> str:
-    """The one paragraph of a request that cannot be met: exit code 2."""
-    assert result.exit_code == 2, (result.output, result.exception)
-    told = result.output.strip()
-    assert told.startswith("imfbench: ")
-    assert len(told.splitlines()) == 1
-    return told
+__all__ = ["networks", "quick_vocoder", "recording"]
 
 
 @pytest.mark.parametrize("scored", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -227,85 +168,6 @@ def test_an_output_that_would_overwrite_the_prompt_is_refused(networks, recordin
         )
         assert prompt.read_bytes() == whole
     assert not (tmp_path / "own-1.wav").exists()
-
-
-class WithoutTask(DemoCorpus):
-    """A dataset as a plug-in may have it."""
-
-    def __init__(self) -> None:
-        super().__init__(task="text2mel")
-
-
-class WithRoot(DemoCorpus):
-    """Another one."""
-
-    def __init__(self, root: str) -> None:
-        super().__init__(Path(root), task="text2mel")
-
-
-class WithoutTexts:
-    """A dataset that has no phones for a text."""
-
-
-@pytest.fixture
-def trained_on(networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:  # type: ignore[no-untyped-def]
-    """``trained_on(name, **options)``: the teacher as if it had been trained on that dataset."""
-    for cls in (WithoutTask, WithRoot, WithoutTexts):
-        monkeypatch.setitem(DATASETS._entries, cls.__name__, cls)
-
-    def _trained_on(name: str, **options: Any) -> Path:
-        folder = tmp_path / "own"
-        shutil.copytree(networks[0], folder)
-        card = json.loads((folder / "card.json").read_text())
-        card["train_data"] = {"name": name, "options": options}
-        (folder / "card.json").write_text(json.dumps(card))
-        return folder
-
-    return _trained_on
-
-
-@pytest.mark.usefixtures("quick_vocoder")
-@pytest.mark.parametrize(("name", "options"), [("WithoutTask", {}), ("WithRoot", {"root": str(DATA)})])
-def test_a_network_of_another_dataset_speaks_as_its_card_says(  # type: ignore[no-untyped-def]
-    trained_on, recording, tmp_path: Path, name: str, options: dict[str, Any]
-) -> None:
-    said = say(recording(), trained_on(name, **options), tmp_path / "a.wav", "--prompt-text", PROMPT_TEXT, "--no-score")
-    assert said.exit_code == 0, said.output
-    assert (tmp_path / "a.wav").is_file()
-
-
-def test_a_network_of_another_copy_is_given_its_phones(tmp_path: Path) -> None:
-    phones = (DATA / "phones.txt").read_text(encoding="utf-8").splitlines()
-    (tmp_path / "phones.txt").write_text("\n".join(reversed(phones)) + "\n", encoding="utf-8")
-    request = speak_module.Request("Good evening.", tmp_path / "me.wav", PROMPT_TEXT, ["own"], [1])
-    prompt = resample(AUDIO, RATE, SAMPLE_RATE)
-    ours, theirs = (
-        speak_module._condition(request, "own", {"task": "text2mel", "train_data": data}, prompt, lambda: PROMPT_TEXT)
-        for data in ({"name": "demo"}, {"name": "demo", "options": {"root": str(tmp_path)}})
-    )
-    said = (ours.tokens > 0) & (ours.tokens <= len(phones))
-    assert torch.equal(theirs.tokens[said], len(phones) + 1 - ours.tokens[said])
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "words"),
-    [
-        ("WithoutTexts", {}, "which has no way from a text to its phones (`own_condition`): name another network"),
-        ("folder", {"root": "."}, "which has no way from a text to its phones (`own_condition`): name another network"),
-        ("of-a-plugin", {}, "which is not known here (unknown dataset 'of-a-plugin'"),
-        ("WithRoot", {}, "as its card says, which cannot be used here: dataset 'WithRoot' needs the option 'root'"),
-        ("demo", {"speed": 1}, "which cannot be used here: dataset 'demo' has no option 'speed': did you mean 'speeds'"),
-        ("demo", {"root": "gone"}, "which cannot be used here: gone is no folder of the demo corpus, it holds no phones.txt"),
-    ],
-)  # fmt: skip
-def test_a_network_whose_dataset_is_not_here_is_refused(  # type: ignore[no-untyped-def]
-    trained_on, recording, tmp_path: Path, name: str, options: dict[str, Any], words: str
-) -> None:
-    network = trained_on(name, **options)
-    told = refused(say(recording(), network, tmp_path / "a.wav", "--prompt-text", PROMPT_TEXT, "--no-score"))
-    assert f"the network {network} was trained on the dataset {name!r}, " in told
-    assert words in told
-    assert not (tmp_path / "a.wav").exists()
 
 
 @pytest.mark.parametrize(

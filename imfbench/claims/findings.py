@@ -11,18 +11,10 @@ import numpy as np
 
 from imfbench.claims.definition import Part, Pick
 from imfbench.claims.evidence import Differences, Evidence, NoEvidenceError
+from imfbench.claims.lattice import convexity_violations, peak_violations
 from imfbench.claims.node import Node, single
-from imfbench.claims.statistics import (
-    all_above,
-    compare,
-    convexity_violations,
-    falls_by_less,
-    peak_violations,
-    ratio_at_least,
-    share_at_most,
-    smaller_share,
-    smaller_spread,
-)
+from imfbench.claims.shares import share_at_most, smaller_share
+from imfbench.claims.statistics import all_above, compare, falls_by_less, ratio_at_least, smaller_spread
 from imfbench.claims.verdicts import ALPHA, NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
 from imfbench.flow.search import LIMIT_REACHED
 from imfbench.metrics.rare_losses import LOST, utterances_needed

@@ -13,9 +13,11 @@ import yaml
 from click.testing import CliRunner
 
 from imfbench.claims.definition import FILE, ON_SPEECH, Claims, Part, load_claims, load_experiment, of_budget
+from imfbench.claims.lattice import convexity_violations, peak_violations
 from imfbench.claims.measurements import ScoreMeasurement, SpeedMeasurement, StepMeasurement, lattice
 from imfbench.claims.run import Request
-from imfbench.claims.statistics import compare, convexity_violations, falls_by_less, peak_violations, share_at_most
+from imfbench.claims.shares import share_at_most
+from imfbench.claims.statistics import compare, falls_by_less
 from imfbench.claims.verdicts import decide
 from imfbench.cli import main
 from imfbench.cli_claims import BUDGETS

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from imfbench.claims.lattice import convexity_violations, peak_violations
+from imfbench.claims.shares import share_at_most, share_interval, smaller_share
 from imfbench.claims.statistics import (
     all_above,
     compare,
     contrast_of,
-    convexity_violations,
     falls_by_less,
     mean_of,
-    peak_violations,
     ratio_at_least,
-    share_at_most,
-    share_interval,
-    smaller_share,
     smaller_spread,
 )
 from imfbench.claims.verdicts import ALPHA, decide
