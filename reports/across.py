@@ -7,7 +7,6 @@ that differ are told: 1.6 and 1.9 say nothing about two systems if two scorers m
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -17,7 +16,7 @@ from typing import Any
 from imfbench.metrics.signature import SignatureError, parse
 from imfbench.reports.columns import REFERENCES, REQUIRED, qualities
 from imfbench.reports.comparison import Comparison, Ranking, between_rows, rank
-from imfbench.reports.grouping import Entry, Group, entries
+from imfbench.reports.grouping import Entry, Group, entries, some
 from imfbench.reports.leaderboard import SCHEMA, complete
 from imfbench.reports.main_table import main_table
 from imfbench.reports.results import Cell, RunFolderError, read_run, standing
@@ -234,18 +233,12 @@ def _told(carriers: Mapping[str, list[str]]) -> str:
         for text, parts in read.items():
             rows.setdefault(parts.get(part, "absent"), []).extend(carriers[text])
         if len(rows) > 1:
-            told.append(f"{part}: " + ", ".join(f"{value} ({_listed(names)})" for value, names in rows.items()))
+            told.append(f"{part}: " + ", ".join(f"{value} ({some(names)})" for value, names in rows.items()))
     return "; ".join(told)
 
 
 def _called(cell: Cell) -> str:
     return cell.system + (f" at NFE {int(nfe)}" if (nfe := cell.value("nfe")) is not None else "")
-
-
-def _listed(names: Sequence[str]) -> str:
-    counted = Counter(names)
-    shown = list(counted)[:3]
-    return ", ".join(shown) + (f" and {len(counted) - 3} more" if len(counted) > 3 else "")
 
 
 def _pairs(found: Sequence[Entry], baseline: str | None) -> tuple[list[tuple[Entry, Entry]], str]:

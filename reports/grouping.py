@@ -77,7 +77,7 @@ class Group:
         if len(over) < 2:
             return ""
         told = ", ".join(
-            f"{len(own) if all_known else own} ({_some(cell.system for cell in cells)})" for own, cells in over.items()
+            f"{len(own) if all_known else own} ({some(cell.system for cell in cells)})" for own, cells in over.items()
         )
         shared = f"; {len(frozenset.intersection(*known))} are common to all" if all_known else ""
         return (
@@ -260,7 +260,8 @@ def _ids(cell: Cell) -> frozenset[str] | None:
     return None if cell.utterances is None else frozenset(map(str, cell.utterances["id"]))
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first three different names, and how many more there are."""
     every = list(dict.fromkeys(names))
     return ", ".join(every[:3]) + (f" and {len(every) - 3} more" if len(every) > 3 else "")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,16 +100,21 @@ def the_test_set_is_a_list_of_utterances(part: Corpus) -> None:
     expect("no-such-split" in str(error), "an error that names the set", error)
 
 
-def the_condition_is_prompt_then_target_and_never_the_target_mel(part: Corpus) -> None:
-    """A condition is a batch of 1: the prompt's frames with its mel, then those to generate; or `lacking` says why not."""
-    dataset = part.open()
+def _conditions(dataset: Any) -> Iterator[tuple[Utterance, Condition]]:
+    """The first two utterances, each with its condition; none where ``lacking`` says why, which ``condition`` must refuse."""
     name = sets_of(dataset)[0]
     lacking = dataset.lacking(name) if hasattr(dataset, "lacking") else ""
     for u in dataset.utterances(name)[:2]:
         if lacking:
             expect_error(lambda u=u: dataset.condition(u), ValueError, f"a ValueError, since {lacking}")  # type: ignore[misc]
-            continue
-        c = dataset.condition(u)
+        else:
+            yield u, dataset.condition(u)
+
+
+def the_condition_is_prompt_then_target_and_never_the_target_mel(part: Corpus) -> None:
+    """A condition is a batch of 1: the prompt's frames with its mel, then those to generate; or `lacking` says why not."""
+    dataset = part.open()
+    for u, c in _conditions(dataset):
         expect(
             isinstance(c, Condition),
             "an imfbench.method.Condition (see imfbench.data.make_condition)",
@@ -132,13 +138,7 @@ def the_condition_is_prompt_then_target_and_never_the_target_mel(part: Corpus) -
 def in_text2mel_nothing_tells_when_a_phone_is_said(part: Corpus) -> None:
     """For text2mel a condition is both texts' phones, one after another, and a length, and needs no recording of the target."""
     dataset = part.open("text2mel")
-    name = sets_of(dataset)[0]
-    lacking = dataset.lacking(name) if hasattr(dataset, "lacking") else ""
-    for u in dataset.utterances(name)[:2]:
-        if lacking:
-            expect_error(lambda u=u: dataset.condition(u), ValueError, f"a ValueError, since {lacking}")  # type: ignore[misc]
-            continue
-        c = dataset.condition(u)
+    for u, c in _conditions(dataset):
         _expect_condition(c, f"for {u.id!r}", BANDS + 1)
         tokens, frames = c.tokens[0], c.tokens.shape[1]
         phones = int((tokens > 0).sum())
