@@ -42,6 +42,8 @@ def build_method(
         teacher.network.eval().requires_grad_(False)
     if teacher is not None and not scratch:
         network = copy.deepcopy(teacher.network).requires_grad_(True)
+        for part in getattr(network, "frozen", ()):  # its encoders: teacher and student hear the same
+            part.requires_grad_(False)
     elif teacher is not None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -6,6 +6,7 @@ Time runs from 0 (noise) to 1 (data); mels are (batch, frames, bands), normalise
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +27,9 @@ class Condition:
         prompt: True on the prompt's frames, (batch, frames), bool.
         valid: True on all frames that are not padding, (batch, frames), bool.
         dropped: True where guidance training or guidance itself drops the whole condition, (batch,), bool.
+        speaker: A vector of the speaker, (batch, dims), for the backbones that take one.
+        encoded: What a backbone's own ``encode`` made of this condition, (batch, frames, dims), dropped or not; None: the backbone
+            encodes in every pass. See :func:`encoded`.
     """
 
     tokens: Tensor
@@ -33,6 +37,12 @@ class Condition:
     prompt: Tensor
     valid: Tensor
     dropped: Tensor
+    speaker: Tensor | None = None
+    encoded: Tensor | None = None
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        return Condition(**{name: None if value is None else change(value) for name, value in values})
 
     def drop(self, rows: Tensor | None = None) -> Condition:
         """The condition ∅ (all rows, or the rows where ``rows`` is True): tokens and prompt are hidden from the network."""
@@ -40,16 +50,28 @@ class Condition:
 
     def twice(self) -> Condition:
         """Rows with the condition followed by the same rows without it, for one guided evaluation."""
-        null = self.drop()
-        return Condition(*(torch.cat([getattr(self, name), getattr(null, name)]) for name in self.__dataclass_fields__))
+        both = self._each(lambda value: torch.cat([value, value]))
+        return replace(both, dropped=torch.cat([self.dropped, torch.ones_like(self.dropped)]))
 
     def rows(self, index: Tensor) -> Condition:
         """The rows of an index or a mask; an index may name a row more than once."""
-        return Condition(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        return self._each(lambda value: value[index])
 
     def to(self, device: torch.device | str) -> Condition:
         """The same condition on another device."""
-        return Condition(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        return self._each(lambda value: value.to(device))
+
+
+@torch.no_grad()
+def encoded(network: nn.Module, condition: Condition) -> Condition:
+    """The condition with what a network's ``encode`` makes of it, so that passes that share a condition encode it once.
+
+    Networks without an encoder of their own leave it as it is. Without gradient: for sampling, and for training where the encoder is
+    frozen, which it is in every student.
+    """
+    if condition.encoded is not None or not hasattr(network, "encode"):
+        return condition
+    return replace(condition, encoded=network.encode(condition))
 
 
 @dataclass(frozen=True)

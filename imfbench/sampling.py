@@ -11,7 +11,7 @@ from imfbench.devices import Precision, autocast
 from imfbench.features.mel import BANDS, HOP, SAMPLE_RATE, denormalise
 from imfbench.flow.counting import Counts, count_network, declared_counts
 from imfbench.flow.solvers import SOLVERS, check_solver
-from imfbench.method import Condition, Method
+from imfbench.method import Condition, Method, encoded
 
 
 def initial_noise(utterance_id: str, noise_seed: int, shape: tuple[int, ...]) -> Tensor:
@@ -85,6 +85,7 @@ def synthesize_mel(
     condition = condition.to(device)
     method.network.eval()
     with count_network(method.network) as count, autocast(device, precision):
+        condition = encoded(method.network, condition)
         velocity = count.wrap(lambda z, t, r: method.velocity(z, t, r, condition))
         z = SOLVERS[solver](velocity, z, grid)
     counts = count.check(declared_counts(grid, solver, sampling_guidance(method)), batch=1)

@@ -15,7 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -32,7 +32,7 @@ from imfbench.devices import (
     out_of_memory,
     synchronize,
 )
-from imfbench.method import Batch, Method, State
+from imfbench.method import Batch, Method, State, encoded
 from imfbench.preparation import Prepared, affordable_steps, rehearsed
 from imfbench.store import atomic, read_json, write_json, write_text
 from imfbench.train_settings import TrainConfig, learning_rate
@@ -80,8 +80,11 @@ class _Step(nn.Module):
         self._device, self._precision = device, precision
 
     def forward(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
+        method = self._method[0]
         with autocast(self._device, self._precision):
-            return self._method[0].loss(batch, state)
+            if method.teacher is not None:
+                batch = replace(batch, condition=encoded(method.teacher.network, batch.condition))
+            return method.loss(batch, state)
 
 
 def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from imfbench.backbones.dit import DiTConfig
 from imfbench.config_file import ConfigError
 from imfbench.method import Batch, Condition
-from imfbench.registry import nearest
+from imfbench.registry import BACKBONES, nearest
 
 BACKBONE = "dit"
 MOST = 10**8
@@ -20,10 +20,11 @@ MOST = 10**8
 
 @dataclass(frozen=True)
 class Shape:
-    """A network's shape: what it stands for, and the settings of our ``dit`` backbone."""
+    """A network's shape: what it stands for, and the settings of a backbone, ``dit`` or another."""
 
     about: str
     config: dict[str, Any]
+    backbone: str = BACKBONE
 
 
 SHAPES: dict[str, Shape] = {
@@ -41,6 +42,8 @@ SHAPES: dict[str, Shape] = {
         "transformer all through where theirs has convolutions between, and heads of 32 channels where theirs have 64",
         {"dim": 256, "depth": 56, "heads": 8, "feed_forward": 4, "bands": 80, "patch": 1, "tokens": 6562},
     ),
+    "f5tts": Shape("F5TTS_v1_Base itself, by the network of the package f5-tts", {}, "f5tts"),
+    "cosyvoice2-flow": Shape("CosyVoice 2's flow itself, by the network of the package cosyvoice2-eu", {}, "cosyvoice2"),
 }  # fmt: skip
 """Sizes from F5TTS_Base.yaml (SWivid/F5-TTS) and cosyvoice2.yaml (FunAudioLLM/CosyVoice)."""
 
@@ -63,8 +66,13 @@ class Size:
     width: int | None = None
     depth: int | None = None
 
-    def network(self) -> DiTConfig:
-        """The network's settings.
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone that has this shape."""
+        return SHAPES[self.shape].backbone
+
+    def network(self) -> Any:
+        """The backbone's settings.
 
         Raises:
             ConfigError: No such shape, or a size that no network has.
@@ -79,6 +87,12 @@ class Size:
                 f"{self.frames} frames × {self.batch}: the masks alone of more than {MOST:.0e} frames take gigabytes, even for "
                 "an estimate; estimate a smaller batch, memory beyond the weights grows in proportion to it"
             )
+        if self.backbone != BACKBONE:
+            if self.width is not None or self.depth is not None:
+                raise ConfigError(
+                    f"shape {self.shape!r} is that of a published network: it has no other width or depth"
+                )
+            return BACKBONES.get(self.backbone).Config(**SHAPES[self.shape].config)
         found = DiTConfig(**SHAPES[self.shape].config)
         changed: dict[str, int] = {} if self.depth is None else {"depth": self.depth}
         if self.width is not None:
@@ -108,4 +122,6 @@ class Size:
         x1 = torch.arange(self.frames * bands).sin().view(self.frames, bands).repeat(self.batch, 1, 1)
         prompt_mel = torch.zeros_like(x1)
         prompt_mel[:, : self.frames // 3] = x1[:, : self.frames // 3]
-        return Batch(x1, Condition(tokens, prompt_mel, prompt, valid, dropped))
+        dims = getattr(self.network(), "speaker_dims", None)
+        speaker = None if dims is None else torch.ones(self.batch, dims)
+        return Batch(x1, Condition(tokens, prompt_mel, prompt, valid, dropped, speaker))

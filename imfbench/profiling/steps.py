@@ -14,9 +14,9 @@ from imfbench.devices import Precision, autocast
 from imfbench.flow.counting import count_network
 from imfbench.flow.grids import uniform
 from imfbench.flow.solvers import SOLVERS
-from imfbench.method import Batch, Method
+from imfbench.method import Batch, Method, encoded
 from imfbench.pipeline.plan import TEACHER
-from imfbench.profiling.sizes import BACKBONE, Size
+from imfbench.profiling.sizes import Size
 from imfbench.registry import METHODS
 from imfbench.training import TrainConfig, Training
 
@@ -80,8 +80,8 @@ def ready_step(
     batch = size.batch_of(size.masks() if masks is None else masks).to(device)
     shape = size.network().model_dump()
     needs_teacher = METHODS.get(method).needs.teacher
-    teacher = build_method(TEACHER, {}, None, BACKBONE, shape) if needs_teacher else None
-    made = build_method(method, config, teacher, BACKBONE, shape)
+    teacher = build_method(TEACHER, {}, None, size.backbone, shape) if needs_teacher else None
+    made = build_method(method, config, teacher, size.backbone, shape)
     if stage == "training":
         return _training(made, batch, device, precision)
     return _sampling(made, batch, nfe, device, precision)
@@ -105,10 +105,11 @@ def _training(method: Method, batch: Batch, device: torch.device, precision: Pre
 def _sampling(method: Method, batch: Batch, nfe: int, device: torch.device, precision: Precision) -> Step:
     method.teacher = None
     method.network.to(device).eval()
-    condition, start = batch.condition, batch.x1
+    start = batch.x1
 
     def run() -> None:
         with torch.no_grad(), autocast(device, precision):
+            condition = encoded(method.network, batch.condition)
             SOLVERS["euler"](lambda z, t, r: method.velocity(z, t, r, condition), start, uniform(nfe))
 
     return Step(run, lambda: None, method, len(batch.x1))

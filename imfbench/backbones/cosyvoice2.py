@@ -1,0 +1,181 @@
+"""CosyVoice 2's flow (Du et al. 2024, arXiv 2412.10117): its token encoder and causal U-Net decoder, of the package ``cosyvoice2-eu``."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from imfbench.backbones.originals import original
+from imfbench.backbones.second_time import TwoTimes, both_times
+from imfbench.method import Condition
+
+EXTRA = "cosyvoice"
+
+
+class CosyVoice2Config(BaseModel):
+    """Shape of encoder and decoder; the defaults are those of CosyVoice2-0.5B's ``cosyvoice2.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vocab_size: int = 6561
+    """S3 tokens."""
+    input_size: int = 512
+    """Width of the token encoder; the original's own layers before and after its blocks have 512, whatever is asked for."""
+    encoder_heads: int = 8
+    encoder_units: int = 2048
+    encoder_blocks: int = 6
+    """Before the upsampling; four more follow it."""
+    speaker_dims: int = 192
+    """Of CAM++'s vector."""
+    mel_dim: int = 80
+    channels: int = 256
+    attention_head_dim: int = 64
+    heads: int = 8
+    n_blocks: int = 4
+    """Transformer blocks after each residual block of convolutions."""
+    num_mid_blocks: int = 12
+    dropout: float = 0.0
+    chunk: int = 25
+    """Tokens of a chunk where attention is ``streaming``; twice as many frames."""
+    streaming: bool = False
+    """Attention over the chunks up to a frame's own, instead of over all frames."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the decoder."""
+        return self.channels
+
+    @property
+    def depth(self) -> int:
+        """Transformer blocks of the decoder."""
+        return self.n_blocks * (self.num_mid_blocks + 2)
+
+    @property
+    def bands(self) -> int:
+        """Mel bands."""
+        return self.mel_dim
+
+
+@cache
+def _encoder_parts() -> dict[str, dict[str, Any]]:
+    """The four tables of names that the encoder looks its layers up in, without the language model that stands beside them."""
+
+    def part(module: str, name: str) -> Any:
+        return getattr(original(f"cosyvoice.transformer.{module}", extra=EXTRA), name)
+
+    return {
+        "COSYVOICE_SUBSAMPLE_CLASSES": {"linear": part("subsampling", "LinearNoSubsampling")},
+        "COSYVOICE_EMB_CLASSES": {"rel_pos_espnet": part("embedding", "EspnetRelPositionalEncoding")},
+        "COSYVOICE_ATTENTION_CLASSES": {"rel_selfattn": part("attention", "RelPositionMultiHeadedAttention")},
+        "COSYVOICE_ACTIVATION_CLASSES": {"swish": nn.SiLU},
+    }
+
+
+def _encoder(config: CosyVoice2Config) -> nn.Module:
+    module = original(
+        "cosyvoice.transformer.upsample_encoder", extra=EXTRA, unused={"cosyvoice.utils.class_utils": _encoder_parts()}
+    )
+    found: nn.Module = module.UpsampleConformerEncoder(
+        input_size=config.input_size, output_size=config.input_size, attention_heads=config.encoder_heads,
+        linear_units=config.encoder_units, num_blocks=config.encoder_blocks, dropout_rate=0.1, positional_dropout_rate=0.1,
+        attention_dropout_rate=0.1, normalize_before=True, input_layer="linear", pos_enc_layer_type="rel_pos_espnet",
+        selfattention_layer_type="rel_selfattn", use_cnn_module=False, macaron_style=False, static_chunk_size=config.chunk,
+    )  # fmt: skip
+    return found
+
+
+def _decoder(config: CosyVoice2Config) -> nn.Module:
+    module = original("cosyvoice.flow.decoder", extra=EXTRA)
+    found: nn.Module = module.CausalConditionalDecoder(
+        in_channels=4 * config.mel_dim, out_channels=config.mel_dim, channels=[config.channels], dropout=config.dropout,
+        attention_head_dim=config.attention_head_dim, n_blocks=config.n_blocks, num_mid_blocks=config.num_mid_blocks,
+        num_heads=config.heads, act_fn="gelu", static_chunk_size=2 * config.chunk, num_decoding_left_chunks=-1,
+    )  # fmt: skip
+    return found
+
+
+class CosyVoice2Flow(nn.Module):
+    """``u(z, t, r, condition)``; weights stand under the names of the official ``flow.pt``.
+
+    ``condition.tokens`` are S3 tokens + 1, each on its two frames, 0 on padding; ``condition.speaker`` is CAM++'s vector, (batch, 192).
+    ``encode`` is the token encoder and its projection, which are frozen in students, as the speaker's projection is.
+    """
+
+    Config = CosyVoice2Config
+    longest: ClassVar[int] = 15_000
+    """Frames of prompt and target together: 300 s, the length of the original's buffer of noise."""
+
+    def __init__(self, config: CosyVoice2Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or CosyVoice2Config()
+        self.input_embedding = nn.Embedding(config.vocab_size, config.input_size)
+        self.spk_embed_affine_layer = nn.Linear(config.speaker_dims, config.mel_dim)
+        self.encoder = _encoder(config)
+        self.encoder_proj = nn.Linear(config.input_size, config.mel_dim)
+        self.decoder = nn.Module()
+        self.decoder.estimator = estimator = _decoder(config)
+        layers = {name: getattr(estimator.time_mlp, name) for name in ("linear_1", "act", "linear_2")}
+        estimator.time_mlp = TwoTimes(layers, estimator.time_embeddings, 4 * config.channels)
+        estimator.time_embeddings = nn.Identity()  # TwoTimes calls it, once for each time
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """Parts that no student trains."""
+        return self.input_embedding, self.spk_embed_affine_layer, self.encoder, self.encoder_proj
+
+    @property
+    def bands(self) -> int:
+        """Mel bands of input and output."""
+        return self.config.mel_dim
+
+    @property
+    def has_second_time(self) -> bool:
+        """Whether the time mixer is attached."""
+        return self.decoder.estimator.time_mlp.mixer is not None  # type: ignore[union-attr]
+
+    def attach_second_time(self) -> None:
+        """Attach the mixer W = [I, 0]: from now on the network takes (t, r), and at first ignores r."""
+        self.decoder.estimator.time_mlp.attach()  # type: ignore[union-attr, operator]
+
+    def start_from(self, other: nn.Module) -> None:
+        """Take over another network's weights.
+
+        Raises:
+            ValueError: It has another shape.
+        """
+        if not isinstance(other, CosyVoice2Flow) or other.config != self.config:
+            raise ValueError(f"a flow of {self.config} cannot start from the weights of {type(other).__name__}")
+        self.load_state_dict(other.state_dict())
+
+    def encode(self, condition: Condition) -> Tensor:
+        """What the encoder makes of the tokens, (batch, frames, mel_dim): the original's μ."""
+        tokens = condition.tokens[:, ::2]
+        lengths = (tokens > 0).sum(1)
+        embedded = self.input_embedding((tokens - 1).clamp(min=0)) * (tokens > 0)[..., None]
+        h, _ = self.encoder(embedded, lengths, streaming=self.config.streaming)
+        found: Tensor = self.encoder_proj(h)[:, : condition.tokens.shape[1]]
+        return found
+
+    def forward(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Condition) -> Tensor:
+        """The velocity, (batch, frames, bands), float32; arguments as for every backbone."""
+        if condition.speaker is None:
+            raise ValueError("CosyVoice 2's flow needs a speaker vector in its condition")
+        mu = self.encode(condition) if condition.encoded is None else condition.encoded
+        gone = condition.dropped[:, None, None]
+        speaker = self.spk_embed_affine_layer(F.normalize(condition.speaker, dim=1))
+        valid = condition.valid[:, None].to(z.dtype)
+        found: Tensor = self.decoder.estimator(  # type: ignore[operator]
+            z.transpose(1, 2),
+            valid,
+            mu.masked_fill(gone, 0.0).transpose(1, 2).to(z.dtype),
+            both_times(t, r, self.has_second_time),
+            speaker.masked_fill(condition.dropped[:, None], 0.0),
+            condition.prompt_mel.masked_fill(gone, 0.0).transpose(1, 2),
+            streaming=self.config.streaming,
+        )
+        return found.transpose(1, 2).float()
