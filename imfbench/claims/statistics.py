@@ -188,16 +188,20 @@ def falls_by_less(
     gain = contrast_of(*gains)
     within, beyond = gain.above(-margin), gain.below(-margin)
     low, high = gain.interval
+    seen, smallest = gain.minimum_detectable, None
     if lost is not None:
         one = lost / gain.seeds  # a recording counts with its share of the training seeds' mean
         hard, plain = (values.mean(0) for values in gains)
+        # Below it, so many utterances cannot show that nothing more is lost, even where nothing is.
+        smallest = -rare_losses.difference_bound(0 * hard, 0 * plain, one, ALPHA)
+        seen = max(seen or 0.0, smallest)
         within = max(within, rare_losses.difference_p_value(hard, plain, margin, one))
         if high > -margin:  # what shows a loss needs nothing that was not seen
             low = min(low, rare_losses.difference_bound(hard, plain, one, ALPHA))
     ends = (low, high) if higher_is_better else (-high, -low)
     n = gains[0].shape[1]
     return Tested(
-        sign * gain.value, *ends, n, margin, gain.minimum_detectable, within, beyond, training_seeds=gain.seeds
+        sign * gain.value, *ends, n, margin, seen, within, beyond, training_seeds=gain.seeds, smallest_margin=smallest
     )
 
 

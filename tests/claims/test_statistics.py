@@ -185,6 +185,11 @@ def test_a_further_loss_of_words_reckons_with_a_lost_utterance_of_each_set() -> 
     exact = np.trapezoid(n * (1 - x) ** (n - 1) * (1 - margin + x) ** n, x) + (1 - margin) ** n
     assert found.p_support == pytest.approx(exact, abs=0.006)
     assert found.p_support > compare(np.zeros(n), margin, "non-inferior", False, 1.0).p_support
+    # "Could have been seen" is no less than what so many utterances can show where nothing differs.
+    assert found.minimum_detectable == found.smallest_margin
+    assert found.smallest_margin is not None
+    at_it = [falls_by_less(np.zeros(n), np.zeros(n), by * found.smallest_margin, False, 1.0) for by in (0.9, 1.1)]
+    assert [tested.p_support < ALPHA for tested in at_it] == [False, True]
     rng = np.random.default_rng(4)  # one utterance in twenty is lost on the harder set: the margin itself
     wrong = sum(
         falls_by_less(rng.random(100) < 0.05, np.zeros(100), 0.05, False, 1.0).p_support < ALPHA for _ in range(200)
