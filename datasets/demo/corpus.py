@@ -263,13 +263,13 @@ class DemoCorpus:
         takes, dims = self.inputs.vocabulary, self.inputs.speaker_dims
         if takes is not None and takes != len(self.vocabulary):
             raise DatasetError(
-                f"the network knows {takes} contents and dataset 'demo' has {len(self.vocabulary)} phones: train one of this size "
-                "on it (text_num_embeds of f5tts, vocab_size of cosyvoice2), or name the dataset that the network is for"
+                f"the network knows {takes} contents and dataset 'demo' has {len(self.vocabulary)} phones: train one of this "
+                "size on it (text_num_embeds of f5tts, vocab_size of cosyvoice2), or name the dataset that the network is for"
             )
         if dims is not None and dims != DIMS:
             raise DatasetError(
-                f"the network takes a speaker's vector of {dims} numbers (CAM++'s has 192) and dataset 'demo' gives Resemblyzer's, of "
-                f"{DIMS}: train one with speaker_dims: {DIMS} on it, or name the dataset that the network is for"
+                f"the network takes a speaker's vector of {dims} numbers (CAM++'s has 192) and dataset 'demo' gives "
+                f"Resemblyzer's, of {DIMS}: train one with speaker_dims: {DIMS} on it, or name the dataset that the network is for"
             )
 
     def _extra_rows(self) -> list[tuple[dict[str, Any], Path]]:

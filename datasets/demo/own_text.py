@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from imfbench.data import make_text_condition
-from imfbench.features.phones import EDGE, Phonemizer, PromptError, TextError
 from imfbench.features.mel import HIFIGAN, MelFormat
+from imfbench.features.phones import EDGE, Phonemizer, PromptError, TextError
 from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Condition
 

@@ -15,6 +15,8 @@ from imfbench.backbones.second_time import TwoTimes, both_times
 from imfbench.method import Condition
 
 EXTRA = "cosyvoice"
+WIDTH = 512
+"""Of the original's layers before and after its encoder's blocks, whatever is asked for."""
 
 
 class CosyVoice2Config(BaseModel):
@@ -25,7 +27,7 @@ class CosyVoice2Config(BaseModel):
     vocab_size: int = 6561
     """S3 tokens."""
     input_size: int = 512
-    """Width of the token encoder; the original's own layers before and after its blocks have 512, whatever is asked for."""
+    """Width of the token encoder."""
     encoder_heads: int = 8
     encoder_units: int = 2048
     encoder_blocks: int = 6
@@ -91,6 +93,9 @@ def _encoder(config: CosyVoice2Config) -> nn.Module:
         attention_dropout_rate=0.1, normalize_before=True, input_layer="linear", pos_enc_layer_type="rel_pos_espnet",
         selfattention_layer_type="rel_selfattn", use_cnn_module=False, macaron_style=False, static_chunk_size=config.chunk,
     )  # fmt: skip
+    if config.input_size != WIDTH:
+        found.pre_lookahead_layer = module.PreLookaheadLayer(config.input_size, pre_lookahead_len=3)
+        found.up_layer = module.Upsample1D(config.input_size, config.input_size, stride=2)
     return found
 
 
