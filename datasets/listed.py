@@ -116,6 +116,10 @@ class ListedSet(ABC):
             return (
                 f"{what} its set {split!r} is Chinese, and the embedded networks have the phones of English: {instead}"
             )
+        try:
+            _ = self._embedded
+        except DatasetError as error:
+            return f"{what} phones alone for its English texts: {error}"
         if any(importlib.util.find_spec(module) is None for module in ("phonemizer", "espeakng_loader")):
             return f"{what} its phones come from espeak-ng, which is not installed: pip install 'imfbench[g2p]', or {instead}"
         return ""

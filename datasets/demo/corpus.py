@@ -70,8 +70,6 @@ class DemoCorpus:
     )
     sample_rate: ClassVar[int] = 24_000
     """Of its recordings; one of another rate is noted."""
-    inputs: Inputs = EMBEDDED
-    """What the networks are given; an experiment sets it."""
 
     def __init__(
         self, root: Path | None = None, extra: Path | None = None, speeds: tuple[float, ...] = (1.0,),
@@ -82,6 +80,31 @@ class DemoCorpus:
         self.extra = Path(extra) if extra else None
         self.speeds = tuple(speeds)
         self.task, self.length, self.held_out = task, length, tuple(held_out)
+        self._inputs = EMBEDDED
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the networks are given; an experiment sets it.
+
+        Raises:
+            DatasetError: On setting it: the networks are of other contents or voices, so that nothing they say would be speech.
+        """
+        return self._inputs
+
+    @inputs.setter
+    def inputs(self, inputs: Inputs) -> None:
+        takes, dims = inputs.vocabulary, inputs.speaker_dims
+        if takes is not None and takes != len(self.vocabulary):
+            raise DatasetError(
+                f"the network knows {takes} contents and dataset 'demo' has {len(self.vocabulary)} phones: train one of this "
+                "size on it (text_num_embeds of f5tts, vocab_size of cosyvoice2), or name the dataset that the network is for"
+            )
+        if dims is not None and dims != DIMS:
+            raise DatasetError(
+                f"the network takes a speaker's vector of {dims} numbers (CAM++'s has 192) and dataset 'demo' gives "
+                f"Resemblyzer's, of {DIMS}: train one with speaker_dims: {DIMS} on it, or name the dataset that the network is for"
+            )
+        self._inputs = inputs
 
     @property
     def variant(self) -> str:
@@ -174,7 +197,6 @@ class DemoCorpus:
 
     def condition(self, utterance: Utterance) -> Condition:
         """What the network may know of an utterance: its units or phones, and the prompt's, and the prompt's mel and voice."""
-        self._check_inputs()
         split = utterance.prompt_audio.parent.parent.name
         alignments = self._alignments(split)
         made = utterance.id.partition("-")[0]
@@ -220,7 +242,6 @@ class DemoCorpus:
         """The condition of text2mel for a text of one's own; see :func:`imfbench.datasets.demo.own_text.own_condition`."""
         from imfbench.datasets.demo.own_text import own_condition
 
-        self._check_inputs()
         return own_condition(self.vocabulary, prompt, prompt_text, text, british, speed, self.inputs)
 
     def target_mel(self, utterance: Utterance) -> torch.Tensor:
@@ -235,7 +256,6 @@ class DemoCorpus:
 
     def examples(self, split: str = "train") -> list[Example]:
         """The training utterances with their features, computed once and kept in the cache folder."""
-        self._check_inputs()
         features = self._features(self.inputs)
         found: list[Example] = []
         for speed in self.speeds:
@@ -253,24 +273,6 @@ class DemoCorpus:
 
     def _features(self, inputs: Inputs) -> Features:
         return Features(inputs, self.vocabulary, self._units)
-
-    def _check_inputs(self) -> None:
-        """Refuse networks of other contents or voices: nothing that they say would be speech.
-
-        Raises:
-            DatasetError: What the network takes, and what there is.
-        """
-        takes, dims = self.inputs.vocabulary, self.inputs.speaker_dims
-        if takes is not None and takes != len(self.vocabulary):
-            raise DatasetError(
-                f"the network knows {takes} contents and dataset 'demo' has {len(self.vocabulary)} phones: train one of this "
-                "size on it (text_num_embeds of f5tts, vocab_size of cosyvoice2), or name the dataset that the network is for"
-            )
-        if dims is not None and dims != DIMS:
-            raise DatasetError(
-                f"the network takes a speaker's vector of {dims} numbers (CAM++'s has 192) and dataset 'demo' gives "
-                f"Resemblyzer's, of {DIMS}: train one with speaker_dims: {DIMS} on it, or name the dataset that the network is for"
-            )
 
     def _extra_rows(self) -> list[tuple[dict[str, Any], Path]]:
         from imfbench.datasets.demo.build import read_journals, speaker_of

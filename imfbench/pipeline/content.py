@@ -29,7 +29,9 @@ def row_content(config: ExperimentConfig, plan: Plan, row: Row) -> str:
         "recordings": [r.model_dump() for r in config.recordings if r.name == row.system and row.kind == "recordings"],
         "timed": [config.device, config.threads, config.workers],
     }
-    if row.kind == "vocoded-ground-truth" and vocoder_mel(config.vocoder) is None:  # by the mel of the networks beside it
+    if (
+        row.kind == "vocoded-ground-truth" and vocoder_mel(config.vocoder) is None
+    ):  # by the mel of the networks beside it
         mel = inputs_of_experiment(config, plan, lambda artefact: str(artefact.ready)).mel
         decides |= {} if mel == HIFIGAN else {"mel": mel.name}
     if row.artefact is not None:

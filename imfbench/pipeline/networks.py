@@ -48,7 +48,9 @@ def checked_inputs(name: str, settings: dict[str, Any], task: str) -> Inputs:
     cls = BACKBONES.get(name)
     own = getattr(cls, "task", None)
     if own is not None and own != task:
-        raise ConfigError(f"the network {name!r} is {own}'s, and the task is {task}: set task: {own}, or name another network")
+        raise ConfigError(
+            f"the network {name!r} is {own}'s, and the task is {task}: set task: {own}, or name another network"
+        )
     config = cls.Config(**settings)
     try:
         inputs = inputs_of(cls, config)
