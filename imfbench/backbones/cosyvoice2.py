@@ -60,6 +60,11 @@ class CosyVoice2Config(BaseModel):
         """Mel bands."""
         return self.mel_dim
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that it knows."""
+        return self.vocab_size
+
 
 @cache
 def _encoder_parts() -> dict[str, dict[str, Any]]:
@@ -107,6 +112,11 @@ class CosyVoice2Flow(nn.Module):
     """
 
     Config = CosyVoice2Config
+    task: ClassVar[str] = "token2mel"
+    mel_format: ClassVar[str] = "cosyvoice2-24k"
+    frames_per_token: ClassVar[int] = 2
+    prompt_frames: ClassVar[str] = "evolve"
+    """The prompt's frames of z are seen and get a velocity; the sampler cuts them off."""
     longest: ClassVar[int] = 15_000
     """Frames of prompt and target together: 300 s, the length of the original's buffer of noise."""
 
