@@ -170,7 +170,9 @@ def test_encoding_is_exact_after_a_pass_in_bf16_and_trains_after_one_in_inferenc
     table = copy.deepcopy(flow.encoder.embed.pos_enc)
     before = table(torch.zeros(1, 9, 512))[1]
     table(torch.zeros(1, 9, 512, dtype=torch.bfloat16))
-    assert not torch.equal(table(torch.zeros(1, 9, 512))[1], before), "the original keeps what bf16 left, or nothing was shown"
+    assert not torch.equal(table(torch.zeros(1, 9, 512))[1], before), (
+        "the original keeps what bf16 left, or nothing was shown"
+    )
     long = condition(5200)  # longer than the table of positions was made for
     with torch.inference_mode():
         ours.encoder.embed.pos_enc(torch.zeros(1, long.tokens.shape[1] // 2, 512))
