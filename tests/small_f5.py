@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imfbench.backbones.f5tts import F5Config, F5DiT, original_dit
+from imfbench.backbones.f5tts import F5Config, F5DiT, original_module
+from imfbench.backbones.originals import original
 from imfbench.contracts.batches import fill
 from imfbench.method import Condition
 
@@ -34,7 +35,7 @@ def original_of(ours: F5DiT, **settings: Any) -> nn.Module:
     arch = {**ours.config.model_dump(), "attn_mask_enabled": False, **settings}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the memory that its mask takes
-        theirs: nn.Module = original_dit().DiT(**arch)
+        theirs: nn.Module = original_module("backbones.dit").DiT(**arch)
     theirs.load_state_dict({k: v for k, v in ours.transformer.state_dict().items() if "mixer" not in k})
     return theirs.eval()
 
@@ -62,3 +63,17 @@ def states(c: Condition, seed: int = 4) -> tuple[Tensor, Tensor]:
     """z and t for a condition."""
     g = torch.Generator().manual_seed(seed)
     return torch.randn(c.prompt_mel.shape, generator=g), torch.rand(len(c.valid), generator=g)
+
+
+def inference() -> Any:
+    """The original's ``f5_tts.infer.utils_infer``, without what it opens files, transcribes and draws with."""
+    return original(
+        "f5_tts.infer.utils_infer",
+        extra="f5",
+        without=["f5_tts.model"],
+        unused={
+            "f5_tts.model": {"CFM": original_module("cfm").CFM},
+            "pydub": {"AudioSegment": None, "silence": None},
+            "encodec": {"EncodecModel": None},
+        },
+    )

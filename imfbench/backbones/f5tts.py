@@ -64,16 +64,16 @@ class F5Config(BaseModel):
         return self.text_num_embeds
 
 
-def original_dit() -> ModuleType:
-    """The original's module, with its class ``DiT``, without the trainer that its package starts.
+def original_module(name: str) -> ModuleType:
+    """A module of ``f5_tts.model``, such as ``backbones.dit`` or ``cfm``, without the trainer that its package starts.
 
     Raises:
         MissingPackageError: The package is not installed.
     """
-    return original("f5_tts.model.backbones.dit", extra=EXTRA, without=PACKAGES, unused=unused_parts())
+    return original(f"f5_tts.model.{name}", extra=EXTRA, without=PACKAGES, unused=_unused())
 
 
-def unused_parts() -> dict[str, dict[str, Any]]:
+def _unused() -> dict[str, dict[str, Any]]:
     """What the original's modules import and the network never calls: placeholders for what is not installed."""
     return {
         "librosa": {},
@@ -85,7 +85,7 @@ def unused_parts() -> dict[str, dict[str, Any]]:
 
 @cache
 def _attention() -> type[Any]:
-    modules = original("f5_tts.model.modules", extra=EXTRA, without=PACKAGES, unused=unused_parts())
+    modules = original_module("modules")
     rotate = modules.apply_rotary_pos_emb
 
     class AttentionWithoutPadding(modules.AttnProcessor):  # type: ignore[misc, name-defined]
@@ -120,7 +120,7 @@ def _attention() -> type[Any]:
 @cache
 def _transformer() -> type[nn.Module]:
     """The original class, with guidance's dropping told for every row instead of for the whole batch."""
-    DiT = original_dit().DiT
+    DiT = original_module("backbones.dit").DiT
 
     class RowwiseDiT(DiT):  # type: ignore[misc, valid-type]
         """``drop_text``: (batch,), bool, in place of one value for all; ``text``: embedded already, or tokens."""
