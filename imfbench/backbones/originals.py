@@ -2,8 +2,8 @@
 
 Importing ``f5_tts.model`` runs its trainer (wandb, hydra, datasets …), importing CosyVoice's encoder its language model. A
 network needs none of it. So a module is imported as it is, while packages whose own start is not wanted, and modules of which
-nothing is called, are held by placeholders, which are gone afterwards: a later import of the whole package works as ever, with the very same
-classes.
+nothing is called, are held by placeholders, which are gone afterwards: a later import of the whole package works as ever, with
+the very same classes.
 """
 
 from __future__ import annotations
