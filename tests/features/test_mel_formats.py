@@ -55,7 +55,7 @@ def test_two_frames_share_the_unit_in_the_middle_of_both() -> None:
     row = units(list(range(1, 41)), [1] * 40)  # a second: unit k + 1 from k · 25 ms on
     found = tokens_of_frames(row, 50, mel=COSYVOICE2, frames_per_token=2).view(25, 2)
     assert torch.equal(found[:, 0], found[:, 1])
-    assert found[:, 0].tolist() == [int((0.04 * j + 0.02) / 0.025) + 1 for j in range(25)]
+    assert found[:, 0].tolist() == [(40 * j + 20) // 25 + 1 for j in range(25)]
     odd = tokens_of_frames(row, 49, mel=COSYVOICE2, frames_per_token=2)
     assert torch.equal(odd, found.flatten()[:49])
 
