@@ -40,9 +40,13 @@ class Condition:
     speaker: Tensor | None = None
     encoded: Tensor | None = None
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that there are, by name."""
+        return {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-        return Condition(**{name: None if value is None else change(value) for name, value in values})
+        return Condition(**{name: change(value) for name, value in self.tensors.items()})
 
     def drop(self, rows: Tensor | None = None) -> Condition:
         """The condition ∅ (all rows, or the rows where ``rows`` is True): tokens and prompt are hidden from the network."""

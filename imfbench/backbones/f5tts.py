@@ -58,6 +58,11 @@ class F5Config(BaseModel):
         """Mel bands."""
         return self.mel_dim
 
+    @property
+    def vocabulary(self) -> int:
+        """Characters that it knows."""
+        return self.text_num_embeds
+
 
 def original_module(name: str) -> ModuleType:
     """A module of ``f5_tts.model``, such as ``backbones.dit`` or ``cfm``, without the trainer that its package starts.
@@ -182,6 +187,11 @@ class F5DiT(nn.Module):
     """
 
     Config = F5Config
+    task: ClassVar[str] = "text2mel"
+    mel_format: ClassVar[str] = "vocos-24k"
+    text: ClassVar[str] = "plain"
+    prompt_frames: ClassVar[str] = "evolve"
+    """The prompt's frames of z are seen and get a velocity; the sampler cuts them off."""
     longest: ClassVar[int] = 4096
     """Frames of prompt and target together: 43.7 s, what the original's position table was first made for."""
 

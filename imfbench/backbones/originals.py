@@ -50,7 +50,8 @@ def _placeholders(top: str, without: tuple[str, ...], unused: Mapping[str, Mappi
     held = [name for name in unused if name not in sys.modules and (_top(name) == top or not _installed(_top(name)))]
     placed = []
     try:
-        placed += [_place(name, {}, _folder(name)) for name in without if name not in sys.modules]
+        folders = {name: _folder(name) for name in without if name not in sys.modules}  # before one stands for their parent
+        placed += [_place(name, {}, folder) for name, folder in folders.items()]
         placed += [_place(name, unused[name], None) for name in held]
         yield
     finally:
