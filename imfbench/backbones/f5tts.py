@@ -251,4 +251,5 @@ class F5DiT(nn.Module):
             drop_audio_cond=condition.dropped,
             drop_text=condition.dropped,
         )
-        return found.float().masked_fill(~condition.valid[..., None], 0.0)
+        found = found.float()  # where padding is heard, it moves along the path too, as in the original
+        return found.masked_fill(~condition.valid[..., None], 0.0) if self.config.attn_mask_enabled else found
