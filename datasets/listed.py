@@ -14,10 +14,11 @@ import torch
 
 from imfbench.data import NO_RECORDING, DatasetCard, DatasetError, Utterance
 from imfbench.datasets.demo.corpus import DemoCorpus
-from imfbench.features import mel
 from imfbench.features.audio import load_audio
 from imfbench.features.audio_check import AudioError
+from imfbench.features.f5_condition import character_condition
 from imfbench.features.phones import PromptError
+from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Condition
 from imfbench.registry import nearest
 
@@ -40,6 +41,8 @@ class ListedSet(ABC):
     name: ClassVar[str]
     card: ClassVar[DatasetCard]
     sample_rate: ClassVar[int | None] = None
+    inputs: Inputs = EMBEDDED
+    """What the networks are given; an experiment sets it."""
 
     def __init__(self, root: str | Path, task: Task = "token2mel") -> None:
         self.root = Path(root).expanduser()
@@ -110,16 +113,22 @@ class ListedSet(ABC):
                 f"have: set task: text2mel for its English texts, {instead}"
             )
         language = self.card.sets[split].language if split in self.card.sets else ""
-        if language == "zh":
+        if language == "zh" and self.inputs.characters is None:
             return (
                 f"{what} its set {split!r} is Chinese, and the embedded networks have the phones of English: {instead}"
             )
+        if self.inputs.characters is not None:
+            return ""
+        try:
+            _ = self._embedded
+        except DatasetError as error:
+            return f"{what} phones alone for its English texts: {error}"
         if any(importlib.util.find_spec(module) is None for module in ("phonemizer", "espeakng_loader")):
             return f"{what} its phones come from espeak-ng, which is not installed: pip install 'imfbench[g2p]', or {instead}"
         return ""
 
     def condition(self, utterance: Utterance) -> Condition:
-        """What text2mel's networks may know: the phones that espeak-ng gives for both texts, and the prompt's mel.
+        """What text2mel's networks may know: both texts' phones by espeak-ng, or characters, and the prompt's mel.
 
         Raises:
             DatasetError: The task is token2mel.
@@ -128,7 +137,12 @@ class ListedSet(ABC):
         """
         if self.task == "token2mel":
             raise DatasetError(self.lacking(""))
-        prompt, _ = load_audio(utterance.prompt_audio, mel.SAMPLE_RATE)
+        if self.inputs.characters is not None:
+            audio, rate = load_audio(utterance.prompt_audio)
+            return character_condition(
+                self.inputs.characters, audio, rate, utterance.prompt_text, utterance.text, self.inputs.mel
+            )
+        prompt, _ = load_audio(utterance.prompt_audio, self.inputs.mel.sample_rate)
         # LibriSpeech's capitals would be spelt out letter by letter.
         said, text = (text.lower() if text.isupper() else text for text in (utterance.prompt_text, utterance.text))
         try:
@@ -139,7 +153,9 @@ class ListedSet(ABC):
     @cached_property
     def _embedded(self) -> DemoCorpus:
         """The corpus whose phones the embedded networks know."""
-        return DemoCorpus(task="text2mel")
+        found = DemoCorpus(task="text2mel")
+        found.inputs = self.inputs
+        return found
 
     def target_mel(self, utterance: Utterance) -> torch.Tensor:
         """The recording's log-mel (frames, bands): for the vocoded recordings only, never for a method.
@@ -149,8 +165,8 @@ class ListedSet(ABC):
         """
         if utterance.target_audio is None:
             raise AudioError(NO_RECORDING)
-        audio, _ = load_audio(utterance.target_audio, mel.SAMPLE_RATE)
-        return mel.log_mel(torch.from_numpy(audio))
+        audio, _ = load_audio(utterance.target_audio, self.inputs.mel.sample_rate)
+        return self.inputs.mel.log_mel(torch.from_numpy(audio))
 
 
 def _digest(value: object) -> str:

@@ -27,6 +27,8 @@ ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = "embedded:"
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
+VOCABULARY = "vocab.txt"
+"""The characters of a network that reads texts so (F5-TTS's), beside its weights; a student gets its teacher's."""
 METADATA = "imfbench"
 FORMAT = "imfbench-1"
 
@@ -121,16 +123,28 @@ def read_settings(reference: str | Path) -> tuple[str, dict[str, Any]]:
         ArtefactError: There is none, imfbench did not write it, or its method is not known here.
     """
     path = locate(reference) / WEIGHTS
+    name, config = _described(path, "method")
+    _part(METHODS, name, path)
+    return name, config
+
+
+def read_network(reference: str | Path) -> tuple[str, dict[str, Any]]:
+    """Backbone and settings of an artefact's network, without reading its weights; raises as ``read_settings`` does."""
+    path = locate(reference) / WEIGHTS
+    name, config = _described(path, "backbone")
+    _part(BACKBONES, name, path)
+    return name, config
+
+
+def _described(path: Path, what: str) -> tuple[str, dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             found = json.loads((file.metadata() or {})[METADATA])
-        name, config = str(found["method"]), dict(found["method_config"])
+        return str(found[what]), dict(found[f"{what}_config"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise ArtefactError(
-            f"{path} does not say which method it is of ({error!r}): fetch the artefact again"
+            f"{path} does not say which {what} it is of ({error!r}): fetch the artefact again"
         ) from None
-    _part(METHODS, name, path)
-    return name, config
 
 
 def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> tuple[Method, dict[str, Any]]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from imfbench.config import TEACHER_DISTANCE, Data, ExperimentConfig, Search, System, TeacherRows
 from imfbench.config_file import ConfigError, Key, Problem
+from imfbench.inputs import common_inputs
 from imfbench.plugins import left_out
 from imfbench.registry import (
     BACKBONES,
@@ -176,7 +177,10 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
         if not found:  # what is wrong in ``training`` is told once
             valid(TrainConfig, {**config.training, **system.train}, (*path, "train"))
         valid(method.Config, system.config, (*path, "config"))
+        fits = len(found)
         valid(BACKBONES.get(system.network.name).Config, system.network.config, (*path, "network", "config"))
+        if len(found) == fits and system.artefact is None and not method.needs.teacher:
+            found += _check_network(config, system, (*path, "network"))
         found += _check_sampling(system, path)
         if system.artefact is None and not method.needs.training:
             found.append(
@@ -195,6 +199,22 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
             if TEACHER_DISTANCE in search.score and config.teacher is None:
                 found.append(Problem((*path, "score"), f"{TEACHER_DISTANCE} needs a `teacher`"))
     return found
+
+
+def _check_network(config: ExperimentConfig, system: System, path: Key) -> list[Problem]:
+    """A network to be trained: of the task, of its mel's bands, and with a vocoder that takes what it makes."""
+    from imfbench.pipeline.networks import checked_inputs
+
+    network = system.network
+    try:
+        inputs = checked_inputs(network.name, network.config, config.task)
+    except ConfigError as error:
+        return [Problem(path, str(error))]
+    try:
+        common_inputs({f"{network.name!r} of {system.label}": inputs}, config.vocoder)
+    except ConfigError as error:
+        return [Problem(("vocoder",), str(error))]
+    return []
 
 
 def _searches(system: System, i: int) -> list[tuple[Search, Key]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from imfbench.features.alignment import BOUNDARY, alignment_band
+from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Batch, Condition
 
 
@@ -122,6 +123,7 @@ class Example:
         mel: Normalised, (frames, bands).
         tokens: token2mel: the content of each frame, (frames,). text2mel: the phones, (phones,).
         ends: text2mel: where each phone ends, in frames, (phones,); training alone may know it.
+        voice: A vector of the speaker, (dims,), for networks that take one.
     """
 
     id: str
@@ -129,21 +131,33 @@ class Example:
     mel: Tensor
     tokens: Tensor
     ends: Tensor | None = None
+    voice: Tensor | None = None
 
 
-def join(prompt: Example, target: Example, start: int, length: int) -> tuple[Tensor, Tensor, int]:
+def join(
+    prompt: Example, target: Example, start: int, length: int, inputs: Inputs = EMBEDDED
+) -> tuple[Tensor, Tensor, int]:
     """Frames ``start`` … ``start + length`` of the prompt before the target: mel, tokens, prompt frames.
 
-    In text2mel the cut moves to the nearest phone boundaries, and the mel gets its alignment band.
+    In text2mel the cut moves to the nearest phone boundaries, and the mel gets its alignment band where the network has one;
+    nobody knows where a character ends, so that a prompt of characters is whole. In token2mel the cut moves to whole tokens.
     """
+    if inputs.characters is not None:
+        mel = torch.cat([prompt.mel, target.mel])
+        space = prompt.tokens.new_tensor([1, 1])
+        return mel, plain_tokens(torch.cat([prompt.tokens, space]), target.tokens, len(mel)), len(prompt.mel)
     if prompt.ends is not None and target.ends is not None:
         borders = torch.cat([prompt.ends.new_zeros(1), prompt.ends])
         first = int((borders[:-1] - start).abs().argmin())
         last = max(first + 1, int((borders - start - length).abs().argmin()))
         begin, end = round(float(borders[first])), round(float(borders[last]))
+        if inputs.text == "plain":
+            mel = torch.cat([prompt.mel[begin:end], target.mel])
+            return mel, plain_tokens(prompt.tokens[first:last], target.tokens, len(mel)), end - begin
         band = alignment_band(target.ends, len(target.mel))
         mel = torch.cat([extended(prompt.mel[begin:end]), torch.cat([target.mel, band], 1)])
         return mel, text_tokens(prompt.tokens[first:last], target.tokens, len(mel)), end - begin
+    start, length = (x - x % inputs.frames_per_token for x in (start, length))
     cut = slice(start, start + length)
     return torch.cat([prompt.mel[cut], target.mel]), torch.cat([prompt.tokens[cut], target.tokens]), length
 
@@ -159,7 +173,12 @@ def text_tokens(prompt: Tensor, target: Tensor, frames: int) -> Tensor:
     Raises:
         ValueError: There are more phones than frames.
     """
-    tokens = torch.cat([prompt, prompt.new_tensor([BOUNDARY]), target])
+    return plain_tokens(torch.cat([prompt, prompt.new_tensor([BOUNDARY])]), target, frames)
+
+
+def plain_tokens(prompt: Tensor, target: Tensor, frames: int) -> Tensor:
+    """The same without ``BOUNDARY``: one text, as F5-TTS reads prompt and target."""
+    tokens = torch.cat([prompt, target])
     if len(tokens) > frames:
         raise ValueError(
             f"{len(tokens)} phones do not fit into {frames} mel frames: the length is too short for the text"
@@ -167,8 +186,10 @@ def text_tokens(prompt: Tensor, target: Tensor, frames: int) -> Tensor:
     return torch.cat([tokens, tokens.new_zeros(frames - len(tokens))])
 
 
-def collate(rows: list[tuple[Tensor, Tensor, int]], ids: tuple[str, ...]) -> Batch:
-    """Pad rows of (mel, tokens, prompt frames) to one batch."""
+def collate(
+    rows: list[tuple[Tensor, Tensor, int]], ids: tuple[str, ...], voices: list[Tensor | None] | None = None
+) -> Batch:
+    """Pad rows of (mel, tokens, prompt frames) to one batch; ``voices``, one vector for each row, where a network takes them."""
     frames = max(len(mel) for mel, _, _ in rows)
     x1 = torch.zeros(len(rows), frames, rows[0][0].shape[1])
     tokens = torch.zeros(len(rows), frames, dtype=torch.int64)
@@ -179,16 +200,23 @@ def collate(rows: list[tuple[Tensor, Tensor, int]], ids: tuple[str, ...]) -> Bat
         tokens[i, : len(row)] = row
         prompt[i, :length] = True
         valid[i, : len(mel)] = True
-    condition = Condition(tokens, x1 * prompt[..., None], prompt, valid, torch.zeros(len(rows), dtype=torch.bool))
-    return Batch(x1, condition, ids)
+    known = [voice for voice in voices or () if voice is not None]
+    speaker = torch.stack(known) if known else None
+    dropped = torch.zeros(len(rows), dtype=torch.bool)
+    return Batch(x1, Condition(tokens, x1 * prompt[..., None], prompt, valid, dropped, speaker), ids)
 
 
-def make_condition(prompt_mel: Tensor, prompt_tokens: Tensor, target_tokens: Tensor) -> Condition:
-    """The condition of one utterance of token2mel, a batch of 1: the prompt's frames, then the target's."""
-    return _condition(prompt_mel, torch.cat([prompt_tokens, target_tokens]))
+def make_condition(
+    prompt_mel: Tensor, prompt_tokens: Tensor, target_tokens: Tensor, voice: Tensor | None = None
+) -> Condition:
+    """The condition of one utterance of token2mel, a batch of 1: the prompt's frames, then the target's; the speaker's vector."""
+    found = _condition(prompt_mel, torch.cat([prompt_tokens, target_tokens]))
+    return found if voice is None else replace(found, speaker=voice[None])
 
 
-def make_text_condition(prompt_mel: Tensor, prompt: Tensor, target: Tensor, frames: int) -> Condition:
+def make_text_condition(
+    prompt_mel: Tensor, prompt: Tensor, target: Tensor, frames: int, text: str = "aligned"
+) -> Condition:
     """The condition of one utterance of text2mel, a batch of 1.
 
     Args:
@@ -196,8 +224,12 @@ def make_text_condition(prompt_mel: Tensor, prompt: Tensor, target: Tensor, fram
         prompt: Its phones.
         target: The phones to say.
         frames: Mel frames to generate: the only thing that is told about the target's timing.
+        text: How the network is given texts (``Inputs.text``).
     """
-    return _condition(extended(prompt_mel), text_tokens(prompt, target, len(prompt_mel) + frames))
+    total = len(prompt_mel) + frames
+    if text == "plain":
+        return _condition(prompt_mel, plain_tokens(prompt, target, total))
+    return _condition(extended(prompt_mel), text_tokens(prompt, target, total))
 
 
 def _condition(prompt_mel: Tensor, tokens: Tensor) -> Condition:
@@ -214,8 +246,9 @@ def training_batches(
     frames_per_batch: int,
     seed: int,
     start_step: int = 0,
-    seconds_per_frame: float = 256 / 22_050,
+    seconds_per_frame: float | None = None,
     pool: int = 96,
+    inputs: Inputs = EMBEDDED,
 ) -> Iterator[Batch]:
     """Endless batches of (prompt by the same speaker, target); batch k depends on (seed, k) alone, so training can resume.
 
@@ -224,9 +257,11 @@ def training_batches(
         frames_per_batch: Frames of a batch, prompts and padding included (at least one row is given).
         seed: Source of all draws.
         start_step: Batches to skip.
-        seconds_per_frame: For the prompts' lengths: a cut of 1 to 4 s, or in one row of five the whole utterance.
+        seconds_per_frame: For the prompts' lengths: a cut of 1 to 4 s, or in one row of five all of it. The mel's if None.
         pool: Rows drawn together and sorted by length, so that a batch has little padding.
+        inputs: What the networks are given.
     """
+    each = seconds_per_frame or inputs.mel.seconds_per_frame
     speakers: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         speakers.setdefault(example.speaker, []).append(i)
@@ -243,7 +278,7 @@ def training_batches(
             while prompt == target:
                 prompt = draw.choice(speakers[examples[target].speaker])
             available = len(examples[prompt].mel)
-            wanted = available if draw.random() < 0.2 else int(draw.uniform(1.0, 4.0) / seconds_per_frame)
+            wanted = available if draw.random() < 0.2 else int(draw.uniform(1.0, 4.0) / each)
             length = min(wanted, available)
             plan.append((prompt, target, draw.randint(0, available - length), length))
         plan.sort(key=lambda row: row[3] + len(examples[row[1]].mel))
@@ -258,6 +293,7 @@ def training_batches(
             done += 1
             if done > start_step:
                 yield collate(
-                    [join(examples[p], examples[t], start, length) for p, t, start, length in rows],
+                    [join(examples[p], examples[t], start, length, inputs) for p, t, start, length in rows],
                     tuple(examples[t].id for _, t, _, _ in rows),
+                    [examples[p].voice for p, *_ in rows],
                 )

@@ -121,6 +121,7 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
             f"only {free / 1e6:.0f} MB are free at {context.folder.path}, a run needs {SMALLEST_DISK / 1e6:.0f}: make room, or "
             "use --out elsewhere"
         )
+    _ = context.inputs  # networks and vocoder agree
     for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
         context.utterances(selection)
     _check_data(context)

@@ -28,8 +28,8 @@ class Condition:
         valid: True on all frames that are not padding, (batch, frames), bool.
         dropped: True where guidance training or guidance itself drops the whole condition, (batch,), bool.
         speaker: A vector of the speaker, (batch, dims), for the backbones that take one.
-        encoded: What a backbone's own ``encode`` made of this condition, (batch, frames, dims), dropped or not; None: the backbone
-            encodes in every pass. See :func:`encoded`.
+        encoded: What a backbone's own ``encode`` made of this condition, (batch, frames, dims), dropped or not; None: the
+            backbone encodes in every pass. See :func:`encoded`.
     """
 
     tokens: Tensor
@@ -40,9 +40,13 @@ class Condition:
     speaker: Tensor | None = None
     encoded: Tensor | None = None
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that there are, by name."""
+        return {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-        return Condition(**{name: None if value is None else change(value) for name, value in values})
+        return Condition(**{name: change(value) for name, value in self.tensors.items()})
 
     def drop(self, rows: Tensor | None = None) -> Condition:
         """The condition ∅ (all rows, or the rows where ``rows`` is True): tokens and prompt are hidden from the network."""
@@ -66,8 +70,8 @@ class Condition:
 def encoded(network: nn.Module, condition: Condition) -> Condition:
     """The condition with what a network's ``encode`` makes of it, so that passes that share a condition encode it once.
 
-    Networks without an encoder of their own leave it as it is. Without gradient: for sampling, and for training where the encoder is
-    frozen, which it is in every student.
+    Networks without an encoder of their own leave it as it is. Without gradient: for sampling, and for training where the encoder
+    is frozen, which it is in every student.
     """
     if condition.encoded is not None or not hasattr(network, "encode"):
         return condition

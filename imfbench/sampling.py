@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from imfbench.devices import Precision, autocast
-from imfbench.features.mel import BANDS, HOP, SAMPLE_RATE, denormalise
+from imfbench.features.mel import HIFIGAN, MelFormat
 from imfbench.flow.counting import Counts, count_network, declared_counts
 from imfbench.flow.solvers import SOLVERS, check_solver
+from imfbench.inputs import inputs_of
 from imfbench.method import Condition, Method, encoded
 
 
@@ -30,12 +31,13 @@ class LengthError(ValueError):
     """An utterance that is longer than the network takes; the message says how long its prompt may be."""
 
 
-def check_length(condition: Condition, longest: int | None) -> None:
+def check_length(condition: Condition, longest: int | None, mel: MelFormat = HIFIGAN) -> None:
     """Refuse an utterance that is longer than a network takes.
 
     Args:
         condition: A batch of 1.
         longest: The network's ``longest``: frames of prompt and target together; None takes all.
+        mel: The network's format.
 
     Raises:
         LengthError: It is longer.
@@ -43,7 +45,7 @@ def check_length(condition: Condition, longest: int | None) -> None:
     prompt, frames = int(condition.prompt.sum()), int(condition.valid.sum())
     if longest is None or frames <= longest:
         return
-    second = SAMPLE_RATE / HOP
+    second = mel.frames_per_second
     left = longest - (frames - prompt)
     remedy = f"cut the prompt to {left / second:.1f} s" if left > 0 else "split the text"
     raise LengthError(
@@ -79,7 +81,8 @@ def synthesize_mel(
         FloatingPointError: The mel holds values that are not finite.
     """
     check_solver(solver, method.kind)
-    check_length(condition, getattr(method.network, "longest", None))
+    made = inputs_of(method.network).mel
+    check_length(condition, getattr(method.network, "longest", None), made)
     device = torch.device(device)
     z = initial_noise(utterance_id, noise_seed, condition.prompt_mel.shape).to(device)
     condition = condition.to(device)
@@ -89,8 +92,9 @@ def synthesize_mel(
         velocity = count.wrap(lambda z, t, r: method.velocity(z, t, r, condition))
         z = SOLVERS[solver](velocity, z, grid)
     counts = count.check(declared_counts(grid, solver, sampling_guidance(method)), batch=1)
-    # What a backbone generates besides the mel (text2mel's alignment) stands behind the mel's bands.
-    mel = denormalise(z[0][(condition.valid & ~condition.prompt)[0]][:, :BANDS]).float().cpu()
+    # What a backbone generates besides the mel (text2mel's alignment) stands behind the mel's bands. The prompt's frames are cut
+    # off, whether the network gave them a velocity or not.
+    mel = made.denormalise(z[0][(condition.valid & ~condition.prompt)[0]][:, : made.bands]).float().cpu()
     if not bool(torch.isfinite(mel).all()):
         raise FloatingPointError(f"the sampled mel of {utterance_id} holds values that are not finite")
     return mel, counts

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imfbench.data import DatasetError, Utterance, revision_of, sets_of
+from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.registry import DATASETS, nearest
 
 FOLDER = "root"
@@ -82,25 +83,35 @@ def open_set(name: str, folder: Path | None = None, options: Mapping[str, Any] |
     return TestSet(name, split or sets_of(cls)[0], open_dataset(name, given), given)
 
 
-def open_dataset(name: str, options: Mapping[str, Any]) -> Any:
-    """A dataset with these arguments of its class.
+def open_dataset(name: str, options: Mapping[str, Any], inputs: Inputs = EMBEDDED) -> Any:
+    """A dataset with these arguments of its class, which gives networks what they take.
+
+    It is told by its attribute ``inputs``; one without that attribute serves the embedded networks' like alone.
 
     Raises:
         UnknownNameError: No such dataset.
-        DatasetError: An argument is missing, unknown, or of no use.
+        DatasetError: An argument is missing, unknown, or of no use, or its mels are not the networks'.
     """
     cls = DATASETS.get(name)
     _, told = options_problem(name, options)
     if told:
         raise DatasetError(told)
     try:
-        return cls(**options)
+        dataset = cls(**options)
     except DatasetError:
         raise
     except (OSError, TypeError, ValueError) as error:
         raise DatasetError(
             f"dataset {name!r} cannot be opened with {dict(options)}: {error}; correct these `options`, or mend what they name"
         ) from error
+    if hasattr(dataset, "inputs"):
+        dataset.inputs = inputs
+    elif inputs != EMBEDDED:
+        raise DatasetError(
+            f"dataset {name!r} has mels of {EMBEDDED.mel} alone (its class has no attribute `inputs`), and the networks or the "
+            f"vocoder take {inputs.mel}: name another dataset, or other networks"
+        )
+    return dataset
 
 
 def options_problem(name: str, options: Mapping[str, Any]) -> tuple[str, str]:

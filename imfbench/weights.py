@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,13 +283,15 @@ def installed(name: str) -> bool:
 def load_tensors(path: Path, key: str | None = None) -> Any:
     """The tensors of a PyTorch checkpoint, or those under ``key``; nothing else is unpickled.
 
+    They are mapped into memory where the file's form allows it: what is not used, such as an optimiser's state, is not read.
+
     Raises:
         DamagedModelError: The file is cut short, holds other objects than tensors, or has no such key.
     """
     import torch
 
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         return held if key is None else held[key]
     except Exception as error:  # torch raises many kinds; what is wrong is the file in any case
         told = (

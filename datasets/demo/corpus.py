@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,10 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from imfbench.cache import cache_folder
 from imfbench.data import (
     DatasetCard,
     DatasetError,
@@ -26,19 +22,21 @@ from imfbench.data import (
     make_text_condition,
     training_batches,
 )
+from imfbench.datasets.demo.features import Features
 from imfbench.datasets.demo.harder import LONG, NOISY, joined, noisy, with_noise
+from imfbench.datasets.demo.rows import COPY, lines_of, row_problem
 from imfbench.datasets.seed_tts_list import read_list
-from imfbench.features import mel
 from imfbench.features.alignment import phone_ends
-from imfbench.features.audio import load_audio, resample
+from imfbench.features.audio import load_audio
+from imfbench.features.f5_condition import character_condition, character_tokens
 from imfbench.features.units import tokens_of_frames, units
+from imfbench.features.voice import DIMS
+from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Batch, Condition
 from imfbench.registry import nearest
-from imfbench.store import file_sha256, write_bytes
+from imfbench.store import file_sha256
 
 DATA = Path(__file__).parent / "data"
-FEATURES_REVISION = 1  # raise it when the same audio would get other features
-COPY = "copy the corpus again, `imfbench doctor` compares every file with its sha256"
 LISTS = {"test": ("test", "meta.lst"), "hard": ("test", "hardcase.lst"), "dev": ("dev", "meta.lst")}
 
 
@@ -83,6 +81,32 @@ class DemoCorpus:
         self.extra = Path(extra) if extra else None
         self.speeds = tuple(speeds)
         self.task, self.length, self.held_out = task, length, tuple(held_out)
+        self._inputs = EMBEDDED
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the networks are given; an experiment sets it.
+
+        Raises:
+            DatasetError: On setting it: the networks are of other contents or voices, so that nothing they say would be speech.
+        """
+        return self._inputs
+
+    @inputs.setter
+    def inputs(self, inputs: Inputs) -> None:
+        takes, dims = inputs.vocabulary, inputs.speaker_dims
+        if inputs.characters is None and takes is not None and takes != len(self.vocabulary):
+            raise DatasetError(
+                f"the network knows {takes} contents and dataset 'demo' has {len(self.vocabulary)} phones: train one of "
+                "this size on it (text_num_embeds of f5tts, vocab_size of cosyvoice2), lay the vocab.txt of a network of "
+                "characters beside its weights, or name the dataset that the network is for"
+            )
+        if dims is not None and dims != DIMS:
+            raise DatasetError(
+                f"the network takes a speaker's vector of {dims} numbers (CAM++'s has 192) and dataset 'demo' gives "
+                f"Resemblyzer's, of {DIMS}: train one with speaker_dims: {DIMS} on it, or name the dataset that it is for"
+            )
+        self._inputs = inputs
 
     @property
     def variant(self) -> str:
@@ -98,7 +122,7 @@ class DemoCorpus:
         """First eight digits of the sha256 of SHA256SUMS, which covers every file; with ``extra``, its digest as well."""
         self._require("SHA256SUMS")
         own = file_sha256(self.root / "SHA256SUMS")[:8]
-        return own if self.extra is None else f"{own}+{self._digest(self._extra_rows())}"
+        return own if self.extra is None else f"{own}+{self._features(EMBEDDED).digest(self._extra_rows())}"
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -106,7 +130,7 @@ class DemoCorpus:
         self._require("phones.txt")
         path = self.root / "phones.txt"
         found: dict[str, int] = {}
-        for number, phone in _lines(path):
+        for number, phone in lines_of(path):
             if not phone or phone in found:  # a line too many would give other numbers to all phones after it
                 raise DatasetError(f"{path}, line {number} is {'empty' if not phone else 'a phone again'}: {COPY}")
             found[phone] = number
@@ -174,13 +198,17 @@ class DemoCorpus:
             )
 
     def condition(self, utterance: Utterance) -> Condition:
-        """What the network may know of an utterance: its units or phones, and the prompt's, and the prompt's mel."""
+        """What the network may know of an utterance: its units or phones, and the prompt's, and the prompt's mel and voice."""
         split = utterance.prompt_audio.parent.parent.name
         alignments = self._alignments(split)
         made = utterance.id.partition("-")[0]
         target = self._long_rows(made) if made in LONG else alignments
         row = target[utterance.id.removeprefix(f"{NOISY}-")]
-        prompt = self._example(alignments[utterance.prompt_id], utterance.prompt_audio, noise=made == NOISY)
+        prompt = self._features(self.inputs).example(
+            alignments[utterance.prompt_id], utterance.prompt_audio, noise=made == NOISY
+        )
+        if self.inputs.characters is not None:
+            return self._character_condition(utterance, row, noise=made == NOISY)
         if self.task == "text2mel":
             try:
                 return self._text_condition(row, alignments[utterance.prompt_id], prompt.mel)
@@ -188,16 +216,30 @@ class DemoCorpus:
                 raise
             except ValueError as error:
                 raise DatasetError(f"{utterance.id}: {error}; {self._longer(utterance)}") from None
-        target_units = self._units(row)
-        samples = len(target_units) * mel.SAMPLE_RATE // 40  # 40 units a second
-        return make_condition(prompt.mel, prompt.tokens, tokens_of_frames(target_units, mel.frame_count(samples)))
+        target_units, each = self._units(row), self.inputs.frames_per_token
+        frames = self._frames(row) // each * each
+        tokens = tokens_of_frames(target_units, frames, mel=self.inputs.mel, frames_per_token=each)
+        return make_condition(prompt.mel, prompt.tokens, tokens, prompt.voice)
+
+    def _frames(self, row: dict[str, Any]) -> int:
+        """Mel frames of an utterance as long as its phones."""
+        mel = self.inputs.mel
+        return mel.frame_count(sum(row["frames"]) * mel.sample_rate // 40)  # 40 units a second
 
     def _text_condition(self, target: dict[str, Any], prompt: dict[str, Any], prompt_mel: torch.Tensor) -> Condition:
         if self.length == "truth":
-            frames = mel.frame_count(sum(target["frames"]) * mel.SAMPLE_RATE // 40)  # 40 units a second
+            frames = self._frames(target)
         else:
             frames = round(len(prompt_mel) / len(prompt["phones"]) * len(target["phones"]))
-        return make_text_condition(prompt_mel, self._phones(prompt), self._phones(target), frames)
+        return make_text_condition(prompt_mel, self._phones(prompt), self._phones(target), frames, self.inputs.text)
+
+    def _character_condition(self, utterance: Utterance, target: dict[str, Any], noise: bool) -> Condition:
+        assert self.inputs.characters is not None
+        audio, rate = load_audio(utterance.prompt_audio)
+        return character_condition(
+            self.inputs.characters, with_noise(audio, utterance.prompt_id) if noise else audio, rate, utterance.prompt_text,
+            utterance.text, self.inputs.mel, frames=self._frames(target) if self.length == "truth" else None,
+        )  # fmt: skip
 
     def _longer(self, utterance: Utterance) -> str:
         """What gives more frames to a text that does not fit into those that it has."""
@@ -212,33 +254,45 @@ class DemoCorpus:
         """The condition of text2mel for a text of one's own; see :func:`imfbench.datasets.demo.own_text.own_condition`."""
         from imfbench.datasets.demo.own_text import own_condition
 
-        return own_condition(self.vocabulary, prompt, prompt_text, text, british, speed)
+        if self.inputs.characters is not None:
+            mel = self.inputs.mel
+            return character_condition(self.inputs.characters, prompt, mel.sample_rate, prompt_text(), text, mel, speed)
+        return own_condition(self.vocabulary, prompt, prompt_text, text, british, speed, self.inputs)
 
     def target_mel(self, utterance: Utterance) -> torch.Tensor:
         """The ground truth's log-mel (frames, bands): for the vocoded ground truth only, never for a method."""
         assert utterance.target_audio is not None
-        audio, _ = load_audio(utterance.target_audio, mel.SAMPLE_RATE)
-        return mel.log_mel(torch.from_numpy(audio))
+        audio, _ = load_audio(utterance.target_audio, self.inputs.mel.sample_rate)
+        return self.inputs.mel.log_mel(torch.from_numpy(audio))
 
     def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, split: str = "train") -> Iterator[Batch]:
         """Endless training batches; batch k depends on (seed, k) alone."""
-        return training_batches(self.examples(split), frames_per_batch, seed, start_step)
+        return training_batches(self.examples(split), frames_per_batch, seed, start_step, inputs=self.inputs)
 
     def examples(self, split: str = "train") -> list[Example]:
         """The training utterances with their features, computed once and kept in the cache folder."""
+        features = self._features(self.inputs)
         found: list[Example] = []
         for speed in self.speeds:
-            found += self._features(self._training_rows(), speed, f"demo-{split}")
+            found += features.of(self._training_rows(), speed, f"demo-{split}")
             if self.extra is not None:
-                found += self._features(self._extra_rows(), speed, "demo-more")
+                found += features.of(self._extra_rows(), speed, "demo-more")
         if self.task == "text2mel":
             rows = [row for row, _ in self._training_rows() + (self._extra_rows() if self.extra is not None else [])]
             speeds = [speed for speed in self.speeds for _ in rows]
+            if self.inputs.characters is not None:
+                return [
+                    replace(e, tokens=character_tokens(row["text"], self.inputs.characters))
+                    for e, row in zip(found, rows * len(self.speeds), strict=True)
+                ]
             found = [
-                replace(e, tokens=self._phones(row), ends=phone_ends(row["frames"], len(e.mel), speed))
+                replace(e, tokens=self._phones(row), ends=phone_ends(row["frames"], len(e.mel), speed, self.inputs.mel))
                 for e, row, speed in zip(found, rows * len(self.speeds), speeds, strict=True)
             ]
         return found
+
+    def _features(self, inputs: Inputs) -> Features:
+        return Features(inputs, self.vocabulary, self._units)
 
     def _extra_rows(self) -> list[tuple[dict[str, Any], Path]]:
         from imfbench.datasets.demo.build import read_journals, speaker_of
@@ -264,12 +318,12 @@ class DemoCorpus:
             self._require(f"{folder}/alignments.jsonl")
             path = self.root / folder / "alignments.jsonl"
             found: dict[str, dict[str, Any]] = {}
-            for number, line in _lines(path):
+            for number, line in lines_of(path):
                 try:
                     row = json.loads(line)
                 except ValueError:
                     row = None
-                if told := _row_problem(row):
+                if told := row_problem(row):
                     raise DatasetError(f"{path}, line {number} {told}: {COPY}")
                 found[row["id"]] = row
             self._read[folder] = found
@@ -298,98 +352,3 @@ class DemoCorpus:
         if split not in self._read:
             self._read[split] = {utterance.id: row for utterance, row in self._long(split)}
         return self._read[split]
-
-    def _example(self, row: dict[str, Any], path: Path, speed: float = 1.0, noise: bool = False) -> Example:
-        audio, rate = load_audio(path)
-        audio = with_noise(audio, row["id"]) if noise else audio
-        audio = resample(audio, rate * speed, mel.SAMPLE_RATE)
-        spectrogram = mel.normalise(mel.log_mel(torch.from_numpy(audio)))
-        tokens = tokens_of_frames(self._units(row), len(spectrogram), speed)
-        speaker = row["speaker"] if speed == 1 else f"{row['speaker']}@{speed:g}"
-        return Example(row["id"], speaker, spectrogram, tokens)
-
-    def _digest(self, rows: list[tuple[dict[str, Any], Path]]) -> str:
-        """Of all that decides features: the rows, their files' sizes, the vocabulary, the mel and this code's revision."""
-        missing = [path for _, path in rows if not path.is_file()]
-        if missing:
-            raise DatasetError(f"no audio file {missing[0]}, a training utterance ({len(missing)} are missing): {COPY}")
-        described = [
-            [row["id"], row["speaker"], row["phones"], row["frames"], path.stat().st_size] for row, path in rows
-        ]
-        settings = [mel.SAMPLE_RATE, mel.HOP, mel.WINDOW, mel.BANDS, mel.MEAN, mel.DEVIATION, FEATURES_REVISION]
-        text = json.dumps([described, sorted(self.vocabulary), settings])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def _features(self, rows: list[tuple[dict[str, Any], Path]], speed: float, key: str) -> list[Example]:
-        path = cache_folder() / "features" / f"{key}-{speed:g}-{self._digest(rows)}.safetensors"
-        stored = _stored(path)
-        if stored is not None:
-            lengths = stored["lengths"].tolist()
-            mels, tokens = stored["mels"].split(lengths), stored["tokens"].split(lengths)
-            return [
-                Example(row["id"], row["speaker"] if speed == 1 else f"{row['speaker']}@{speed:g}", m.float(), t.long())
-                for (row, _), m, t in zip(rows, mels, tokens, strict=True)
-            ]
-        found = [self._training_example(row, audio, speed) for row, audio in rows]
-        features = {
-            "mels": torch.cat([e.mel for e in found]).half(),
-            "tokens": torch.cat([e.tokens for e in found]).to(torch.int16),
-            "lengths": torch.tensor([len(e.mel) for e in found]),
-        }
-        write_bytes(path, save(features))
-        return self._features(rows, speed, key)  # as stored, so that a first and a second run train on the same numbers
-
-    def _training_example(self, row: dict[str, Any], path: Path, speed: float) -> Example:
-        try:
-            return self._example(row, path, speed)
-        except ValueError as error:
-            file = "" if str(path) in str(error) else f" ({path})"
-            raise DatasetError(f"training utterance {row['id']!r}: {error}{file}") from None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file of the corpus without their ends, each with its number from 1.
-
-    Raises:
-        DatasetError: It cannot be read, or a line is not UTF-8.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror}): {COPY}") from None
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
-        try:
-            yield number, line.decode("utf-8").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{path}, line {number} is not UTF-8 ({error.reason}): {COPY}") from None
-
-
-def _row_problem(row: Any) -> str:
-    """What is wrong with a row of alignments.jsonl, in words; empty if it can be used. Whether phones are known is not asked."""
-    if not isinstance(row, dict) or not isinstance(row.get("id"), str):
-        return "is no JSON object with an id"
-    whose, phones, frames = f"(of {row['id']!r})", row.get("phones"), row.get("frames")
-    if not isinstance(row.get("speaker"), str):
-        return f"{whose} has no text as `speaker`"
-    seconds = row.get("seconds")
-    if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-        return f"{whose} has no number above 0 as `seconds`"
-    if not isinstance(phones, list) or not phones or not all(isinstance(phone, str) for phone in phones):
-        return f"{whose} has no list of texts as `phones`"
-    if (
-        not isinstance(frames, list)
-        or not all(type(count) is int and count >= 0 for count in frames)
-        or not sum(frames)
-    ):
-        return f"{whose} has no list of whole numbers as `frames`"
-    if len(phones) != len(frames):
-        return f"{whose} has {len(phones)} `phones` and {len(frames)} `frames`, which must be as many"
-    return ""
-
-
-def _stored(path: Path) -> dict[str, torch.Tensor] | None:
-    """Features that were kept, or None: what cannot be read is made again."""
-    try:
-        return load_file(path) if path.is_file() else None
-    except (OSError, SafetensorError):
-        return None

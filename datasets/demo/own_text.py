@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from imfbench.data import make_text_condition
-from imfbench.features import mel
+from imfbench.features.mel import HIFIGAN, MelFormat
 from imfbench.features.phones import EDGE, Phonemizer, PromptError, TextError
+from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Condition
 
 PROMPT_SECONDS = (1.0, 10.0)
@@ -33,6 +34,7 @@ def own_condition(
     text: str,
     british: bool = False,
     speed: float = 1.0,
+    inputs: Inputs = EMBEDDED,
 ) -> Condition:
     """The condition of text2mel for a text that no list holds; its length by F5-TTS's rule, the prompt's rate.
 
@@ -43,6 +45,7 @@ def own_condition(
         text: What is to be said.
         british: Whether words are said the British way.
         speed: 1.2 is a fifth faster than the prompt.
+        inputs: What the network is given.
 
     Returns:
         A batch of 1.
@@ -52,46 +55,47 @@ def own_condition(
         TextError: Nothing to say, signs that cannot be said, or a prompt's text that is not what the prompt says.
         MissingPhonemizerError: The extra ``g2p`` is not installed.
     """
-    speech = prepared(prompt)
+    mel = inputs.mel
+    speech = prepared(prompt, mel)
     phonemize = Phonemizer()
     wanted = tokens(phonemize, vocabulary, text, british)
     heard = prompt_text()
     spoken = tokens(phonemize, vocabulary, heard, british, "the prompt's text")
     spectrogram = mel.normalise(mel.log_mel(torch.from_numpy(speech)))
     # Edges are silence of a fixed length; the prompt's rate is that of what is between.
-    edges = round((_BEFORE + _AFTER) * mel.SAMPLE_RATE / mel.HOP)
+    edges = round((_BEFORE + _AFTER) * mel.sample_rate / mel.hop)
     rate = (len(spectrogram) - edges) / (len(spoken) - 2)
-    seconds = len(speech) / mel.SAMPLE_RATE - _BEFORE - _AFTER
+    seconds = len(speech) / mel.sample_rate - _BEFORE - _AFTER
     if not _PACE[0] <= (len(spoken) - 2) / seconds <= _PACE[1]:
         raise TextError(
             f"the prompt's text {heard!r} has {len(spoken) - 2} phones for {seconds:.1f} s of speech, which cannot be what it "
             "says: give what the recording says, word for word, with --prompt-text or as the prompt's text in the list"
         )
     frames = edges + round(rate * (len(wanted) - 2) / speed)
-    if frames * mel.HOP / mel.SAMPLE_RATE > LONGEST:
+    if frames * mel.hop / mel.sample_rate > LONGEST:
         raise TextError(
-            f"the text would take {frames * mel.HOP / mel.SAMPLE_RATE:.0f} s at the prompt's pace, more than {LONGEST:.0f} s in "
+            f"the text would take {frames * mel.hop / mel.sample_rate:.0f} s at the prompt's pace, more than {LONGEST:.0f} s in "
             "one piece: give it sentence by sentence"
         )
-    return make_text_condition(spectrogram, spoken, wanted, frames)
+    return make_text_condition(spectrogram, spoken, wanted, frames, inputs.text)
 
 
-def prepared(prompt: np.ndarray) -> np.ndarray:
-    """A prompt like the corpus': its silences trimmed, the corpus' put there instead, and as loud.
+def prepared(prompt: np.ndarray, mel: MelFormat = HIFIGAN) -> np.ndarray:
+    """A prompt at the mel's sampling rate like the corpus': its silences trimmed, the corpus' put there instead, and as loud.
 
     Raises:
         PromptError: Too little or too much speech.
     """
     if len(prompt):
         prompt = prompt - prompt.mean(dtype=np.float64)  # a microphone's offset would be no silence
-    hop = mel.SAMPLE_RATE // 100
+    hop = mel.sample_rate // 100
     blocks = prompt[: len(prompt) // hop * hop].reshape(-1, hop)
     level = np.sqrt((blocks**2).mean(1))
     highest = level.max(initial=0.0)
     loud = np.flatnonzero((level > _QUIET * highest) & (highest > 1e-4))
     if not len(loud):
         raise PromptError("it is silent: record it again, or give another")
-    seconds = (loud[-1] + 1 - loud[0]) * hop / mel.SAMPLE_RATE
+    seconds = (loud[-1] + 1 - loud[0]) * hop / mel.sample_rate
     low, high = PROMPT_SECONDS
     if seconds < low:
         raise PromptError(f"it holds {seconds:.1f} s of speech, less than {low:.0f} s: give a longer one")
@@ -102,7 +106,7 @@ def prepared(prompt: np.ndarray) -> np.ndarray:
         )
     speech = prompt[loud[0] * hop : (loud[-1] + 1) * hop]
     speech = speech * (_LOUDNESS / np.sqrt(np.mean(speech**2)))
-    return np.pad(speech, (round(_BEFORE * mel.SAMPLE_RATE), round(_AFTER * mel.SAMPLE_RATE))).astype(np.float32)
+    return np.pad(speech, (round(_BEFORE * mel.sample_rate), round(_AFTER * mel.sample_rate))).astype(np.float32)
 
 
 def tokens(

@@ -170,6 +170,9 @@ class AligningDiT(nn.Module):
     """``u(z, t, r, condition)`` of mel and alignment band, (batch, frames, bands + 1)."""
 
     Config = AligningDiTConfig
+    task: ClassVar[str] = "text2mel"
+    mel_format: ClassVar[str] = "hifigan-22k"
+    prompt_frames: ClassVar[str] = "given"
     longest: ClassVar[int] = 4096
     """As in :class:`~imfbench.backbones.dit.DiT`."""
 

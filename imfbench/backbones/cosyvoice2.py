@@ -1,4 +1,4 @@
-"""CosyVoice 2's flow (Du et al. 2024, arXiv 2412.10117): its token encoder and causal U-Net decoder, of the package ``cosyvoice2-eu``."""
+"""CosyVoice 2's flow (Du et al. 2024, arXiv 2412.10117): token encoder and causal U-Net, of the package ``cosyvoice2-eu``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from imfbench.backbones.second_time import TwoTimes, both_times
 from imfbench.method import Condition
 
 EXTRA = "cosyvoice"
+WIDTH = 512
+"""Of the original's layers before and after its encoder's blocks, whatever is asked for."""
 
 
 class CosyVoice2Config(BaseModel):
@@ -25,7 +27,7 @@ class CosyVoice2Config(BaseModel):
     vocab_size: int = 6561
     """S3 tokens."""
     input_size: int = 512
-    """Width of the token encoder; the original's own layers before and after its blocks have 512, whatever is asked for."""
+    """Width of the token encoder."""
     encoder_heads: int = 8
     encoder_units: int = 2048
     encoder_blocks: int = 6
@@ -60,6 +62,11 @@ class CosyVoice2Config(BaseModel):
         """Mel bands."""
         return self.mel_dim
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that it knows."""
+        return self.vocab_size
+
 
 @cache
 def _encoder_parts() -> dict[str, dict[str, Any]]:
@@ -76,6 +83,38 @@ def _encoder_parts() -> dict[str, dict[str, Any]]:
     }
 
 
+@cache
+def _positions() -> type[nn.Module]:
+    """The encoder's table of positions, which the original keeps in whatever number type and mode a pass has asked for last."""
+    Positions = original("cosyvoice.transformer.embedding", extra=EXTRA).EspnetRelPositionalEncoding
+
+    class KeptPositions(Positions):  # type: ignore[misc, valid-type]
+        """Float32 after a pass in bf16, and fit for a gradient after one in inference mode."""
+
+        def extend_pe(self, x: Tensor) -> None:
+            """Make the table as long as ``x``, (batch, tokens, …), on its device."""
+            with torch.inference_mode(False):
+                super().extend_pe(torch.empty(1, x.size(1), dtype=torch.float32, device=x.device))
+
+        def forward(self, x: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
+            """``x`` scaled, and its positions."""
+            x, positions = super().forward(x, offset)
+            return x, positions.to(x.dtype)
+
+    return KeptPositions
+
+
+def _silence_padding(
+    _module: nn.Module, _inputs: Any, output: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Behind a row's end, the layer that looks three tokens ahead sees zeros, as it does at the end of a row that is alone.
+
+    The original sees an embedding of nothing there, but in training only: it samples one row at a time.
+    """
+    x, positions, mask = output
+    return x.masked_fill(~mask.transpose(1, 2), 0.0), positions, mask
+
+
 def _encoder(config: CosyVoice2Config) -> nn.Module:
     module = original(
         "cosyvoice.transformer.upsample_encoder", extra=EXTRA, unused={"cosyvoice.utils.class_utils": _encoder_parts()}
@@ -86,6 +125,12 @@ def _encoder(config: CosyVoice2Config) -> nn.Module:
         attention_dropout_rate=0.1, normalize_before=True, input_layer="linear", pos_enc_layer_type="rel_pos_espnet",
         selfattention_layer_type="rel_selfattn", use_cnn_module=False, macaron_style=False, static_chunk_size=config.chunk,
     )  # fmt: skip
+    if config.input_size != WIDTH:
+        found.pre_lookahead_layer = module.PreLookaheadLayer(config.input_size, pre_lookahead_len=3)
+        found.up_layer = module.Upsample1D(config.input_size, config.input_size, stride=2)
+    for embedding in (found.embed, found.up_embed):
+        embedding.pos_enc = _positions()(config.input_size, 0.1)  # type: ignore[union-attr]
+        embedding.register_forward_hook(_silence_padding)  # type: ignore[union-attr, arg-type]
     return found
 
 
@@ -102,11 +147,17 @@ def _decoder(config: CosyVoice2Config) -> nn.Module:
 class CosyVoice2Flow(nn.Module):
     """``u(z, t, r, condition)``; weights stand under the names of the official ``flow.pt``.
 
-    ``condition.tokens`` are S3 tokens + 1, each on its two frames, 0 on padding; ``condition.speaker`` is CAM++'s vector, (batch, 192).
-    ``encode`` is the token encoder and its projection, which are frozen in students, as the speaker's projection is.
+    ``condition.tokens`` are S3 tokens + 1, each on its two frames, 0 on padding; ``condition.speaker`` is CAM++'s vector,
+    (batch, 192). ``encode`` is the token encoder and its projection, frozen in students, as the speaker's projection is. The
+    prompt's frames of z are seen and get a velocity, as in the original.
     """
 
     Config = CosyVoice2Config
+    task: ClassVar[str] = "token2mel"
+    mel_format: ClassVar[str] = "cosyvoice2-24k"
+    frames_per_token: ClassVar[int] = 2
+    prompt_frames: ClassVar[str] = "evolve"
+    """The prompt's frames of z are seen and get a velocity; the sampler cuts them off."""
     longest: ClassVar[int] = 15_000
     """Frames of prompt and target together: 300 s, the length of the original's buffer of noise."""
 
@@ -153,7 +204,7 @@ class CosyVoice2Flow(nn.Module):
         self.load_state_dict(other.state_dict())
 
     def encode(self, condition: Condition) -> Tensor:
-        """What the encoder makes of the tokens, (batch, frames, mel_dim): the original's μ."""
+        """What the encoder makes of the tokens, (batch, frames, mel_dim): the original's μ of each row alone."""
         tokens = condition.tokens[:, ::2]
         lengths = (tokens > 0).sum(1)
         embedded = self.input_embedding((tokens - 1).clamp(min=0)) * (tokens > 0)[..., None]

@@ -156,6 +156,10 @@ class DiT(nn.Module):
     """
 
     Config = DiTConfig
+    task: ClassVar[str] = "token2mel"
+    mel_format: ClassVar[str] = "hifigan-22k"
+    prompt_frames: ClassVar[str] = "given"
+    """The network sees the prompt's mel and not the prompt's frames of z, which get no velocity."""
     longest: ClassVar[int] = 4096
     """Mel frames of prompt and target together (47 s) beyond which nothing is sampled: attention takes memory and time by the
     square of the length, and no training comes near it."""

@@ -1,11 +1,17 @@
-"""F5-TTS's own diffusion transformer (Chen et al. 2024, arXiv 2410.06885), wrapped: ``f5_tts.model.DiT`` of the package ``f5-tts``."""
+"""F5-TTS's own diffusion transformer (Chen et al. 2024, arXiv 2410.06885), wrapped: ``f5_tts.model.DiT`` of the package f5-tts.
+
+Two things are added, neither of which changes an utterance's velocity: the second time, and that padding is not heard. The
+original's text encoder and attention run over a batch's padding, so that a short utterance sounds otherwise beside a longer one.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -14,6 +20,8 @@ from imfbench.backbones.second_time import TwoTimes, both_times
 from imfbench.method import Condition
 
 EXTRA = "f5"
+PACKAGES = ("f5_tts.model", "f5_tts.model.backbones")
+"""Those whose start imports the trainer."""
 
 
 class F5Config(BaseModel):
@@ -37,7 +45,9 @@ class F5Config(BaseModel):
     pe_attn_head: int | None = None
     """Heads with rotary positions; 1 for F5TTS_Base, None is all."""
     attn_backend: Literal["torch", "flash_attn"] = "torch"
-    attn_mask_enabled: bool = False
+    attn_mask_enabled: bool = True
+    """Whether padding is kept out of attention and of the text's encoder, so that an utterance has the same velocity alone and
+    in any batch. False, as the original's settings have it, is its arithmetic in batches too: shorter rows hear padding."""
     long_skip_connection: bool = False
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
@@ -48,24 +58,91 @@ class F5Config(BaseModel):
         """Mel bands."""
         return self.mel_dim
 
+    @property
+    def vocabulary(self) -> int:
+        """Characters that it knows."""
+        return self.text_num_embeds
+
+
+def original_module(name: str) -> ModuleType:
+    """A module of ``f5_tts.model``, such as ``backbones.dit`` or ``cfm``, without the trainer that its package starts.
+
+    Raises:
+        MissingPackageError: The package is not installed.
+    """
+    return original(f"f5_tts.model.{name}", extra=EXTRA, without=PACKAGES, unused=_unused())
+
+
+def _unused() -> dict[str, dict[str, Any]]:
+    """What the original's modules import and the network never calls: placeholders for what is not installed."""
+    return {
+        "librosa": {},
+        "librosa.filters": {"mel": not_here("librosa, which BigVGAN's mel needs,", EXTRA)},
+        "rjieba": {"cut": not_here("rjieba", EXTRA)},
+        "pypinyin": {"Style": None, "lazy_pinyin": not_here("pypinyin", EXTRA)},
+    }
+
+
+@cache
+def _attention() -> type[Any]:
+    modules = original_module("modules")
+    rotate = modules.apply_rotary_pos_emb
+
+    class AttentionWithoutPadding(modules.AttnProcessor):  # type: ignore[misc, name-defined]
+        """The original's attention, over the valid frames alone where a batch has padding.
+
+        The original can leave padding out of attention as well, but repeats the mask for every head and query: gigabytes.
+        """
+
+        def __call__(self, attn: Any, x: Tensor, mask: Tensor | None = None, rope: Any = None) -> Tensor:
+            if mask is None:
+                return super().__call__(attn, x, rope=rope)  # type: ignore[no-any-return]
+            q, k, v = (
+                layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v)
+            )
+            if attn.q_norm is not None:
+                q, k = attn.q_norm(q), attn.k_norm(k)
+            freqs, scale = rope
+            scale = 1.0 if scale is None else scale
+            turned = attn.heads if self.pe_attn_head is None else self.pe_attn_head
+            q, k = (
+                torch.cat([rotate(h[:, :turned], freqs, s), h[:, turned:]], 1)
+                for h, s in ((q, scale), (k, scale**-1.0))
+            )
+            heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+            out, dropout = attn.to_out
+            found: Tensor = dropout(out(heard.transpose(1, 2).flatten(2).to(q.dtype)))
+            return found.masked_fill(~mask[..., None], 0.0)
+
+    return AttentionWithoutPadding
+
 
 @cache
 def _transformer() -> type[nn.Module]:
     """The original class, with guidance's dropping told for every row instead of for the whole batch."""
-    DiT = original(
-        "f5_tts.model.backbones.dit",
-        extra=EXTRA,
-        without=["f5_tts.model", "f5_tts.model.backbones"],
-        unused={
-            "librosa": {},
-            "librosa.filters": {"mel": not_here("librosa, which BigVGAN's mel needs,", EXTRA)},
-            "rjieba": {"cut": not_here("rjieba", EXTRA)},
-            "pypinyin": {"Style": None, "lazy_pinyin": not_here("pypinyin", EXTRA)},
-        },
-    ).DiT
+    DiT = original_module("backbones.dit").DiT
 
     class RowwiseDiT(DiT):  # type: ignore[misc, valid-type]
         """``drop_text``: (batch,), bool, in place of one value for all; ``text``: embedded already, or tokens."""
+
+        def __init__(self, *, attn_mask_enabled: bool, **arch: Any) -> None:
+            own = attn_mask_enabled and arch["attn_backend"] == "torch"
+            super().__init__(**arch, attn_mask_enabled=attn_mask_enabled and not own)
+            self._sounding: Tensor | None = None
+            for block in self.transformer_blocks if own else ():
+                block.attn.processor = _attention()(
+                    pe_attn_head=arch["pe_attn_head"], attn_backend="torch", attn_mask_enabled=False
+                )
+            # Its convolutions reach into the padding, and its normalisation is over all frames.
+            for block in self.text_embed.text_blocks if attn_mask_enabled and arch["conv_layers"] else ():
+                for part in (block, block.grn):
+                    part.register_forward_pre_hook(self._without_padding)
+
+        def _without_padding(self, _: nn.Module, given: tuple[Tensor]) -> tuple[Tensor] | None:
+            if self._sounding is None:
+                return None
+            (x,) = given
+            return (x.masked_fill(~self._sounding[:, : x.shape[1], None], 0.0),)
 
         def get_input_embed(
             self, x: Tensor, cond: Tensor, text: Tensor, drop_audio_cond: Any = False, drop_text: Any = False,
@@ -87,10 +164,17 @@ def _transformer() -> type[nn.Module]:
             return found
 
         def embed_text(self, text: Tensor, valid: Tensor | None, drop: bool) -> Tensor:
-            """Of tokens (batch, texts), padded with −1: (batch, frames, text_dim)."""
-            assert valid is not None
-            found: Tensor = self.text_embed(text, seq_len=valid.sum(1), drop_text=drop)
-            return found
+            """Of tokens (batch, frames), padded with −1: (batch, frames, text_dim). ``valid`` None: nothing is padding."""
+            frames = text.shape[1]
+            if valid is None:
+                whole: Tensor = self.text_embed(text, seq_len=frames, drop_text=drop)
+                return whole
+            self._sounding = valid
+            try:
+                found = self.text_embed(text, seq_len=valid.sum(1), drop_text=drop)
+            finally:
+                self._sounding = None
+            return F.pad(found, (0, 0, 0, frames - found.shape[1]))  # where every row has padding
 
     return RowwiseDiT
 
@@ -98,11 +182,16 @@ def _transformer() -> type[nn.Module]:
 class F5DiT(nn.Module):
     """``u(z, t, r, condition)`` by F5-TTS's network; its weights stand under ``transformer.``, as in F5-TTS's checkpoints.
 
-    ``condition.tokens`` are the characters' numbers + 1 from the first frame on, 0 after the last, as long as the mel: the original
-    cuts a text that is longer. The prompt's frames of z are seen by the network and get a velocity, as in the original.
+    ``condition.tokens`` are the characters' numbers + 1 from the first frame on, 0 after the last, as long as the mel: the
+    original cuts a text that is longer. The prompt's frames of z are seen by the network and get a velocity, as in the original.
     """
 
     Config = F5Config
+    task: ClassVar[str] = "text2mel"
+    mel_format: ClassVar[str] = "vocos-24k"
+    text: ClassVar[str] = "plain"
+    prompt_frames: ClassVar[str] = "evolve"
+    """The prompt's frames of z are seen and get a velocity; the sampler cuts them off."""
     longest: ClassVar[int] = 4096
     """Frames of prompt and target together: 43.7 s, what the original's position table was first made for."""
 
@@ -144,8 +233,12 @@ class F5DiT(nn.Module):
 
     def encode(self, condition: Condition) -> Tensor:
         """The text's embedding with and without the text, (batch, frames, 2·text_dim): the same at every step of a sampling."""
-        text = condition.tokens - 1
-        return torch.cat([self.transformer.embed_text(text, condition.valid, drop) for drop in (False, True)], -1)
+        text, valid = condition.tokens - 1, self._mask(condition)
+        return torch.cat([self.transformer.embed_text(text, valid, drop) for drop in (False, True)], -1)
+
+    def _mask(self, condition: Condition) -> Tensor | None:
+        """None where there is no padding, as the original has it for a single utterance: attention is fastest without."""
+        return None if bool(condition.valid.all()) else condition.valid
 
     def forward(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Condition) -> Tensor:
         """The velocity, (batch, frames, bands), float32; arguments as for every backbone."""
@@ -154,8 +247,9 @@ class F5DiT(nn.Module):
             cond=condition.prompt_mel,
             text=condition.tokens - 1 if condition.encoded is None else condition.encoded,
             time=both_times(t, r, self.has_second_time),
-            mask=condition.valid,
+            mask=self._mask(condition),
             drop_audio_cond=condition.dropped,
             drop_text=condition.dropped,
         )
-        return found.float().masked_fill(~condition.valid[..., None], 0.0)
+        found = found.float()  # where padding is heard, it moves along the path too, as in the original
+        return found.masked_fill(~condition.valid[..., None], 0.0) if self.config.attn_mask_enabled else found

@@ -1,6 +1,9 @@
 """The contract of backbones: networks ``u(z, t, r, condition)``.
 
-One whose ``bands`` are the mel's is asked about token2mel; one that has a band more, the alignment, about text2mel.
+A backbone is asked about its ``task``. One that names none is asked about token2mel if its ``bands`` are the mel's, and about
+text2mel if it has a band more, the alignment. Its ``prompt_frames`` say what becomes of the prompt's frames of z: ``given``, the
+default, hides them from the network and gives them no velocity; ``evolve`` has them seen and generated as the others are. The
+sampler cuts them off in either case.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from imfbench.artefact import build_network, load_artefact, save_artefact
-from imfbench.contracts.batches import fill, make_batch, make_text_batch, query, row_alone
+from imfbench.contracts.batches import batch_for, fill, query, row_alone
 from imfbench.contracts.clauses import Clause, about, expect, expect_error, expect_same
-from imfbench.features.mel import BANDS
 from imfbench.flow.derivative import along_path
+from imfbench.inputs import inputs_of
 from imfbench.method import Batch, Condition
 from imfbench.registry import BACKBONES, METHODS
 
@@ -39,13 +42,18 @@ class Network:
 
     def batch(self, network: nn.Module) -> Batch:
         """A batch of the task that the network is for."""
-        bands = bands_of(network)
-        return make_batch(bands=BANDS) if bands == BANDS else make_text_batch(bands)
+        return batch_for(inputs_of(network), task_of(network))
 
 
-def bands_of(network: Any) -> int:
-    """Bands of a network's input and output; the mel's where it does not say."""
-    return int(getattr(network, "bands", BANDS))
+def task_of(network: Any) -> str:
+    """The task that a network is for: what it says, or what its bands do."""
+    mel = inputs_of(network).mel.bands
+    return str(getattr(network, "task", "token2mel" if getattr(network, "bands", mel) == mel else "text2mel"))
+
+
+def prompt_frames(network: Any) -> str:
+    """What becomes of the prompt's frames of z."""
+    return str(getattr(network, "prompt_frames", "given"))
 
 
 def contract(name: str, options: dict[str, Any]) -> list[Clause]:
@@ -68,17 +76,22 @@ def settings_build_it_and_stand_in_its_file(part: Network) -> None:
     expect(again == wanted, "settings that JSON gives back as they were", again)
 
 
-def velocity_is_float32_of_the_mels_shape_and_zero_outside_the_target(part: Network) -> None:
-    """The velocity is finite float32 of z's shape, and zero on prompt and padding frames."""
+def velocity_is_float32_of_the_mels_shape_and_zero_where_nothing_is_generated(part: Network) -> None:
+    """The velocity is finite float32 of z's shape, zero on padding, and on prompt frames unless its `prompt_frames` evolve."""
     network = part.build()
     batch = part.batch(network)
     v = _velocity(network, batch)
     like = f"{v.dtype} of shape {tuple(v.shape)}"
     expect(v.dtype == torch.float32 and v.shape == batch.x1.shape, f"float32 of shape {tuple(batch.x1.shape)}", like)
     expect(bool(v.isfinite().all()), "finite values", "others")
-    outside = int((v[~batch.target] != 0).any(-1).sum())
-    expect(outside == 0, "zero on prompt and padding frames", f"something else on {outside} of them")
-    expect(bool(v[batch.target].any()), "a velocity on the other frames", "zero")
+    kind = prompt_frames(network)
+    expect(kind in ("given", "evolve"), "prompt_frames, 'given' or 'evolve'", repr(kind))
+    made = batch.condition.valid if kind == "evolve" else batch.target
+    where = "padding frames" if kind == "evolve" else "prompt and padding frames"
+    outside = int((v[~made] != 0).any(-1).sum())
+    expect(outside == 0, f"zero on {where}", f"something else on {outside} of them")
+    lacking = int((v[made] == 0).all(-1).sum())
+    expect(lacking == 0, "a velocity on the other frames", f"zero on {lacking} of them")
 
 
 def a_second_time_changes_nothing_at_first(part: Network) -> None:
@@ -106,7 +119,7 @@ def a_second_time_changes_nothing_at_first(part: Network) -> None:
 
 
 def the_condition_is_heard_and_can_be_dropped(part: Network) -> None:
-    """Content and prompt change the velocity, except in rows whose condition is dropped; the prompt's part of z never does."""
+    """Content, prompt and voice change the velocity except in dropped rows; z where nothing is generated never does."""
     network = part.build()
     batch = part.batch(network)
     c = batch.condition
@@ -115,6 +128,7 @@ def the_condition_is_heard_and_can_be_dropped(part: Network) -> None:
     others = {
         "content": replace(c, tokens=torch.where((c.tokens > 0) & (c.tokens < 100), c.tokens % 7 + 1, c.tokens)),
         "prompt": replace(c, prompt_mel=c.prompt_mel * -2),
+        **({} if c.speaker is None else {"speaker": replace(c, speaker=c.speaker.roll(1, 0))}),
     }
     for what, other in others.items():
         changed = not torch.allclose(_velocity(network, batch, other)[row], usual[row])
@@ -125,8 +139,15 @@ def the_condition_is_heard_and_can_be_dropped(part: Network) -> None:
     z = query(batch)[0]
     with torch.no_grad():
         t = torch.full((len(z),), 0.25)
-        found = network(torch.where(batch.target[..., None], z, torch.tensor(5.0)), t, None, c)
-    expect_same(found, usual, "the same velocity whatever z holds on prompt and padding frames")
+        evolve = prompt_frames(network) == "evolve"
+        seen = c.valid if evolve else batch.target
+        found = network(torch.where(seen[..., None], z, torch.tensor(5.0)), t, None, c)
+        where = "padding" if evolve else "prompt and padding"
+        expect_same(found, usual, f"the same velocity whatever z holds on {where} frames")
+        if evolve:
+            found = network(torch.where(c.prompt[..., None], torch.tensor(5.0), z), t, None, c)
+            changed = not torch.allclose(found[row][batch.target[row]], usual[row][batch.target[row]])
+            expect(changed, "another velocity for another z on the prompt's frames, which evolve", "the same")
 
 
 def a_row_does_not_depend_on_its_neighbours_or_its_padding(part: Network) -> None:
@@ -173,7 +194,7 @@ def an_artefact_gives_the_network_back(part: Network) -> None:
 
 CLAUSES = (
     settings_build_it_and_stand_in_its_file,
-    velocity_is_float32_of_the_mels_shape_and_zero_outside_the_target,
+    velocity_is_float32_of_the_mels_shape_and_zero_where_nothing_is_generated,
     a_second_time_changes_nothing_at_first,
     the_condition_is_heard_and_can_be_dropped,
     a_row_does_not_depend_on_its_neighbours_or_its_padding,

@@ -6,7 +6,6 @@ for test sets, ``batches`` for training.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import itertools
 from collections.abc import Iterator
@@ -19,12 +18,18 @@ from imfbench.contracts.clauses import Clause, about, expect, expect_error
 from imfbench.data import Utterance, length_of, sets_of
 from imfbench.features.alignment import BOUNDARY
 from imfbench.features.audio import load_audio
-from imfbench.features.mel import BANDS, HOP, SAMPLE_RATE
+from imfbench.features.mel import COSYVOICE2, HIFIGAN, VOCOS
+from imfbench.features.voice import DIMS
+from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Batch, Condition
 from imfbench.registry import DATASETS
+from imfbench.sets import open_dataset
 
 FRAMES = 1200
 """Frames of the training batches that are asked for."""
+BANDS = HIFIGAN.bands
+F5, COSYVOICE = Inputs(VOCOS, "plain"), Inputs(COSYVOICE2, frames_per_token=2, speaker_dims=DIMS)
+"""What networks of F5-TTS's and CosyVoice 2's kind are given; a dataset with an attribute `inputs` serves them as well."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,10 @@ class Corpus:
     name: str
     options: dict[str, Any]
 
-    def open(self, task: str = "token2mel") -> Any:
-        """The dataset as the framework opens it for a task."""
+    def open(self, task: str = "token2mel", inputs: Inputs = EMBEDDED) -> Any:
+        """The dataset as the framework opens it for a task, and for networks that are given this."""
         told = {"task": task} if takes_task(self.name) else {}
-        return DATASETS.get(self.name)(**{**told, **self.options})
+        return open_dataset(self.name, {**told, **self.options}, inputs)
 
 
 def takes_task(name: str) -> bool:
@@ -52,6 +57,7 @@ def contract(name: str, options: dict[str, Any]) -> list[Clause]:
     found += TESTING if hasattr(cls, "utterances") else ()
     found += TEXT if hasattr(cls, "utterances") and takes_task(name) and options.get("task") != "token2mel" else ()
     found += TRAINING if hasattr(cls, "batches") else ()
+    found += OTHERS if hasattr(cls, "inputs") and hasattr(cls, "utterances") and takes_task(name) else ()
     return about(Corpus(name, options), name, found)
 
 
@@ -127,7 +133,7 @@ def the_condition_is_prompt_then_target_and_never_the_target_mel(part: Corpus) -
         expect(0 < prompt < frames, "prompt frames and frames to generate", f"{prompt} of {frames} for {u.id!r}")
         first = bool(c.prompt[0, :prompt].all())
         expect(first, "the prompt's frames first", f"them elsewhere for {u.id!r}")
-        seconds = (frames - prompt) * HOP / SAMPLE_RATE
+        seconds = (frames - prompt) * HIFIGAN.seconds_per_frame
         known = length_of(u)
         if known is not None:
             near = abs(seconds - known) < 0.1 + 0.5 * known
@@ -151,8 +157,8 @@ def in_text2mel_nothing_tells_when_a_phone_is_said(part: Corpus) -> None:
         known = not bool(c.prompt_mel[..., BANDS:].any())
         expect(known, "an alignment band of zeros (see imfbench.data.make_text_condition)", f"times in it for {u.id!r}")
         other = dataset.condition(replace(u, target_audio=None, seconds=length_of(u)))
-        fields = [field.name for field in dataclasses.fields(c)]
-        differ = [field for field in fields if not torch.equal(getattr(c, field), getattr(other, field))]
+        fields = {**c.tensors, **other.tensors}
+        differ = [name for name in fields if not _equal(getattr(c, name), getattr(other, name))]
         expect(
             not differ, "the same condition without the target's recording", f"other {', '.join(differ)} for {u.id!r}"
         )
@@ -168,7 +174,7 @@ def the_target_mel_is_the_recordings(part: Corpus) -> None:
         mel = dataset.target_mel(u)
         good = mel.ndim == 2 and mel.shape[1] == BANDS and mel.dtype == torch.float32 and bool(mel.isfinite().all())
         expect(good, "finite float32 (frames, 80)", f"{mel.dtype} {tuple(mel.shape)} for {u.id!r}")
-        seconds = len(mel) * HOP / SAMPLE_RATE
+        seconds = len(mel) * HIFIGAN.seconds_per_frame
         told = f"the {known:.2f} s that the utterance tells"
         expect(abs(seconds - known) < 0.1, told, f"{seconds:.2f} s for {u.id!r}")
         low, high = float(mel.min()), float(mel.max())
@@ -216,13 +222,55 @@ def batches_are_whole_and_of_the_size_asked_for(part: Corpus) -> None:
         )
 
 
+def networks_of_other_mels_are_given_theirs(part: Corpus) -> None:
+    """With other `inputs` prompts and recordings have that mel, and texts, tokens and voices are as the network takes them."""
+    for task, inputs in (("text2mel", F5), ("token2mel", COSYVOICE)):
+        if part.options.get("task", task) != task:
+            continue
+        dataset, mel = part.open(task, inputs), inputs.mel
+        for u, c in _conditions(dataset):
+            where = f"of {mel.name} for {u.id!r}"
+            _expect_condition(c, where, inputs.bands(task))
+            tokens, prompt, each = c.tokens[0], int(c.prompt.sum()), inputs.frames_per_token
+            if task == "text2mel":
+                count = int((tokens > 0).sum())
+                plain = (
+                    count < len(tokens) and bool((tokens[:count] > 0).all()) and not bool((tokens == BOUNDARY).any())
+                )
+                expect(plain, "one text from the first frame on, then zeros, and no BOUNDARY", f"another {where}")
+            whole = prompt % each == 0 and len(tokens) % each == 0
+            expect(
+                whole,
+                f"prompt and target of whole tokens, {each} frames each",
+                f"{prompt} of {len(tokens)} frames {where}",
+            )
+            if task == "token2mel" and whole:
+                alike = bool((tokens.view(-1, each) == tokens[::each, None]).all())
+                expect(alike, f"the same token on the {each} frames that are its own", f"others {where}")
+            shape = None if c.speaker is None else tuple(c.speaker.shape)
+            wanted = None if inputs.speaker_dims is None else (1, inputs.speaker_dims)
+            expect(shape == wanted, f"a speaker's vector of shape {wanted}", f"{shape} {where}")
+            known = length_of(u)
+            seconds = (len(tokens) - prompt) * mel.seconds_per_frame
+            near = known is None or abs(seconds - known) < 0.1 + 0.5 * known
+            expect(near, f"frames for the {known} s of {u.id!r}", f"for {seconds:.2f} s")
+            if u.target_audio is not None:
+                found = dataset.target_mel(u)
+                expect(found.shape[1] == mel.bands, f"a target mel of {mel.bands} bands", f"{found.shape[1]} {where}")
+
+
 TESTING = (
     the_test_set_is_a_list_of_utterances,
     the_condition_is_prompt_then_target_and_never_the_target_mel,
     the_target_mel_is_the_recordings,
 )
 TEXT = (in_text2mel_nothing_tells_when_a_phone_is_said,)
+OTHERS = (networks_of_other_mels_are_given_theirs,)
 TRAINING = (batches_depend_on_seed_and_number_alone, batches_are_whole_and_of_the_size_asked_for)
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
 
 
 def _expect_condition(c: Condition, where: str, bands: int = BANDS) -> None:

@@ -73,11 +73,10 @@ def _dataset(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def _backbone(name: str, options: dict[str, Any]) -> dict[str, Any]:
     from imfbench.artefact import build_network
-    from imfbench.contracts.backbones import bands_of
-    from imfbench.features.mel import BANDS
+    from imfbench.contracts.backbones import task_of
 
     options = BACKBONES.get(name).Config(**options).model_dump(mode="json")
-    task = "token2mel" if bands_of(build_network(name, options)) == BANDS else "text2mel"
+    task = task_of(build_network(name, options))
     return {"task": task, "systems": [{**OWN, "name": f"{name}-trial", "network": {"name": name, "config": options}}]}
 
 

@@ -1,4 +1,4 @@
-"""The contract of vocoders: from a log-mel of 80 bands to audio."""
+"""The contract of vocoders: from a log-mel to audio, of the format that `mel_format` names, or of every one if that is None."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 
 from imfbench.contracts.clauses import Clause, about, expect
 from imfbench.contracts.speech import corpus
+from imfbench.data import Utterance
 from imfbench.features.audio import resample
-from imfbench.features.mel import HOP, SAMPLE_RATE, log_mel
+from imfbench.features.mel import HIFIGAN, MEL_FORMATS, MelFormat
+from imfbench.inputs import Inputs, open_vocoder, vocoder_mel
 from imfbench.registry import VOCODERS
 
 LARGEST_DISTANCE = 1.0
@@ -20,22 +22,34 @@ LARGEST_DISTANCE = 1.0
 
 @dataclass(frozen=True)
 class Vocoder:
-    """A registered vocoder."""
+    """A registered vocoder, with a mel format that it takes."""
 
     name: str
+    mel: MelFormat
 
     def load(self) -> Any:
         """The vocoder on the CPU."""
-        return VOCODERS.get(self.name)().load(torch.device("cpu"))
+        return open_vocoder(self.name, self.mel, torch.device("cpu"))
+
+    def speech(self) -> tuple[Any, list[Utterance]]:
+        """The embedded corpus with mels of the format, and two utterances."""
+        demo, utterances = corpus()
+        demo.inputs = Inputs(self.mel)
+        return demo, utterances
 
 
 def contract(name: str, options: dict[str, Any]) -> list[Clause]:
     """The clauses of a vocoder."""
-    return about(Vocoder(name), name, CLAUSES)
+    takes = vocoder_mel(name)
+    return [
+        clause
+        for mel in ([takes] if takes is not None else MEL_FORMATS.values())
+        for clause in about(Vocoder(name, mel), name if mel == HIFIGAN else f"{name}, {mel.name}", CLAUSES)
+    ]
 
 
 def says_what_it_is(part: Vocoder) -> None:
-    """The class has a `name` for the tables, with its weights in it, and a `sample_rate`; it is built without arguments."""
+    """The class has a `name` for the tables, with its weights in it, and a `sample_rate`; it is built of nothing."""
     cls = VOCODERS.get(part.name)
     name, rate = getattr(cls, "name", None), getattr(part.load(), "sample_rate", None)
     expect(isinstance(name, str) and bool(name), "`name`, a text", repr(name))
@@ -44,9 +58,9 @@ def says_what_it_is(part: Vocoder) -> None:
 
 
 def audio_is_float32_within_one_and_as_long_as_the_mel(part: Vocoder) -> None:
-    """A log-mel (frames, 80) gives finite mono float32 audio within −1 to 1, 256 samples at 22.05 kHz for each frame."""
+    """A log-mel (frames, bands) gives finite mono float32 audio within −1 to 1, a hop's time for each frame."""
     vocoder = part.load()
-    demo, utterances = corpus()
+    demo, utterances = part.speech()
     mel = demo.target_mel(utterances[0])
     audio = vocoder(mel)
     good = isinstance(audio, np.ndarray) and audio.dtype == np.float32 and audio.ndim == 1
@@ -54,14 +68,14 @@ def audio_is_float32_within_one_and_as_long_as_the_mel(part: Vocoder) -> None:
     expect(good, "a numpy array of float32 and shape (samples,)", like)
     expect(bool(np.isfinite(audio).all()), "finite samples", "others")
     expect(float(np.abs(audio).max()) <= 1.2, "samples within −1 to 1", f"up to {np.abs(audio).max():.2f}")
-    wanted, seconds = len(mel) * HOP / SAMPLE_RATE, len(audio) / vocoder.sample_rate
+    wanted, seconds = len(mel) * part.mel.seconds_per_frame, len(audio) / vocoder.sample_rate
     expect(abs(seconds - wanted) < 0.05, f"{wanted:.2f} s of audio for {len(mel)} frames", f"{seconds:.2f} s")
 
 
 def the_same_mel_gives_the_same_audio(part: Vocoder) -> None:
     """Two passes over one mel give the same samples, and leave torch's random state as they found it."""
     vocoder = part.load()
-    demo, utterances = corpus()
+    demo, utterances = part.speech()
     mel = demo.target_mel(utterances[0])
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -77,10 +91,10 @@ def the_same_mel_gives_the_same_audio(part: Vocoder) -> None:
 def the_audio_has_the_mel_it_was_made_of(part: Vocoder) -> None:
     """The log-mel of the audio is near the one that it was made of, and nearer than to another utterance's."""
     vocoder = part.load()
-    demo, utterances = corpus()
+    demo, utterances = part.speech()
     mels = [demo.target_mel(utterance) for utterance in utterances]
-    audio = torch.from_numpy(resample(vocoder(mels[0]), vocoder.sample_rate, SAMPLE_RATE))
-    found = log_mel(audio)
+    audio = torch.from_numpy(resample(vocoder(mels[0]), vocoder.sample_rate, part.mel.sample_rate))
+    found = part.mel.log_mel(audio)
     distances = []
     for mel in mels:
         n = min(len(mel), len(found))

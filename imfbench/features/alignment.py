@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imfbench.features.mel import HOP, SAMPLE_RATE
+from imfbench.features.mel import HIFIGAN, MelFormat
 from imfbench.features.units import UNIT_SECONDS
 
 BOUNDARY = 127
@@ -19,16 +19,17 @@ SCALE = 4.0
 """Of the band. The larger, the earlier in the flow the alignment stands above the noise."""
 
 
-def phone_ends(units: list[int], frames: int, speed: float = 1.0) -> Tensor:
+def phone_ends(units: list[int], frames: int, speed: float = 1.0, mel: MelFormat = HIFIGAN) -> Tensor:
     """Where each phone ends, in mel frames: (phones,), float32; the last one ends with the mel.
 
     Args:
         units: 25 ms units of every phone.
         frames: Mel frames of the utterance.
         speed: Factor by which the audio was played faster than the units say.
+        mel: Format of the mel.
     """
     seconds = torch.tensor(units, dtype=torch.float64).cumsum(0) * UNIT_SECONDS / speed
-    ends = (seconds * SAMPLE_RATE / HOP).clamp(max=frames)
+    ends = (seconds * mel.sample_rate / mel.hop).clamp(max=frames)
     ends[-1] = frames
     return ends.float()
 

@@ -96,6 +96,7 @@ class HiFiGAN:
     """
 
     name = "hifigan-universal-v1"
+    mel_format = "hifigan-22k"
     sample_rate = SAMPLE_RATE
 
     def __init__(self, path: Path | None = None) -> None:

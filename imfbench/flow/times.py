@@ -10,23 +10,26 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Law = Literal["uniform", "logit-normal"]
+Law = Literal["uniform", "logit-normal", "cosine"]
 
 
 def draw_times(
     law: Law, rows: int, generator: torch.Generator, mean: float = 0.0, std: float = 1.0, stratified: bool = False
 ) -> Tensor:
-    """Times in [0, 1]: uniform, or ``sigmoid(mean + std·n)`` with normal n (logit-normal, arXiv 2403.03206).
+    """Times in [0, 1]: uniform u, ``sigmoid(mean + std·n)`` with normal n (logit-normal, arXiv 2403.03206), or ``1 − cos(πu/2)``.
 
-    A logit-normal of positive mean favours times near the data (t = 1). ``stratified`` draws one time from each of ``rows``
-    parts of equal probability, in random order: each row keeps the law, and a small batch's mean varies less
-    (variational diffusion models, arXiv 2107.00630, appendix I.1, spread the times of a batch likewise).
+    A logit-normal of positive mean favours times near the data (t = 1). The last, ``cosine``, favours times near the noise: it is
+    CosyVoice 2's law, and what ``sway(−1)`` makes of uniform points, so that training sees what sampling visits. ``stratified``
+    draws one time from each of ``rows`` parts of equal probability, in random order: each row keeps the law, and a small batch's
+    mean varies less (variational diffusion models, arXiv 2107.00630, appendix I.1, spread the times of a batch likewise).
     """
     u = torch.rand(rows, generator=generator)
     if stratified:
         u = (torch.randperm(rows, generator=generator) + u) / rows
     if law == "uniform":
         return u
+    if law == "cosine":
+        return 1 - torch.cos(math.pi / 2 * u)
     return torch.sigmoid(mean + std * torch.special.ndtri(u.double().clamp(1e-12, 1 - 1e-12)).float())
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig
 from imfbench.config_file import ConfigError
+from imfbench.features.mel import HIFIGAN
+from imfbench.inputs import vocoder_mel
+from imfbench.pipeline.networks import inputs_of_experiment
 from imfbench.pipeline.plan import Artefact, Plan, Row, grid_for, make_plan, teacher_artefact, training_content
 from imfbench.store import content_hash
 
@@ -26,6 +29,11 @@ def row_content(config: ExperimentConfig, plan: Plan, row: Row) -> str:
         "recordings": [r.model_dump() for r in config.recordings if r.name == row.system and row.kind == "recordings"],
         "timed": [config.device, config.threads, config.workers],
     }
+    if (
+        row.kind == "vocoded-ground-truth" and vocoder_mel(config.vocoder) is None
+    ):  # by the mel of the networks beside it
+        mel = inputs_of_experiment(config, plan, lambda artefact: str(artefact.ready)).mel
+        decides |= {} if mel == HIFIGAN else {"mel": mel.name}
     if row.artefact is not None:
         decides |= {
             "artefact": _artefact_content(config, plan.artefacts[row.artefact]),

@@ -18,12 +18,14 @@ from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError, Utterance, length_of
 from imfbench.devices import dtype_name, out_of_memory, resolve_device
+from imfbench.inputs import Inputs, open_vocoder, vocoder_name
 from imfbench.method import Method
 from imfbench.metrics.base import Metric, ScoreError
+from imfbench.pipeline.networks import inputs_of_experiment
 from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan
 from imfbench.progress import Reporting
 from imfbench.published import look_in
-from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS
+from imfbench.registry import DATASETS, METHODS, METRICS
 from imfbench.sampling import sampling_guidance
 from imfbench.score_cache import ScoreCache
 from imfbench.sets import TestSet, open_dataset
@@ -90,13 +92,23 @@ class Context:
         self.threads = threads
         torch.set_num_threads(threads)
 
+    @property
+    def inputs(self) -> Inputs:
+        """What the experiment's networks are given, and the mel of its vocoder.
+
+        Raises:
+            ConfigError: They do not agree.
+        """
+        found: Inputs = self.once("inputs", lambda: inputs_of_experiment(self.config, self.plan, self.reference))
+        return found
+
     def dataset(self, data: Data) -> Any:
-        """The dataset, opened once for each set of options."""
+        """The dataset, opened once for each set of options, for what the networks are given."""
         cls = DATASETS.get(data.name)
         samples = self.config.task != "speech" and "task" in inspect.signature(cls).parameters
         task = {"task": self.config.task} if samples else {}
         key = f"dataset:{data.name}:{content_hash(data.options)}"
-        return self.once(key, lambda: open_dataset(data.name, {**task, **data.options}))
+        return self.once(key, lambda: open_dataset(data.name, {**task, **data.options}, self.inputs))
 
     def test_set(self, row: Row) -> Selection:
         """The test set that a row is made on."""
@@ -174,12 +186,12 @@ class Context:
 
     def vocoder(self) -> Any:
         """The vocoder, loaded."""
-        return self.once("vocoder", lambda: VOCODERS.get(self.config.vocoder)().load(self.device))
+        return self.once("vocoder", lambda: open_vocoder(self.config.vocoder, self.inputs.mel, self.device))
 
     @property
     def vocoder_name(self) -> str:
         """The vocoder's full name, with the weights that it runs on."""
-        return str(VOCODERS.get(self.config.vocoder).name)
+        return vocoder_name(self.config.vocoder, self.inputs.mel)
 
     def metric(self, name: str) -> Metric:
         """A metric with the experiment's options for it, its model not yet loaded."""

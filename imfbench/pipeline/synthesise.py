@@ -15,7 +15,6 @@ from imfbench.data import NO_RECORDING, Utterance, length_of
 from imfbench.devices import free_memory, out_of_memory
 from imfbench.features.audio import load_audio, notes_of_file, save_audio
 from imfbench.features.audio_check import AudioError, audio_notes
-from imfbench.features.mel import SAMPLE_RATE
 from imfbench.flow.counting import CountMismatchError, Counts
 from imfbench.method import Condition
 from imfbench.metrics.memory import peak_memory
@@ -161,7 +160,7 @@ def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[
 def _file_notes(context: Context, cell: Cell, utterance: Utterance) -> list[str]:
     """What is worth a note of the utterance's recordings; each file is looked at once in a run, and logged once."""
     dataset = context.dataset(context.test_set(cell.row))
-    expected = getattr(dataset, "sample_rate", SAMPLE_RATE)
+    expected = getattr(dataset, "sample_rate", context.inputs.mel.sample_rate)
 
     def note(what: str, path: Path) -> str:
         try:

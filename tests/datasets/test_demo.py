@@ -19,8 +19,10 @@ from imfbench.method import Condition
 
 
 def same(one: Condition, other: Condition) -> bool:
-    pairs = [(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__]
-    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+    return one.tensors.keys() == other.tensors.keys() and all(
+        value.shape == other.tensors[name].shape and torch.equal(value, other.tensors[name])
+        for name, value in one.tensors.items()
+    )
 
 
 @pytest.fixture(scope="module")

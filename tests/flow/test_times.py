@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from imfbench.flow.grids import sway
 from imfbench.flow.times import draw_from_grids, draw_intervals, draw_shared_intervals, draw_times
 
 ROWS = 20_000
@@ -22,6 +24,15 @@ def test_uniform_times_are_uniform() -> None:
 def test_logit_normal_times_are_logit_normal(mean: float, std: float) -> None:
     t = draw_times("logit-normal", ROWS, generator(), mean, std)
     assert stats.kstest(torch.logit(t.double()).numpy(), "norm", args=(mean, std)).pvalue > 0.01
+
+
+def test_cosine_times_are_what_cosyvoices_training_draws_and_its_grid_is_their_quantiles() -> None:
+    """t = 1 − cos(πu/2) has the distribution function 2·arccos(1 − t)/π."""
+    t = draw_times("cosine", ROWS, generator())
+    assert stats.kstest(t.numpy(), lambda t: 2 * np.arccos(1 - t) / np.pi).pvalue > 0.01
+    assert t.mean().item() == pytest.approx(1 - 2 / np.pi, abs=0.01)
+    quantiles = torch.quantile(t, torch.linspace(0, 1, 5))
+    torch.testing.assert_close(quantiles, sway(4, -1.0).float(), atol=0.02, rtol=0)
 
 
 def test_a_positive_mean_is_nearer_to_the_data() -> None:
