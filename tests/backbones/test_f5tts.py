@@ -15,6 +15,7 @@ from small_f5 import BASE, V1, condition, network, original_of, states
 
 from imfbench.backbones.f5tts import F5Config, F5DiT
 from imfbench.backbones.originals import MissingPackageError, original
+from imfbench.contracts import clauses
 from imfbench.flow.derivative import Average, along_path
 from imfbench.flow.guidance import guided_velocity
 from imfbench.method import Condition, encoded
@@ -223,6 +224,13 @@ def test_a_network_of_another_shape_is_refused_and_an_unknown_setting_too() -> N
 def test_a_missing_package_is_told_with_its_extra() -> None:
     with pytest.raises(MissingPackageError, match=r"imfbench\[f5\]"):
         original("f5_tts_of_another_world.model", extra="f5")
+
+
+@BOTH
+def test_it_keeps_the_contract_of_backbones(config: F5Config) -> None:
+    shape = {**config.model_dump(exclude_defaults=True), "text_num_embeds": 120, "depth": 1}
+    for clause in clauses("backbone", "f5tts", shape):
+        clause()
 
 
 @pytest.mark.slow
