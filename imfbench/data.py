@@ -216,6 +216,7 @@ def training_batches(
     start_step: int = 0,
     seconds_per_frame: float = 256 / 22_050,
     pool: int = 96,
+    stride: int = 1,
 ) -> Iterator[Batch]:
     """Endless batches of (prompt by the same speaker, target); batch k depends on (seed, k) alone, so training can resume.
 
@@ -226,6 +227,7 @@ def training_batches(
         start_step: Batches to skip.
         seconds_per_frame: For the prompts' lengths: a cut of 1 to 4 s, or in one row of five the whole utterance.
         pool: Rows drawn together and sorted by length, so that a batch has little padding.
+        stride: Give every so many-th batch from there on: what one of several processes takes.
     """
     speakers: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
@@ -256,7 +258,7 @@ def training_batches(
         draw.shuffle(batches)
         for rows in batches:
             done += 1
-            if done > start_step:
+            if done > start_step and (done - start_step - 1) % stride == 0:
                 yield collate(
                     [join(examples[p], examples[t], start, length) for p, t, start, length in rows],
                     tuple(examples[t].id for _, t, _, _ in rows),

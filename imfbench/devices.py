@@ -34,6 +34,23 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_of_process(device: torch.device, number: int) -> torch.device:
+    """The device that a process of a training takes: the accelerator of its number, which is made the current one; or the CPU.
+
+    Raises:
+        ValueError: There are fewer accelerators.
+    """
+    if device.type == "cpu":
+        return device
+    there = torch.accelerator.device_count()
+    if number >= there:
+        raise ValueError(
+            f"{number + 1} processes were asked for, and there are {there} accelerators: set training.processes={there}"
+        )
+    torch.accelerator.set_device_index(number)
+    return torch.device(device.type, number)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it, so that a clock around it tells the truth."""
     if device.type == "cuda":

@@ -220,9 +220,11 @@ class DemoCorpus:
         audio, _ = load_audio(utterance.target_audio, mel.SAMPLE_RATE)
         return mel.log_mel(torch.from_numpy(audio))
 
-    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, split: str = "train") -> Iterator[Batch]:
-        """Endless training batches; batch k depends on (seed, k) alone."""
-        return training_batches(self.examples(split), frames_per_batch, seed, start_step)
+    def batches(
+        self, frames_per_batch: int, seed: int, start_step: int = 0, split: str = "train", stride: int = 1
+    ) -> Iterator[Batch]:
+        """Endless training batches, every ``stride``-th of them; batch k depends on (seed, k) alone."""
+        return training_batches(self.examples(split), frames_per_batch, seed, start_step, stride=stride)
 
     def examples(self, split: str = "train") -> list[Example]:
         """The training utterances with their features, computed once and kept in the cache folder."""

@@ -251,7 +251,7 @@ def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConf
         if teacher
         else [network.name, backbone.Config(**network.config).model_dump(mode="json"), *start],
         "teacher_sha256": teacher,
-        "training": settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "training": settings.decisive("minutes", "memory"),
         "train_data": {"name": config.train_data.name, "revision": data.revision, "options": config.train_data.options},
         "task": config.task,
     }
