@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,3 +168,15 @@ def describe(device: torch.device) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         found |= {"gpu": properties.name, "gpu_memory": properties.total_memory, "cuda": torch.version.cuda}
     return found
+
+
+def peak_memory_told(device: torch.device, error: BaseException) -> int | None:
+    """Bytes that work needed when memory ran out: what was allocated at most, where that is counted, and what was asked for then.
+
+    None where the error does not say what it was asked for and nothing was counted.
+    """
+    found = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]iB)", str(error))
+    scale = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+    asked = 0.0 if found is None else float(found[1]) * scale[found[2]]
+    counted = peak_memory_allocated(device) if device.type == "cuda" else 0
+    return round(counted + asked) or None
