@@ -133,6 +133,23 @@ def read_settings(reference: str | Path) -> tuple[str, dict[str, Any]]:
     return name, config
 
 
+def read_network(reference: str | Path) -> tuple[str, dict[str, Any]]:
+    """Backbone and shape of an artefact's network, without reading its weights.
+
+    Raises:
+        ArtefactError: There is none, or imfbench did not write it.
+    """
+    path = locate(reference) / WEIGHTS
+    try:
+        with safe_open(path, "pt") as file:
+            found = json.loads((file.metadata() or {})[METADATA])
+        return str(found["backbone"]), dict(found["backbone_config"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ArtefactError(
+            f"{path} does not say which network it is of ({error!r}): fetch the artefact again"
+        ) from None
+
+
 def load_artefact(reference: str | Path, device: torch.device | str = "cpu") -> tuple[Method, dict[str, Any]]:
     """Read an artefact, verify its sha256 against its card, and build the method with its network in eval mode.
 

@@ -1,7 +1,7 @@
 """Several processes of one training on one machine: started, told of each other, and ended together.
 
-Within them PyTorch's process group is there before Accelerate looks for it, which then wraps networks in DDP. Outside of any group,
-which is the usual case, every function here answers as for a group of one.
+Within them PyTorch's process group is there before Accelerate looks for it, which then wraps networks in DDP. Outside of any
+group, which is the usual case, every function here answers as for a group of one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ import torch
 from torch import Tensor, distributed
 
 from imfbench import interruption
+from imfbench.config_file import ConfigError
 from imfbench.devices import device_of_process, out_of_memory
 
 Tell = Callable[[Any], None]
 Task = Callable[[Tell], Any]
-"""What every process does: picklable; ``tell`` sends a small thing to the process that started them, from the first of them alone."""
+"""What every process does: picklable. ``tell`` sends a small thing to the process that started them, from the first one alone."""
 
 STOP_SECONDS = 60.0
 """Processes that were asked to stop end their step and save it first."""
@@ -42,6 +43,19 @@ log = logging.getLogger("imfbench")
 
 class ProcessEnded(RuntimeError):
     """A process of a training ended without a word; the message says which and how."""
+
+
+def refuse_launchers() -> None:
+    """Refuse to be started by ``torchrun`` or ``accelerate launch``: each of their processes would run the whole experiment.
+
+    Raises:
+        ConfigError: The environment says that it was.
+    """
+    if (given := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise ConfigError(
+            f"this is one of {given} processes of a launcher (WORLD_SIZE is set): imfbench starts the processes of a training by "
+            f"itself. Run the plain command with --set training.processes={given} --set training.accumulate={given}"
+        )
 
 
 def count() -> int:
@@ -104,7 +118,9 @@ def together(
         ProcessEnded: One was killed, or ended without a word; the others have been ended.
         Exception: What one of them raised.
     """
-    context = multiprocessing.get_context("spawn")  # not fork: a copy of a process with threads may stand still for ever
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # not fork: a copy of a process with threads may stand still for ever
     with tempfile.TemporaryDirectory(prefix="imfbench-") as folder:
         members: list[_Member] = []
         try:
@@ -217,7 +233,9 @@ def _serve(connection: Connection, task: bytes, place: tuple[int, int, str, str]
         meet()  # none may leave while another still asks it for something
         connection.send(("done", outcome))
     except KeyboardInterrupt:
-        connection.send(("failed", ProcessEnded("was stopped by a signal")))  # if this is news to the one that started it
+        connection.send(
+            ("failed", ProcessEnded("was stopped by a signal"))
+        )  # if this is news to the one that started it
     except Exception as error:
         log.debug("where process %d failed", number + 1, exc_info=error)
         with contextlib.suppress(OSError):

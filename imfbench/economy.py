@@ -1,7 +1,7 @@
-"""What makes a training step smaller or faster and leaves what it learns as it is: recomputed activations, compiled blocks, a bf16 teacher.
+"""What makes a training step smaller or faster: recomputed activations, compiled blocks, a teacher held in bf16.
 
-It is the backbone that knows its transformer blocks: ``network.repeated`` names them. They are changed for the length of a step and
-not for good, so that averages, artefacts and sampling never see it.
+It is the backbone that knows its transformer blocks: ``network.repeated`` names them. They are changed for the length of a step
+and not for good, so that averages, artefacts and sampling never see it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class Economy:
                     if out_of_memory(error):
                         raise
                     told = str(error).strip().partition("\n")[0][:200]
-                    self._tell(f"compile: torch.compile fails here ({type(error).__name__}: {told}); blocks run as they are")
+                    self._tell(
+                        f"compile: torch.compile fails here ({type(error).__name__}: {told}); blocks run as they are"
+                    )
                     self.compiles = False
             return own(*arguments, **named)
 
@@ -132,8 +134,9 @@ class _Rounded(nn.Module):
 def hold_in_bf16(network: nn.Module) -> None:
     """Hold the matrices of a frozen network in bf16, for good; done a second time it changes nothing.
 
-    Its passes compute as they did, with weights that were rounded: in float32, or under autocast in bf16 without another rounding. What
-    ``frozen`` names, the encoders whose output student and teacher share, stays in float32, for the student has its own to sample with.
+    Its passes compute as they did, with weights that were rounded: in float32, or under autocast in bf16 without another
+    rounding. What ``frozen`` names, the encoders whose output student and teacher share, stays in float32, for the student has
+    its own to sample with.
     """
     shared = {id(layer) for part in getattr(network, "frozen", ()) for layer in part.modules()}
     for layer in list(network.modules()):
@@ -141,4 +144,6 @@ def hold_in_bf16(network: nn.Module) -> None:
             continue
         layer.weight = nn.Parameter(layer.weight.detach().bfloat16(), requires_grad=False)
         # Unsafe: its checks refuse a weight that is of another type than what is held.
-        parametrize.register_parametrization(layer, "weight", _Rounded(not isinstance(layer, nn.Embedding)), unsafe=True)
+        parametrize.register_parametrization(
+            layer, "weight", _Rounded(not isinstance(layer, nn.Embedding)), unsafe=True
+        )

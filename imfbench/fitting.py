@@ -1,7 +1,7 @@
 """The largest batches whose training step fits into a budget of memory, found by running real steps.
 
-The step keeps its size: ``frames_per_batch × accumulate`` frames. Steps are measured from the smallest batches upwards, each only if
-what is known so far says that it will fit, so that the search itself does not run out of memory.
+The step keeps its size: ``frames_per_batch × accumulate`` frames. Steps are measured from the smallest batches upwards, each only
+if what is known so far says that it will fit, so that the search itself does not run out of memory.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ def _measured(
     try:
         with rehearsal(method, data, some, device) as training:
             looked_at = list(itertools.islice(data.batches(frames, 0), LOOKED_AT))
-            heaviest = {max(range(len(looked_at)), key=lambda i, weigh=weigh: weigh(looked_at[i])) for weigh in _WEIGHTS}
+            heaviest = {
+                max(range(len(looked_at)), key=lambda i, weigh=weigh: weigh(looked_at[i])) for weigh in _WEIGHTS
+            }
             found, kind = 0, ""
             for i in sorted(heaviest):
                 micro = rehearsed(method, [looked_at[i]] * count, device, some)

@@ -18,7 +18,7 @@ def bytes_of(value: Any) -> Any:
     Raises:
         ValueError: It is no size.
     """
-    if value is None or isinstance(value, int) and not isinstance(value, bool):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
     if found is None or found[2].lower() not in _UNITS or not float(found[1]):
@@ -29,8 +29,8 @@ def bytes_of(value: Any) -> Any:
 class TrainConfig(BaseModel):
     """How to train; the same for every method.
 
-    What an optimiser step learns from is ``accumulate`` batches of ``frames_per_batch`` frames, whatever ``processes`` share them:
-    batch and random draws are numbered within the step, so that two processes learn what one does, up to rounding.
+    What an optimiser step learns from is ``accumulate`` batches of ``frames_per_batch`` frames, however many ``processes`` share
+    them: batches and random draws are numbered within the step, so that two processes learn what one does, up to rounding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,8 @@ class TrainConfig(BaseModel):
     save_every: int = Field(200, ge=1)
     log_every: int = Field(10, ge=1)
     processes: int = Field(1, ge=1)
-    """Processes of one training (PyTorch's DDP): one for each accelerator, or on a CPU so many. ``accumulate`` must be a multiple."""
+    """Processes of one training (PyTorch's DDP), each on an accelerator of its own, or all on the CPU. ``accumulate`` must be a
+    multiple."""
     memory: Annotated[int | None, BeforeValidator(bytes_of)] = Field(None, ge=1)
     """Bytes that a step may take, such as 24GB: by measuring steps ``frames_per_batch`` is lowered and ``accumulate`` raised as
     much as that needs, so that the step's size stays."""

@@ -1,10 +1,9 @@
 """One training loop for every method: mixed precision, EMA, checkpoints, resume, divergence; gradients by Accelerate.
 
 The random draws of step k come from generators seeded by (seed, k, number of the batch within the step), and batches from their
-numbers: a resumed training
-needs no random state and repeats what an uninterrupted one would have done. Several processes (DDP, see ``imfbench.distribution``)
-share the batches of each step and learn what one process does from the same batches and draws: losses are divided by the frames of
-all, and only the first one writes.
+numbers: a resumed training needs no random state and repeats what an uninterrupted one would have done. Several processes (DDP,
+see ``imfbench.distribution``) share the batches of each step and learn what one process does from the same batches and draws:
+losses are divided by the frames of all, and only the first one writes.
 """
 
 from __future__ import annotations

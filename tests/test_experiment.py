@@ -24,8 +24,7 @@ from imfbench.config_file import ConfigError
 from imfbench.datasets.demo.corpus import DATA
 from imfbench.pipeline import search as search_stage
 from imfbench.pipeline import train as train_stage
-from imfbench.pipeline import train_task
-from imfbench.pipeline import work
+from imfbench.pipeline import train_task, work
 from imfbench.pipeline.context import Context
 from imfbench.progress import Reporting, log
 from imfbench.store import RunFolder, read_json

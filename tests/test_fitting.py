@@ -105,7 +105,8 @@ def test_more_than_is_free_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "bytes"), [("24GB", 24 * 10**9), ("1.5 gb", 1_500_000_000), ("16GiB", 16 * 2**30), (12345, 12345), (None, None)]
+    ("written", "bytes"),
+    [("24GB", 24 * 10**9), ("1.5 gb", 1_500_000_000), ("16GiB", 16 * 2**30), (12345, 12345), (None, None)],
 )
 def test_sizes_as_people_write_them(written: Any, bytes: int | None) -> None:
     assert bytes_of(written) == bytes
@@ -116,5 +117,3 @@ def test_sizes_as_people_write_them(written: Any, bytes: int | None) -> None:
 def test_what_is_no_size_is_refused(written: Any) -> None:
     with pytest.raises(ValueError, match="no size of memory"):
         bytes_of(written)
-
-

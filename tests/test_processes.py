@@ -62,7 +62,9 @@ def test_a_stopped_training_goes_on_in_another_number_of_processes(tmp_path: Pat
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=2e-5, rtol=0)
     lines = (tmp_path / "parts" / "log.csv").read_text().splitlines()[1:]
-    assert [int(line.partition(",")[0]) for line in lines] == list(range(1, 9)), "one process writes, and each step once"
+    assert [int(line.partition(",")[0]) for line in lines] == list(range(1, 9)), (
+        "one process writes, and each step once"
+    )
 
 
 def test_a_killed_process_ends_the_others_and_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What of a training is dear, done in this process or in several that share it: fitting its batches, timing its steps, its steps."""
+"""What of a training is dear: fitting its batches, timing its steps, its steps; in this process or in several that share them."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def check_processes(config: ExperimentConfig, settings: TrainConfig, device: tor
 
 
 def lacking_memory(error: BaseException, task: TrainTask, context: Context) -> str:
-    """Why a training stopped when memory ran out: what was needed and what is free, as far as it was measured, and what to lower."""
+    """Why a training stopped when memory ran out: what was needed and is free, as far as it was measured, and what to lower."""
     settings, device = task.settings, context.device
     measured = (read_json(context.folder.artefact(task.name) / MEMORY) or {}).get("bytes")
     numbers = [f"at most {settings.frames_per_batch} frames a batch"]
@@ -158,8 +158,8 @@ def lacking_memory(error: BaseException, task: TrainTask, context: Context) -> s
     numbers.append(f"{available_memory(device) / 1e9:.3g} GB are free")
     return (
         f"{task.name}: memory ran out while training ({one_line(error)}; {', '.join(numbers)}). Lower training.frames_per_batch "
-        f"(now {settings.frames_per_batch}) and raise training.accumulate (now {settings.accumulate}) by as much, which keeps the "
-        "step's size, or let training.memory=16GB (what there is) find both; training.checkpoint_activations=true, "
+        f"(now {settings.frames_per_batch}) and raise training.accumulate (now {settings.accumulate}) by as much, which keeps "
+        "the step's size, or let training.memory=16GB (what there is) find both; training.checkpoint_activations=true, "
         "teacher_dtype=bf16, ema_device=cpu, precision=bf16 or a smaller network need less too. With other frames or types it "
         "is another training: give the system another name or the run another --out. Where other programs took the memory, the "
         "same command goes on from the last checkpoint"
@@ -212,7 +212,9 @@ def method_to_train(context: Context, artefact: Artefact, settings: TrainConfig)
     )  # fmt: skip
 
 
-def fitted(context: Context, name: str, settings: TrainConfig, before: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
+def fitted(
+    context: Context, name: str, settings: TrainConfig, before: dict[str, Any]
+) -> tuple[TrainConfig, dict[str, Any]]:
     """Settings whose batches fit into ``memory``, and what a record must hold for a repeated command to have the same.
 
     Args:
@@ -236,5 +238,3 @@ def fitted(context: Context, name: str, settings: TrainConfig, before: dict[str,
         )  # fmt: skip
     change = {"frames_per_batch": before["frames_per_batch"], "accumulate": before["accumulate"], "memory": None}
     return settings.model_copy(update=change), before
-
-

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from imfbench.training import Training
 
 PARTS = ("weights", "gradients", "optimiser", "average", "teacher", "activations")
-"""In the order of tables. ``activations`` is what is left of the peak: also scratch memory, and what a pass without gradient makes."""
+"""In the order of tables. ``activations`` is what is left of the peak: scratch memory and passes without gradient as well."""
 
 
 def steady_parts(training: Training) -> dict[str, int]:
@@ -39,5 +39,3 @@ def _bytes(tensors: Iterable[Tensor], kind: str) -> int:
 def count_parameters(network: nn.Module, trained: bool = False) -> int:
     """Weights of a network, or of what of it is trained."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trained)
-
-
