@@ -20,6 +20,7 @@ from imfbench.cli_compare import compare_command
 from imfbench.cli_leaderboard import leaderboard_command
 from imfbench.cli_list import list_command
 from imfbench.cli_other_tasks import other_tasks
+from imfbench.cli_plan import plan_command
 from imfbench.cli_profile import profile_command
 from imfbench.cli_protocols import protocols
 from imfbench.cli_publish import publish_command, verify_command
@@ -131,7 +132,7 @@ def synthesize_command(context: click.Context, **options: Any) -> None:
         raise click.UsageError(
             f"{options['config']!r} and --text exclude each other: an experiment, or a text of your own"
         )
-    if alone := given & {"settings", "limit", "workers", "max_cells", "dry_run", "no_measuring"}:
+    if alone := given & {"settings", "limit", "workers", "max_cells", "dry_run", "no_measuring", "memory"}:
         raise click.UsageError(f"{', '.join(map(_option, sorted(alone)))}: only with an experiment, not with --text")
     interruption.listen()
     try:
@@ -206,6 +207,7 @@ main.add_command(verify_command)
 main.add_command(claims_command)
 main.add_command(other_tasks)
 main.add_command(profile_command)
+main.add_command(plan_command)
 
 
 @main.command("doctor")

@@ -33,6 +33,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--workers", type=click.IntRange(min=1), help="Processes that train, search, sample and score [1]."
         ),
+        click.option(
+            "--memory", metavar="SIZE", help="What a training step may take, such as 24GB; batches are cut to fit."
+        ),
         click.option("--device", help="auto, cpu, or an accelerator by torch's name for it."),
         click.option("--limit", type=click.IntRange(min=1), help="At most so many utterances of each set."),
         click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME]."),
@@ -57,7 +60,7 @@ def needed(config: str | None) -> str:
 def run_experiment(
     stage: str | None, config: str | Callable[[tuple[str, ...]], ExperimentConfig] | None, settings: tuple[str, ...],
     out: Path | None, limit: int | None, device: str | None, threads: int | None, workers: int | None, max_cells: int,
-    dry_run: bool, no_measuring: bool, show: Callable[[Path], None] | None = None,
+    dry_run: bool, no_measuring: bool, memory: str | None = None, show: Callable[[Path], None] | None = None,
 ) -> None:  # fmt: skip
     """Run an experiment, or one of its stages, or tell what that would be; ends the process where that is not well.
 
@@ -73,6 +76,7 @@ def run_experiment(
         max_cells: More are refused.
         dry_run: Tell the plan and its cost instead.
         no_measuring: Measure nothing for that.
+        memory: Of a training step; sets ``training.memory``.
         show: What prints the outcome, instead of the leaderboard in short.
     """
     from imfbench.progress import Reporting
@@ -83,7 +87,7 @@ def run_experiment(
         raise click.UsageError("--no-measuring goes with --dry-run: a run measures by itself")
     settings += tuple(
         f"{key}={value}"
-        for key, value in (("device", device), ("threads", threads), ("workers", workers))
+        for key, value in (("device", device), ("threads", threads), ("workers", workers), ("training.memory", memory))
         if value is not None
     )
     reporting = Reporting()
@@ -93,7 +97,9 @@ def run_experiment(
     try:
         with user_errors():
             from imfbench.config import limited, load
+            from imfbench.distribution import refuse_launchers
 
+            refuse_launchers()
             experiment = config(settings) if callable(config) else load(needed(config), settings)
             if limit is not None:
                 experiment = limited(experiment, limit)

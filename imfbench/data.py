@@ -249,6 +249,7 @@ def training_batches(
     seconds_per_frame: float | None = None,
     pool: int = 96,
     inputs: Inputs = EMBEDDED,
+    stride: int = 1,
 ) -> Iterator[Batch]:
     """Endless batches of (prompt by the same speaker, target); batch k depends on (seed, k) alone, so training can resume.
 
@@ -260,6 +261,7 @@ def training_batches(
         seconds_per_frame: For the prompts' lengths: a cut of 1 to 4 s, or in one row of five all of it. The mel's if None.
         pool: Rows drawn together and sorted by length, so that a batch has little padding.
         inputs: What the networks are given.
+        stride: Give every so many-th batch from there on: what one of several processes takes.
     """
     each = seconds_per_frame or inputs.mel.seconds_per_frame
     speakers: dict[str, list[int]] = {}
@@ -291,7 +293,7 @@ def training_batches(
         draw.shuffle(batches)
         for rows in batches:
             done += 1
-            if done > start_step:
+            if done > start_step and (done - start_step - 1) % stride == 0:
                 yield collate(
                     [join(examples[p], examples[t], start, length, inputs) for p, t, start, length in rows],
                     tuple(examples[t].id for _, t, _, _ in rows),

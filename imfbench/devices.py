@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,23 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for, but torch finds no such GPU; use --device cpu or auto")
     return device
+
+
+def device_of_process(device: torch.device, number: int) -> torch.device:
+    """The device that a process of a training takes: the accelerator of its number, which is made the current one; or the CPU.
+
+    Raises:
+        ValueError: There are fewer accelerators.
+    """
+    if device.type == "cpu":
+        return device
+    there = torch.accelerator.device_count()
+    if number >= there:
+        raise ValueError(
+            f"{number + 1} processes were asked for, and there are {there} accelerators: set training.processes={there}"
+        )
+    torch.accelerator.set_device_index(number)
+    return torch.device(device.type, number)
 
 
 def synchronize(device: torch.device) -> None:
@@ -150,3 +168,15 @@ def describe(device: torch.device) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         found |= {"gpu": properties.name, "gpu_memory": properties.total_memory, "cuda": torch.version.cuda}
     return found
+
+
+def peak_memory_told(device: torch.device, error: BaseException) -> int | None:
+    """Bytes that work needed when memory ran out: what was allocated at most, where that is counted, and what was asked for then.
+
+    None where the error does not say what it was asked for and nothing was counted.
+    """
+    found = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]iB)", str(error))
+    scale = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+    asked = 0.0 if found is None else float(found[1]) * scale[found[2]]
+    counted = peak_memory_allocated(device) if device.type == "cuda" else 0
+    return round(counted + asked) or None

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from imfbench import distribution
 from imfbench.artefact import ArtefactError
 from imfbench.devices import autocast, synchronize
 from imfbench.method import Batch, Condition, Method
@@ -74,17 +75,23 @@ class Prepared:
         self.count = method.batches_to_prepare((config.steps or 0) * config.accumulate)
         self.seconds = 0.0
 
-    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0) -> Iterator[Batch]:
-        """Endless batches: all of them in one random order, then in another; what is not there yet is made first."""
+    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, stride: int = 1) -> Iterator[Batch]:
+        """Endless batches: all of them in one random order, then in another; what is not there yet is made first.
+
+        The processes of a training share the making.
+        """
         folder = self.folder / str(seed)
-        self.seconds = sum(_seconds(path) for path in self._make(folder, frames_per_batch, seed))
-        done = 0
+        paths = self._make(folder, frames_per_batch, seed)
+        distribution.meet()
+        self.seconds = sum(_seconds(path) for path in paths) / distribution.count()
+        for i in itertools.islice(self._numbers(seed), start_step, None, stride):
+            yield read_batch(folder / _name(i))
+
+    def _numbers(self, seed: int) -> Iterator[int]:
         for taken in itertools.count():
             order = list(range(self.count))
             random.Random(f"{seed}/{taken}").shuffle(order)
-            for i in order[max(0, start_step - done) :]:
-                yield read_batch(folder / _name(i))
-            done += self.count
+            yield from order
 
     def _make(self, folder: Path, frames_per_batch: int, seed: int) -> list[Path]:
         paths = [folder / _name(i) for i in range(self.count)]
@@ -92,8 +99,9 @@ class Prepared:
         missing = [i for i, path in enumerate(paths) if path.name not in present]
         if missing:
             raw = self.data.batches(frames_per_batch, seed, missing[0])
+            mine = set(missing[distribution.index() :: distribution.count()])
             for i, batch in zip(range(missing[0], self.count), raw, strict=False):
-                if paths[i].name in present:
+                if i not in mine:
                     continue
                 start = time.perf_counter()
                 made = prepare_batch(self.method, batch, f"{seed}/{i}", self.device, self.config)
@@ -110,7 +118,8 @@ class Prepared:
 
 def write_batch(path: Path, batch: Batch, seconds: float) -> None:
     """Write a batch whole or not at all, with what its making took."""
-    tensors = {"x1": batch.x1, **{name: getattr(batch.condition, name) for name in _CONDITION}}
+    told = {name: getattr(batch.condition, name) for name in _CONDITION}
+    tensors = {"x1": batch.x1, **{name: value for name, value in told.items() if value is not None}}
     if batch.x0 is not None:
         tensors["x0"] = batch.x0
     about = {"ids": json.dumps(batch.ids), "seconds": repr(seconds)}
@@ -125,7 +134,7 @@ def read_batch(path: Path) -> Batch:
     """
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        condition = Condition(*(tensors[name] for name in _CONDITION))
+        condition = Condition(**{name: tensors.get(name) for name in _CONDITION})  # type: ignore[arg-type]
         return Batch(tensors["x1"], condition, tuple(json.loads(file.metadata()["ids"])), tensors.get("x0"))
 
 

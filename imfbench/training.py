@@ -1,8 +1,9 @@
 """One training loop for every method: mixed precision, EMA, checkpoints, resume, divergence; gradients by Accelerate.
 
-The random draws of step k come from a generator seeded by (seed, k, process), and batch k from (seed, k): a resumed training
-needs no random state and repeats what an uninterrupted one would have done. The loop is written for DDP (global frame counts,
-one process that writes) and has so far run in one process only.
+The random draws of step k come from generators seeded by (seed, k, number of the batch within the step), and batches from their
+numbers: a resumed training needs no random state and repeats what an uninterrupted one would have done. Several processes (DDP,
+see ``imfbench.distribution``) share the batches of each step and learn what one process does from the same batches and draws:
+losses are divided by the frames of all, and only the first one writes.
 """
 
 from __future__ import annotations
@@ -20,23 +21,18 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
 
+from imfbench import distribution
 from imfbench.artefact import ArtefactError, save_artefact
-from imfbench.devices import (
-    Precision,
-    autocast,
-    describe,
-    dtype_name,
-    has_fused_optimizers,
-    out_of_memory,
-    synchronize,
-)
-from imfbench.method import Batch, Method, State, encoded
+from imfbench.config_file import ConfigError
+from imfbench.devices import describe, dtype_name, has_fused_optimizers, out_of_memory, synchronize
+from imfbench.economy import Economy, hold_in_bf16
+from imfbench.method import Batch, Method, State
 from imfbench.preparation import Prepared, affordable_steps, rehearsed
 from imfbench.store import atomic, read_json, write_json, write_text
 from imfbench.train_settings import TrainConfig, learning_rate
 from imfbench.training_log import DivergenceMonitor, TrainingLog
+from imfbench.training_step import StepLoss, batches_of, ema_update, in_steps, seeded, step_generator
 
 CHECKPOINT = "checkpoint.pt"
 STATUS = "status.json"
@@ -61,6 +57,7 @@ class TrainResult:
     hardware: dict[str, Any]
     seconds_preparing: float = 0.0
     """Part of ``seconds``, and with it of ``seconds_per_step``: what the batches took that were made beforehand."""
+    processes: int = 1
 
 
 class TrainingData(Protocol):
@@ -70,39 +67,6 @@ class TrainingData(Protocol):
         """Endless batches; batch k depends on (seed, k) alone."""
 
 
-class _Step(nn.Module):
-    """The loss as a module's forward, so that DDP and autocast wrap the whole of it, JVP included."""
-
-    def __init__(self, method: Method, device: torch.device, precision: Precision) -> None:
-        super().__init__()
-        self.network = method.network
-        self._method = [method]  # in a list: its teacher is no part of what is trained
-        self._device, self._precision = device, precision
-
-    def forward(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
-        method = self._method[0]
-        with autocast(self._device, self._precision):
-            if method.teacher is not None:
-                batch = replace(batch, condition=encoded(method.teacher.network, batch.condition))
-            return method.loss(batch, state)
-
-
-def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
-    """The random source of one step."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1_009 + process)
-
-
-def _ema_update(ema: nn.Module, network: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for average, value in zip(ema.parameters(), network.parameters(), strict=True):
-            average.lerp_(value.detach(), 1 - decay)
-
-
-def _split(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:
-    while True:
-        yield list(itertools.islice(batches, count))
-
-
 class Training:
     """One training: builds the optimiser, resumes from its folder, steps, and saves. Use :func:`train`."""
 
@@ -110,20 +74,33 @@ class Training:
         self, method: Method, data: TrainingData, config: TrainConfig, folder: Path, device: torch.device
     ) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
 
         self.method, self.config, self.folder, self.device = method, config, folder, device
         self.dtype = dtype_name(device, config.precision)
-        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")  # autocast is ours: per training
+        as_views = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # else every gradient is there twice
+        self.accelerator = Accelerator(
+            cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[as_views]
+        )  # autocast is ours: per training
         method.network.to(device).train()
         if method.teacher is not None:
+            if config.teacher_dtype == "bf16":
+                hold_in_bf16(method.teacher.network)
             method.teacher.network.to(device).eval()
+        if config.ema_device == "cpu" and method.needs.ema_target:
+            raise ConfigError(
+                f"{type(method).__name__} learns from the moving average, which must be where it trains: set ema_device: same"
+            )
         self.ema = copy.deepcopy(method.network).eval().requires_grad_(False)
+        if config.ema_device == "cpu":
+            self.ema.to("cpu")
         self.optimizer = torch.optim.AdamW(
             [p for p in method.network.parameters() if p.requires_grad],
             config.learning_rate, betas=config.betas, weight_decay=config.weight_decay,
             fused=has_fused_optimizers(device),  # a third of the time of an update on a CPU
         )  # fmt: skip
-        self.wrapped, self.prepared = self.accelerator.prepare(_Step(method, device, config.precision), self.optimizer)
+        step = StepLoss(method, device, config.precision, Economy(config))
+        self.wrapped, self.prepared = self.accelerator.prepare(step, self.optimizer)
         self.step, self.seconds, self.updating = 0, 0.0, False
         self.monitor = DivergenceMonitor()
         self.data = data
@@ -170,35 +147,41 @@ class Training:
             torch.save(state, file)
 
     def micro_batches(self) -> Iterator[list[Batch]]:
-        """The batches of each coming step, one list a step; every process takes its own."""
+        """The batches of each coming step, one list a step: of its ``accumulate`` batches every process takes its own."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        skip = self.step * self.config.accumulate
-        mine = self.data.batches(self.config.frames_per_batch, self.config.seed * world + rank, skip)
-        return _split(mine, self.config.accumulate)
+        skip = self.step * self.config.accumulate + rank
+        mine = batches_of(self.data, self.config.frames_per_batch, self.config.seed, skip, world)
+        return in_steps(mine, self.config.accumulate // world)
 
     def state(self, micro: list[Batch], steps: int) -> State:
-        """The step's state with the sizes of the global batch."""
-        sizes = torch.tensor([sum(float(b.target.sum()) for b in micro), sum(float(len(b.x1)) for b in micro)])
-        frames, samples = self.accelerator.reduce(sizes.to(self.device), "sum").tolist()
-        generator = step_generator(self.config.seed, self.step, self.accelerator.process_index)
+        """The step's state with the sizes of the global batch, and the draws of its first batch."""
+        sizes = [sum(float(b.target.sum()) for b in micro), sum(float(len(b.x1)) for b in micro)]
+        frames, samples = distribution.summed(sizes, self.device)
+        generator = step_generator(self.config.seed, self.step)
         ema = self.ema if self.method.needs.ema_target else None
         return State(self.step, self.step / steps, generator, frames, samples, ema)
 
     def gradients(self, micro: list[Batch], steps: int) -> tuple[float, dict[str, float]]:
         """Forward and backward of one step; returns the global loss and the method's logs."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
         state = self.state(micro, steps)
         total = 0.0
         logs: dict[str, float] = {}
         for i, batch in enumerate(micro):
-            last = i == len(micro) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            last, number = i == len(micro) - 1, i * world + rank
+            state = replace(state, generator=step_generator(self.config.seed, self.step, number))
+            with (
+                contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped),
+                seeded(self.config.seed, self.step, number, self.device),
+            ):
                 loss, found = self.wrapped(batch.to(self.device), state)
                 # DDP averages over processes, and the loss is already divided by the global count.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
+                self.accelerator.backward(loss * world)
             total += float(loss.detach())
             for name, value in found.items():
-                logs[name] = logs.get(name, 0.0) + value / len(micro)
-        return total, logs
+                logs[name] = logs.get(name, 0.0) + value / len(micro) / world
+        total, *values = distribution.summed([total, *logs.values()], self.device)
+        return total, dict(zip(logs, values, strict=True))
 
     def advance(self, micro: list[Batch], steps: int) -> dict[str, float]:
         """One optimiser step; returns its figures."""
@@ -214,7 +197,7 @@ class Training:
             )
             self.prepared.step()
             self.step += 1
-            _ema_update(self.ema, self.method.network, min(self.config.ema, (1 + self.step) / (10 + self.step)))
+            ema_update(self.ema, self.method.network, min(self.config.ema, (1 + self.step) / (10 + self.step)))
             self.updating = False
         self.prepared.zero_grad(set_to_none=True)
         return {"step": self.step, "loss": loss, "grad_norm": norm, "learning_rate": rate, **logs}
@@ -270,7 +253,7 @@ def budget_to_steps(
             start = clock()
             made += [rehearsed(method, next(batches), device, config) for _ in range(2)]
             synchronize(device)
-            of_batch = (clock() - start) / 2 / config.accumulate
+            of_batch = (clock() - start) / 2 / config.accumulate  # of all processes: each makes its own
             batches = itertools.cycle(made)
         for _ in range(2):
             training.advance(next(batches), 1_000_000)
@@ -304,6 +287,8 @@ def train(
         stop_at: Stop after this step with status "unfinished" (for training in parts).
         preparing: Called after each batch that is made beforehand with (made, to be made).
 
+    Every process of a group calls it alike; a ``KeyboardInterrupt`` in one of them stops all after the same step.
+
     Returns:
         The result; a diverged training is a result too, and leaves no artefact.
     """
@@ -320,9 +305,11 @@ def train(
                 method.network = loaded.network
             return found
     measured = read_json(folder / MEMORY)
+    distribution.meet()  # all have looked before one writes
     if measured is None:  # a training that goes on has its figure already
         measured = dict(zip(("bytes", "kind"), step_memory(method, data, config, device), strict=True))
-        write_json(folder / MEMORY, measured)
+        if distribution.index() == 0:
+            write_json(folder / MEMORY, measured)
     training = Training(method, data, config, folder, device)
     training.restore()
     prepared = Prepared(method, data, config, folder, device, preparing)
@@ -330,7 +317,7 @@ def train(
         training.data = prepared
     batches = training.micro_batches()
     reason = ""
-    log = TrainingLog(folder / LOG, training.step)
+    log = TrainingLog(folder / LOG, training.step) if training.accelerator.is_main_process else None
     while training.step < config.steps and not reason and (stop_at is None or training.step < stop_at):
         micro = next(batches)
         start = time.perf_counter()
@@ -344,14 +331,17 @@ def train(
         training.seconds += time.perf_counter() - start
         reason = training.monitor.update(figures["loss"], figures["grad_norm"], figures.get("weight", 1.0))
         done = int(figures["step"])
-        if done % config.log_every == 0 or reason or done == config.steps:
+        if log is not None and (done % config.log_every == 0 or reason or done == config.steps):
             log.write({"seconds": round(training.seconds, 3), **figures})
-        if progress is not None:
-            try:
+        stopping = False
+        try:
+            if progress is not None:
                 progress(done, config.steps, figures["loss"])
-            except KeyboardInterrupt:
-                training.save()
-                raise
+        except KeyboardInterrupt:
+            stopping = True
+        if distribution.anywhere(stopping, device):
+            training.save()
+            raise KeyboardInterrupt
         if done % config.save_every == 0 and not reason:
             training.save()
     if not reason:
@@ -363,8 +353,9 @@ def train(
         status, reason, training.step, seconds / max(1, training.step), seconds,
         measured["bytes"], measured["kind"], config.seed,
         sum(p.numel() for p in method.network.parameters()), training.dtype, describe(device), prepared.seconds,
+        distribution.count(),
     )  # fmt: skip
-    method.network = training.ema
+    method.network = training.ema.to(device)
     if training.accelerator.is_main_process:
         if status == "ok":
             save_artefact(

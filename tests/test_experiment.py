@@ -24,7 +24,7 @@ from imfbench.config_file import ConfigError
 from imfbench.datasets.demo.corpus import DATA
 from imfbench.pipeline import search as search_stage
 from imfbench.pipeline import train as train_stage
-from imfbench.pipeline import work
+from imfbench.pipeline import train_task, work
 from imfbench.pipeline.context import Context
 from imfbench.progress import Reporting, log
 from imfbench.store import RunFolder, read_json
@@ -204,7 +204,7 @@ def test_a_time_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.Mo
     def never(*_: Any) -> int:
         raise AssertionError("timed twice")
 
-    monkeypatch.setattr(train_stage, "budget_to_steps", never)
+    monkeypatch.setattr(train_task, "budget_to_steps", never)
     run(path, out, stages=("train",))
     run(out / "experiment.yaml", out, stages=("train",))
     RunFolder(out).experiment.unlink()

@@ -265,9 +265,12 @@ class DemoCorpus:
         audio, _ = load_audio(utterance.target_audio, self.inputs.mel.sample_rate)
         return self.inputs.mel.log_mel(torch.from_numpy(audio))
 
-    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, split: str = "train") -> Iterator[Batch]:
-        """Endless training batches; batch k depends on (seed, k) alone."""
-        return training_batches(self.examples(split), frames_per_batch, seed, start_step, inputs=self.inputs)
+    def batches(
+        self, frames_per_batch: int, seed: int, start_step: int = 0, split: str = "train", stride: int = 1
+    ) -> Iterator[Batch]:
+        """Endless training batches, every ``stride``-th of them; batch k depends on (seed, k) alone."""
+        examples = self.examples(split)
+        return training_batches(examples, frames_per_batch, seed, start_step, inputs=self.inputs, stride=stride)
 
     def examples(self, split: str = "train") -> list[Example]:
         """The training utterances with their features, computed once and kept in the cache folder."""

@@ -190,6 +190,11 @@ class AligningDiT(nn.Module):
         return self.config.bands + 1
 
     @property
+    def repeated(self) -> tuple[nn.Module, ...]:
+        """The transformer blocks, of the aligner and of the mel."""
+        return (*self.aligner.blocks, *self.mel.repeated)
+
+    @property
     def has_second_time(self) -> bool:
         """Whether the time mixers are attached."""
         return self.mel.has_second_time

@@ -185,6 +185,11 @@ class CosyVoice2Flow(nn.Module):
         return self.config.mel_dim
 
     @property
+    def repeated(self) -> tuple[nn.Module, ...]:
+        """The decoder's transformer blocks; the residual blocks of convolutions between them are not among them."""
+        return tuple(m for m in self.decoder.modules() if type(m).__name__ == "BasicTransformerBlock")
+
+    @property
     def has_second_time(self) -> bool:
         """Whether the time mixer is attached."""
         return self.decoder.estimator.time_mlp.mixer is not None  # type: ignore[union-attr]

@@ -192,6 +192,11 @@ class DiT(nn.Module):
         return self.config.bands
 
     @property
+    def repeated(self) -> tuple[nn.Module, ...]:
+        """The transformer blocks."""
+        return tuple(self.blocks)
+
+    @property
     def has_second_time(self) -> bool:
         """Whether the time mixer is attached."""
         return self.time.mixer is not None

@@ -213,6 +213,11 @@ class F5DiT(nn.Module):
         return (self.transformer.text_embed,)
 
     @property
+    def repeated(self) -> tuple[nn.Module, ...]:
+        """The transformer blocks; none where the original recomputes them by itself (``checkpoint_activations``)."""
+        return () if self.config.checkpoint_activations else tuple(self.transformer.transformer_blocks)
+
+    @property
     def has_second_time(self) -> bool:
         """Whether the time mixer is attached."""
         return self.transformer.time_embed.mixer is not None

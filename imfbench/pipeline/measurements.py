@@ -28,7 +28,8 @@ from imfbench.pipeline.plan import Artefact
 from imfbench.pipeline.reuse import folders
 from imfbench.pipeline.score import COSTS
 from imfbench.pipeline.scorer import Asked, Ready, Scorer
-from imfbench.pipeline.train import method_to_train, settings_of
+from imfbench.pipeline.train import settings_of
+from imfbench.pipeline.train_task import method_to_train
 from imfbench.progress import log
 from imfbench.registry import METHODS
 from imfbench.sampling import synthesize_mel
@@ -81,6 +82,8 @@ def step_key(context: Context, artefact: Artefact) -> str:
         [
             context.config.task, system.method, method.Config(**system.config).model_dump(mode="json"), network, teacher,
             settings.frames_per_batch, settings.accumulate, settings.precision, context.device.type, context.threads,
+            settings.processes, settings.memory, settings.checkpoint_activations, settings.compile, settings.ema_device,
+            settings.teacher_dtype,
         ]
     )  # fmt: skip
 

@@ -54,13 +54,13 @@ def describe(
             for left in lefts:
                 measure_first(left, found, stages)
     costs = [costs_of(left, found, stages) for left in lefts]
-    by_stage = [total([cost for part in costs for cost in part if cost.stage == s], 1) for s in stages if s in PRICED]
+    by_stage = summed_by_stage(costs, stages)
     table = Table("stage", "left", "time", "memory", "disk", "from", box=None, padding=(0, 2, 0, 0))
     for stage, cost in zip([s for s in stages if s in PRICED], by_stage, strict=True):
         whats = [one.left for part in costs for one in part if one.stage == stage and one.left]
         told = "; ".join(whats) if len(whats) < 3 else f"{'; '.join(whats[:2])}; {len(whats) - 2} experiments more"
         table.add_row(stage, told or "nothing", *_figures(cost), ", ".join(sorted(cost.sources)))
-    everything = _everything(lefts, costs)
+    everything = everything_of(lefts, costs)
     workers = f", {config.workers} side by side" if config.workers > 1 else ""
     table.add_row("all", workers.removeprefix(", "), *_figures(everything), "")
     console.print(table)
@@ -73,6 +73,11 @@ def describe(
     return lefts, everything
 
 
+def summed_by_stage(costs: Sequence[Sequence[Cost]], stages: Sequence[str]) -> list[Cost]:
+    """What each priced stage of a run costs, all of its experiments together."""
+    return [total([cost for part in costs for cost in part if cost.stage == s], 1) for s in stages if s in PRICED]
+
+
 def announce(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> None:
     """Log in one line what a run is going to do and, as far as that is on record in its folder, what it costs."""
     try:
@@ -81,7 +86,7 @@ def announce(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> No
     except Exception as error:  # whatever it is, the run itself tells it, in its own words
         log.debug("no plan: %s", error)
         return
-    log.info("%s", summary(lefts, costs, _everything(lefts, costs)))
+    log.info("%s", summary(lefts, costs, everything_of(lefts, costs)))
 
 
 def plan_of(
@@ -138,7 +143,8 @@ def summary(lefts: Sequence[Left], costs: Sequence[Sequence[Cost]], everything: 
     return f"plan: {'; '.join(parts)}; {in_words(everything)}{unknown or ''}"
 
 
-def _everything(lefts: Sequence[Left], costs: Sequence[Sequence[Cost]]) -> Cost:
+def everything_of(lefts: Sequence[Left], costs: Sequence[Sequence[Cost]]) -> Cost:
+    """What all of a run costs, by the number of its workers."""
     workers = lefts[0].context.config.workers
     side_by_side = total([cost for part in costs for cost in part if cost.stage != "score"], workers)
     return total([side_by_side, *(cost for part in costs for cost in part if cost.stage == "score")], 1)

@@ -314,7 +314,7 @@ def training_content(config: ExperimentConfig, artefact: Artefact) -> str:
         "task": config.task,
         "method": system.method,
         "config": method.Config(**system.config).model_dump(mode="json"),
-        "training": settings.model_dump(mode="json", exclude={"save_every", "log_every"}),
+        "training": settings.decisive(),
         "network": None if method.needs.teacher else system.network.model_dump(mode="json"),
         "teacher": config.teacher.artefact if method.needs.teacher and config.teacher is not None else None,
         "beginning": system.beginning,

@@ -2,57 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from imfbench.artefact import VOCABULARY, load_artefact, locate
-from imfbench.building import build_method
+from imfbench.artefact import VOCABULARY, locate
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
-from imfbench.devices import out_of_memory
-from imfbench.method import Method
-from imfbench.pipeline.context import Context, NotReadyError, RunError, one_line
+from imfbench.pipeline.context import Context, NotReadyError, RunError
 from imfbench.pipeline.plan import Artefact, teacher_artefact
 from imfbench.pipeline.reuse import RECIPE, take_training, trainings
+from imfbench.pipeline.train_task import TrainTask, check_processes, fitted
 from imfbench.plugins import source_of
 from imfbench.progress import clock, log
 from imfbench.registry import BACKBONES, METHODS
 from imfbench.store import content_hash, file_sha256, read_json, write_bytes, write_json
-from imfbench.training import CHECKPOINT, MEMORY, STATUS, TrainConfig, budget_to_steps, train
+from imfbench.train_settings import TrainConfig
+from imfbench.training import CHECKPOINT, MEMORY, STATUS
 
-# They change when something is saved or shown, never what is learnt.
-_WITHOUT_EFFECT = {"minutes", "save_every", "log_every"}
+FITTED = "fitted"
+"""In a recipe's file: what ``training.memory`` led to. No part of the recipe."""
 
 
 def train_artefact(context: Context, name: str) -> None:
     """Train one artefact, go on with a training that was killed, or do nothing if it is done.
 
     Raises:
-        RunError: Memory ran out; the message says what to lower.
+        RunError: Memory ran out, or a process of the training was killed; the message says what to do.
         NotReadyError: Its teacher is not there.
         ConfigError: The folder holds a training with other settings.
     """
-    try:
-        _train_artefact(context, name)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        settings = settings_of(context.config, context.plan.artefacts[name])
-        raise RunError(
-            f"{name}: memory ran out while training ({one_line(error)}). Lower training.frames_per_batch (now "
-            f"{settings.frames_per_batch}) and raise training.accumulate (now {settings.accumulate}) by as much, which keeps the "
-            "step's size; training.precision=bf16 or a smaller network need less too. With other settings it is another "
-            "training: give the system another name or the run another --out. Where other programs took the memory, the same "
-            "command goes on from the last checkpoint"
-        ) from None
-
-
-def _train_artefact(context: Context, name: str) -> None:
     artefact = context.plan.artefacts[name]
     assert artefact.system is not None
     if METHODS.get(context.config.systems[artefact.system].method).needs.teacher:
@@ -64,6 +42,8 @@ def _train_artefact(context: Context, name: str) -> None:
             raise NotReadyError(f"no teacher to learn from: {teacher.name}: {error}") from None
     folder = context.folder.artefact(name)
     settings = settings_of(context.config, artefact)
+    check_processes(context.config, settings, context.device)
+    settings, fit = fitted(context, name, settings, (read_json(folder / RECIPE) or {}).get(FITTED) or {})
     if not (folder / CHECKPOINT).is_file() and not (folder / STATUS).is_file():
         settings = _taken_over(context, artefact, settings)
     if settings.steps is None:
@@ -71,7 +51,7 @@ def _train_artefact(context: Context, name: str) -> None:
     recipe = recipe_of_training(context, artefact, settings)
     _check_recipe(folder, recipe)
     timed = context.config.systems[artefact.system].timed_minutes
-    write_json(folder / RECIPE, {**recipe, "timed_minutes": timed})
+    write_json(folder / RECIPE, {**recipe, "timed_minutes": timed, **({FITTED: fit} if fit else {})})
     status = read_json(folder / "status.json") or {}
     if status.get("status") == "diverged" or (
         status.get("status") == "ok" and status.get("steps", 0) >= settings.steps
@@ -90,27 +70,8 @@ def _train_artefact(context: Context, name: str) -> None:
     _announce_features(context)
     if not (folder / MEMORY).is_file():
         log.info("%s: measuring the memory of a step", name)
-    with context.reporting.bar(f"train {name}", settings.steps or 1) as bar, interrupted_between_steps() as check:
-
-        def progress(done: int, total: int, loss: float) -> None:
-            bar.reach(done, total, f"loss {loss:.3g}")
-            check()
-
-        def preparing(done: int, total: int) -> None:
-            bar.reach(0, note=f"{done} of {total} batches prepared")
-            check()
-
-        result = train(
-            method_to_train(context, artefact, settings),
-            system.method,
-            context.dataset(context.config.train_data),
-            settings,
-            folder,
-            context.device,
-            card,
-            progress,
-            preparing=preparing,
-        )
+    with context.reporting.bar(f"train {name}", settings.steps or 1) as bar:
+        result = TrainTask("train", name, settings, card).carry_out(context, bar)
     if result.status == "ok" and recipe["teacher_sha256"] is not None:
         _take_vocabulary(context, folder)
     if result.status == "diverged":
@@ -123,36 +84,6 @@ def _take_vocabulary(context: Context, folder: Path) -> None:
     path = locate(teacher) / VOCABULARY
     if path.is_file():
         write_bytes(folder / VOCABULARY, path.read_bytes())
-
-
-@contextlib.contextmanager
-def interrupted_between_steps() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C and SIGTERM wait until the step is done: yields a check that raises ``KeyboardInterrupt`` if one came.
-
-    In the middle of a step the network and its optimiser do not belong together, and must not be saved. A second Ctrl-C
-    does not wait.
-    """
-    asked: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        log.warning("stopping after this step")
-
-    def check() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield check
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def settings_of(config: ExperimentConfig, artefact: Artefact) -> TrainConfig:
@@ -175,10 +106,9 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
     ):  # on record from before the experiment was changed and changed back
         steps = int(begun["training"]["steps"])
     else:
-        method = method_to_train(context, artefact, settings)
         _announce_features(context)
         log.info("%s: timing ten steps", artefact.name)
-        steps = budget_to_steps(method, context.dataset(context.config.train_data), settings, context.device)
+        steps = int(TrainTask("time", artefact.name, settings).carry_out(context))
         log.info("%s: %s are %d steps here", artefact.name, clock((settings.minutes or 0) * 60), steps)
     return _on_record(context, artefact, settings, steps)
 
@@ -199,7 +129,7 @@ def _taken_over(context: Context, artefact: Artefact, settings: TrainConfig) -> 
     """The settings, after an equal training of this run, if there is one, was taken over: with its steps."""
     own: dict[str, Any] = {}
     for there, recipe, status in trainings(context.folder):
-        steps, timed = settings.steps, recipe.pop("timed_minutes", None)
+        steps, timed, _ = settings.steps, recipe.pop("timed_minutes", None), recipe.pop(FITTED, None)
         if steps is None and timed == settings.minutes:
             steps = int(recipe["training"]["steps"])
         if steps is None or (status["status"] == "ok" and status["steps"] < steps):
@@ -218,22 +148,6 @@ def _announce_features(context: Context) -> None:
     context.once(
         "features", lambda: log.info("reading %s: features of its training set are extracted on first use", data)
     )
-
-
-def method_to_train(context: Context, artefact: Artefact, settings: TrainConfig) -> Method:
-    """The method of an artefact before its first step, with its teacher's weights or those that it starts from."""
-    assert artefact.system is not None
-    system = context.config.systems[artefact.system]
-    teacher = None
-    if METHODS.get(system.method).needs.teacher:
-        teacher = context.load(teacher_artefact(context.config, context.plan.artefacts).name)[0]
-        context.forget("artefact")  # training freezes it and keeps it to itself
-    network = system.network
-    start = None if teacher or network.start is None else load_artefact(network.start)[0].network
-    return build_method(
-        system.method, system.config, teacher, network.name, network.config, settings.seed, start,
-        scratch=system.start == "scratch", second_time=system.second_time,
-    )  # fmt: skip
 
 
 def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConfig) -> dict[str, Any]:
@@ -261,7 +175,7 @@ def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConf
         if teacher
         else [network.name, backbone.Config(**network.config).model_dump(mode="json"), *start],
         "teacher_sha256": teacher,
-        "training": settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "training": settings.decisive("minutes", "memory"),
         "train_data": {"name": config.train_data.name, "revision": data.revision, "options": config.train_data.options},
         "task": config.task,
     }
@@ -276,7 +190,8 @@ def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     present = read_json(folder / RECIPE)
     if present is None:
         return
-    present.pop("timed_minutes", None)  # what the steps were made of decides nothing
+    for made_of in ("timed_minutes", FITTED):  # what steps and frames were made of decides nothing
+        present.pop(made_of, None)
     if content_hash(present) == content_hash(read_back(recipe)):
         return
     here, there = _flat(read_back(recipe)), _flat(present)

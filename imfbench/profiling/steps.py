@@ -84,13 +84,14 @@ def ready_step(
     made = build_method(method, config, teacher, size.backbone, shape)
     if stage == "training":
         return _training(made, batch, device, precision)
-    return _sampling(made, batch, nfe, device, precision)
+    return sampling_step(made, batch, nfe, device, precision)
 
 
-def _training(method: Method, batch: Batch, device: torch.device, precision: Precision) -> Step:
-    training = Training(
-        method, _NoData(), TrainConfig.model_validate({"steps": STEPS, "precision": precision}), Path(), device
-    )
+def training_step(
+    method: Method, batch: Batch, device: torch.device, config: TrainConfig, batches: int = 1
+) -> tuple[Step, Training]:
+    """A step of a training of ``batches`` equal batches, and the training that it is of."""
+    training = Training(method, _NoData(), config, Path(), device)
 
     def prime() -> None:
         for parameter in method.network.parameters():
@@ -99,10 +100,16 @@ def _training(method: Method, batch: Batch, device: torch.device, precision: Pre
         training.prepared.step()
         training.prepared.zero_grad(set_to_none=True)
 
-    return Step(lambda: training.advance([batch], STEPS), prime, method, len(batch.x1))
+    return Step(lambda: training.advance([batch] * batches, STEPS), prime, method, len(batch.x1)), training
 
 
-def _sampling(method: Method, batch: Batch, nfe: int, device: torch.device, precision: Precision) -> Step:
+def _training(method: Method, batch: Batch, device: torch.device, precision: Precision) -> Step:
+    config = TrainConfig.model_validate({"steps": STEPS, "precision": precision})
+    return training_step(method, batch, device, config)[0]
+
+
+def sampling_step(method: Method, batch: Batch, nfe: int, device: torch.device, precision: Precision) -> Step:
+    """A sampling of a whole batch over a uniform grid, by Euler."""
     method.teacher = None
     method.network.to(device).eval()
     start = batch.x1

@@ -1,0 +1,94 @@
+"""Trainings that fit the machine, by the command line: several processes, a budget of memory, and memory that runs out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from imfbench.artefact import load_artefact
+from imfbench.pipeline import train_task
+from imfbench.pipeline.train import FITTED
+from imfbench.store import read_json
+from imfbench.training import Training
+
+TRAINING = {"steps": 3, "frames_per_batch": 500, "accumulate": 2, "precision": "fp32", "log_every": 1}
+
+
+def trained(tiny: Any, name: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_artefact(tiny.folder / name / "artefacts" / "own")[0].network.state_dict()
+    return found
+
+
+def test_a_run_in_two_processes_trains_the_network_of_a_run_in_one(tiny) -> None:  # type: ignore[no-untyped-def]
+    path = tiny.config(systems=tiny.trained, references=[], training=TRAINING)
+    for name, processes in (("one", 1), ("two", 2)):
+        result = tiny.invoke(path, f"training.processes={processes}", command="train", out=tiny.folder / name)
+        assert result.exit_code == 0, result.output
+        status = read_json(tiny.folder / name / "artefacts" / "own" / "status.json")
+        assert (status["status"], status["steps"], status["processes"]) == ("ok", 3, processes)
+    one, two = trained(tiny, "one"), trained(tiny, "two")
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, atol=2e-5, rtol=0)
+    recipes = [read_json(tiny.folder / name / "artefacts" / "own" / "recipe.json") for name in ("one", "two")]
+    assert recipes[0] == recipes[1], "how many share a training is no part of what it learns"
+
+
+def test_processes_that_cannot_be_are_refused_before_anything_begins(
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    path = tiny.config(systems=tiny.trained, references=[], training=TRAINING)
+    told = tiny.refused(path, "training.processes=3")
+    assert "accumulate = 3 with frames_per_batch = 333 keeps the step's size" in told
+    told = tiny.refused(path, "training.processes=2", "workers=2")
+    assert "workers = 2 train several side by side" in told
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "--set training.processes=4" in tiny.refused(path)
+    assert not (tiny.out / "artefacts").exists()
+
+
+def test_a_budget_of_memory_cuts_batches_and_is_kept_by_a_repeated_command(
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    path = tiny.config(systems=tiny.trained, references=[], training={**TRAINING, "frames_per_batch": 4000})
+    result = tiny.invoke(path, "training.memory=30MB", command="train")
+    assert result.exit_code == 0, result.output
+    folder = tiny.out / "artefacts" / "own"
+    recipe = read_json(folder / "recipe.json")
+    cut = recipe["training"]
+    assert cut["accumulate"] > 2
+    assert 8000 <= cut["accumulate"] * cut["frames_per_batch"] < 8000 + cut["accumulate"]
+    assert recipe[FITTED]["peak"] < 30e6
+    assert "memory" not in cut
+    assert read_json(folder / "status.json")["peak_memory"] < 30e6, "and its training, measured by itself, fits"
+    monkeypatch.setattr(train_task, "fit", lambda *_: pytest.fail("measured again"))
+    assert tiny.invoke(path, "training.memory=30MB", command="train").exit_code == 0
+    told = tiny.refused(path, "training.memory=4000GB", out=tiny.folder / "other")
+    assert "are free" in told
+
+
+def test_a_budget_that_nothing_fits_into_says_what_to_change(tiny) -> None:  # type: ignore[no-untyped-def]
+    path = tiny.config(systems=tiny.trained, references=[], training=TRAINING)
+    told = tiny.refused(path, "training.memory=1MB")
+    assert "too little: with the smallest batches" in told
+    assert "training.checkpoint_activations=true" in told
+
+
+def test_memory_that_runs_out_is_told_in_measured_numbers(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    path = tiny.config(systems=tiny.trained, references=[], training=TRAINING)
+    gradients = Training.gradients
+
+    def short(self: Training, *arguments: Any) -> Any:
+        if self.step == 2 and self.folder.name == "own":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes")
+        return gradients(self, *arguments)
+
+    monkeypatch.setattr(Training, "gradients", short)
+    monkeypatch.setattr(train_task, "available_memory", lambda _: 1_500_000_000)
+    told = tiny.refused(path)
+    measured = json.loads((tiny.out / "artefacts" / "own" / "step_memory.json").read_text())["bytes"]
+    assert f"at most 500 frames a batch, 4 GB were needed, a step took {measured / 1e9:.3g} GB when it was" in told
+    assert "1.5 GB are free" in told
+    assert "Lower training.frames_per_batch (now 500) and raise training.accumulate (now 2)" in told
