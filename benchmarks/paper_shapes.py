@@ -2,11 +2,11 @@
 
     .venv/bin/python benchmarks/paper_shapes.py --out docs/results/paper_shapes
 
-Needs the extras f5 and cosyvoice, and an accelerator to be of use. `training.csv` has a whole step (forward, backward, clipping, AdamW,
-EMA) of flow matching, MeanFlow in one pass and split, and IntMeanFlow with K = 2 … 16, as `imfbench train` takes it, for batches up
-to what the memory holds; after the first size that does not fit, a system's larger ones are not tried. `sampling.csv` has 10 s of
-speech after a prompt of 5 s, batch 1, the flow alone, by Euler: the guided teacher, the unguided one, and a student. Both are written
-row by row, so that what was measured before an interruption stays.
+Needs the extras f5 and cosyvoice, and an accelerator to be of use. `training.csv` has a whole step (forward, backward, clipping,
+AdamW, EMA) of flow matching, MeanFlow in one pass and split, and IntMeanFlow with K = 2 … 16, as `imfbench train` takes it, for
+batches up to what the memory holds; after the first size that does not fit, a system's larger ones are not tried.
+`sampling.csv` has 10 s of speech after a prompt of 5 s, batch 1, the flow alone, by Euler: the guided teacher, the unguided one,
+and a student. Both are written row by row, so that what was measured before an interruption stays.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Table:
     rows: list[dict[str, Any]]
 
     def add(self, row: dict[str, Any]) -> None:
+        """Write the table with one row more, and show it."""
         self.rows.append(row)
         pd.DataFrame(self.rows).to_csv(self.path, index=False)
         print(" ".join(str(row[key]) for key in row if key in SHOWN), flush=True)
@@ -122,8 +123,8 @@ def sampling_rows(shape: str, device: torch.device, repeats: int, until: float) 
                     step.run()
                 seconds = time_passes(step.run, 0, repeats, device)
                 yield {
-                    "shape": shape, "system": system.name, "weights": weights, "dtype": dtype_name(device, "auto"), "frames": frames,
-                    "batch": 1, "nfe": nfe, "network_calls": step.network_calls(), "seconds": median(seconds),
+                    "shape": shape, "system": system.name, "weights": weights, "dtype": dtype_name(device, "auto"),
+                    "frames": frames, "batch": 1, "nfe": nfe, "network_calls": step.network_calls(), "seconds": median(seconds),
                     "fastest": min(seconds), "slowest": max(seconds), "repeats": repeats, "generated_seconds": generated,
                     "rtf": median(seconds) / generated, "peak_memory_gb": peak.bytes / 1e9,
                 }  # fmt: skip

@@ -202,10 +202,9 @@ def find(name: str, path: Path | None = None) -> Path:
         KeyError: ``name`` is not known and no path is given.
     """
     if path is not None:
-        path = Path(path).expanduser()
-        if not path.exists():
-            raise MissingModelError(f"the path given for the model {name!r} does not exist: {path}")
-        return path
+        if not (own := Path(path).expanduser()).exists():
+            raise MissingModelError(f"the path given for the model {name!r} does not exist: {own}")
+        return own
     model = known(name)
     missing = [module for module in model.imports if _package_folder(module) is None]
     sources = {file: [_part(part) for part in file.parts] for file in model.files}
@@ -281,9 +280,7 @@ def installed(name: str) -> bool:
 
 
 def load_tensors(path: Path, key: str | None = None) -> Any:
-    """The tensors of a PyTorch checkpoint, or those under ``key``; nothing else is unpickled.
-
-    They are mapped into memory where the file's form allows it: what is not used, such as an optimiser's state, is not read.
+    """The tensors of a PyTorch checkpoint, or those under ``key``; nothing else is unpickled, nor read if it can be mapped.
 
     Raises:
         DamagedModelError: The file is cut short, holds other objects than tensors, or has no such key.

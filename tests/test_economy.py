@@ -1,4 +1,4 @@
-"""Settings that save memory or time: what must be equal is equal, and trainings from before there were such settings stay known."""
+"""Settings that save memory or time: what must be equal is equal, and trainings of before they existed stay known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``imfbench plan``: sums that hold, estimates that are near what is measured, and true shapes on a machine that could not hold them."""
+"""``imfbench plan``: sums that hold, estimates near what is measured, and true shapes on a machine too small for them."""
 
 from __future__ import annotations
 
