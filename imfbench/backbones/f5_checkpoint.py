@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 
 from imfbench.backbones.f5tts import EXTRA, F5Config, F5DiT
-from imfbench.backbones.originals import MissingPackageError
+from imfbench.backbones.originals import MissingPackageError, how_to_install
 from imfbench.features.f5_text import read_vocabulary
 from imfbench.registry import nearest
 from imfbench.weights import DamagedModelError, load_tensors
@@ -52,7 +52,7 @@ def models() -> list[str]:
 def _settings() -> dict[str, dict[str, Any]]:
     spec = importlib.util.find_spec("f5_tts")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingPackageError(f"f5_tts is not installed: pip install 'imfbench[{EXTRA}]'")
+        raise MissingPackageError(f"f5_tts is not installed: {how_to_install(EXTRA)}")
     found = {}
     for path in sorted(Path(next(iter(spec.submodule_search_locations)), "configs").glob("*.yaml")):
         model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {})

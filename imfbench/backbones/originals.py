@@ -17,9 +17,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+APART = {"cosyvoice": ("pip install --no-deps", "cosyvoice2-eu==0.2.8", "chatterbox-tts==0.1.7", "s3tokenizer==0.3.0")}
+"""Extra → how its original packages are installed: without their requirements, which name versions that nothing else can use."""
+
 
 class MissingPackageError(ImportError):
     """The package that holds the network is not installed; the message has the line that installs it."""
+
+
+def how_to_install(extra: str) -> str:
+    """The line that installs an extra with its original package."""
+    line = f"pip install 'imfbench[{extra}]'"
+    return f"{line} && {' '.join(APART[extra])}" if extra in APART else line
 
 
 def original(
@@ -42,7 +51,7 @@ def original(
             return importlib.import_module(module)
     except ImportError as error:
         raise MissingPackageError(
-            f"{module} cannot be imported ({error}): its package belongs to an extra, pip install 'imfbench[{extra}]'"
+            f"{module} cannot be imported ({error}): its package belongs to an extra, {how_to_install(extra)}"
         ) from None
 
 
@@ -90,6 +99,6 @@ def not_here(what: str, extra: str) -> Callable[..., Any]:
     """A function to stand where nothing calls one, and which says so if something does."""
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise MissingPackageError(f"{what} is not installed: pip install 'imfbench[{extra}]'")
+        raise MissingPackageError(f"{what} is not installed: {how_to_install(extra)}")
 
     return refuse
