@@ -9,7 +9,7 @@ import torch
 from small_cosyvoice import CFM, SMALL, numbers, original_cfm, pair
 from torch import Tensor, nn
 
-from imfbench.backbones.cosyvoice2 import CosyVoice2Flow
+from imfbench.backbones.cosyvoice2 import CosyVoice2Config, CosyVoice2Flow
 from imfbench.backbones.cosyvoice2_sampling import LONGEST, fixed_noise, lay_out
 from imfbench.features.s3_tokens import TokenRateError
 from imfbench.flow.grids import sway
@@ -28,11 +28,11 @@ PROMPT, TARGET, MEL, SPEAKER = tokens(5, 1), tokens(9, 2), numbers(10, 80, seed=
 
 
 @torch.no_grad()
-def sample(network: CosyVoice2Flow, c: Condition, steps: int) -> Tensor:
+def sample(network: CosyVoice2Flow, c: Condition, grid: Tensor) -> Tensor:
     """(frames, bands) by our solver, grid and guidance, from the original's noise."""
     known = encoded(network, c)
     noise = fixed_noise(c.tokens.shape[1])[None]
-    return euler(lambda z, t, r: guided_velocity(network, z, t, known, GUIDANCE), noise, sway(steps, -1.0))[0]
+    return euler(lambda z, t, r: guided_velocity(network, z, t, known, GUIDANCE), noise, grid)[0]
 
 
 class Recorder(nn.Module):
@@ -59,43 +59,82 @@ def test_the_fixed_noise_is_the_originals_buffer() -> None:
         fixed_noise(LONGEST + 1)
 
 
+@pytest.mark.parametrize(
+    "config", [SMALL, pytest.param(CosyVoice2Config(), marks=pytest.mark.slow)], ids=["small", "true"]
+)
 @pytest.mark.parametrize("streaming", [False, True])
-def test_the_mel_is_the_originals_at_every_number_of_steps(streaming: bool) -> None:
-    flow, ours = pair(streaming=streaming)
-    c = lay_out(PROMPT, MEL, TARGET, SPEAKER)
+def test_the_mel_is_the_originals_at_every_number_of_steps(streaming: bool, config: CosyVoice2Config) -> None:
+    flow, ours = pair(config, streaming=streaming)
+    small = config == SMALL
+    c = lay_out(PROMPT, MEL, TARGET if small else tokens(25, 2), SPEAKER)  # a chunk more than one, and whole
     with torch.no_grad():
         mu = ours.encode(c).transpose(1, 2)
         speaker = flow.spk_embed_affine_layer(torch.nn.functional.normalize(SPEAKER[None], dim=1))
     found = {}
-    for steps in (1, 2, 3, 10, 32):
-        mel, _ = flow.decoder(
-            mu=mu, mask=torch.ones(1, 1, 28), spks=speaker, cond=c.prompt_mel.transpose(1, 2), n_timesteps=steps,
-            streaming=streaming,
+    for steps in (1, 2, 3, 10, 32) if small else (1, 2, 3, 10):
+        mel, other = (
+            flow.decoder(
+                mu=mu, mask=torch.ones(1, 1, mu.shape[2]), spks=speaker, cond=c.prompt_mel.transpose(1, 2), n_timesteps=steps,
+                streaming=mask,
+            )[0][0].T
+            for mask in (streaming, not streaming)
         )  # fmt: skip
-        found[steps] = sample(ours, c, steps)
-        torch.testing.assert_close(found[steps], mel[0].T, atol=2e-4, rtol=1e-4)
+        found[steps] = sample(ours, c, sway(steps, -1.0))
+        torch.testing.assert_close(found[steps], mel, atol=2e-4, rtol=1e-4)
+        assert (other - mel).abs().max() > 1e-3, "the mask must matter, or nothing was shown"
     assert (found[3] - found[2]).abs().max() > 0.01, (
         "another number of steps must make another mel, or nothing was shown"
     )
+
+
+def added_up(steps: int) -> Tensor:
+    """The times that the original visits: its cosine grid, the steps of which it adds up in float32."""
+    span = 1 - torch.cos(torch.linspace(0, 1, steps + 1) * 0.5 * torch.pi)
+    times = [span[0]]
+    for end in span[1:]:
+        times.append(times[-1] + (end - times[-1]))
+    return torch.stack(times).double()
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+def test_over_the_originals_own_times_little_is_left_of_the_difference(steps: int) -> None:
+    flow, ours = pair()
+    expected = original_inference(flow, PROMPT, MEL, TARGET, False, steps)
+    c = lay_out(PROMPT, MEL, TARGET, SPEAKER)
+    apart = {
+        name: float((sample(ours, c, grid)[len(MEL) :] - expected).abs().max())
+        for name, grid in (("theirs", added_up(steps)), ("ours", sway(steps, -1.0)))
+    }
+    assert apart["theirs"] < 1e-5
+    assert apart["theirs"] < apart["ours"] < 2e-4
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_inference_from_tokens_to_the_mel_of_the_target_is_the_originals(streaming: bool) -> None:
     flow, ours = pair(streaming=streaming)
     expected = original_inference(flow, PROMPT, MEL, TARGET, streaming)
-    found = sample(ours, lay_out(PROMPT, MEL, TARGET, SPEAKER), 10)[len(MEL) :]
+    found = sample(ours, lay_out(PROMPT, MEL, TARGET, SPEAKER), sway(10, -1.0))[len(MEL) :]
     assert found.shape == expected.shape == (18, 80)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
     other = original_inference(flow, PROMPT, MEL, TARGET, not streaming)
     assert (other - expected).abs().max() > 0.01
 
 
-def original_inference(flow: Any, prompt: Tensor, mel: Tensor, target: Tensor, streaming: bool) -> Tensor:
-    found, _ = flow.inference(
-        token=target[None], token_len=torch.tensor([len(target)]), prompt_token=prompt[None],
-        prompt_token_len=torch.tensor([len(prompt)]), prompt_feat=mel[None], prompt_feat_len=torch.tensor([len(mel)]),
-        embedding=SPEAKER[None], streaming=streaming, finalize=True,
-    )  # fmt: skip
+def original_inference(
+    flow: Any, prompt: Tensor, mel: Tensor, target: Tensor, streaming: bool, steps: int = 10
+) -> Tensor:
+    """The mel of the target; 10 steps are written into its code."""
+    sampler = flow.decoder.forward
+    if steps != 10:
+        flow.decoder.forward = lambda **inputs: sampler(**inputs | {"n_timesteps": steps})
+    try:
+        found, _ = flow.inference(
+            token=target[None], token_len=torch.tensor([len(target)]), prompt_token=prompt[None],
+            prompt_token_len=torch.tensor([len(prompt)]), prompt_feat=mel[None], prompt_feat_len=torch.tensor([len(mel)]),
+            embedding=SPEAKER[None], streaming=streaming, finalize=True,
+        )  # fmt: skip
+    finally:
+        flow.decoder.forward = sampler
     return found[0].T.clone()
 
 
