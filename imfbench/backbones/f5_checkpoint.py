@@ -166,7 +166,7 @@ def _state(path: Path, weights: Which | None) -> dict[str, Tensor]:
     held = _safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
     if not isinstance(held, Mapping):
         raise CheckpointError(f"{path} holds a {type(held).__name__}, not named weights: give a checkpoint of F5-TTS")
-    has: dict[str, dict[str, Tensor]] = {}
+    has: dict[str, Mapping[str, Tensor]]
     if EMA in held or RAW in held:
         has = {which: held[key] for which, key in (("ema", EMA), ("raw", RAW)) if key in held}
     else:  # weights alone: the EMA's have its prefix, as in released files

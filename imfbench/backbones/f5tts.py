@@ -198,7 +198,7 @@ class F5DiT(nn.Module):
     def __init__(self, config: F5Config | None = None) -> None:
         super().__init__()
         self.config = config = config or F5Config()
-        self.transformer = _transformer()(**config.model_dump())
+        self.transformer: Any = _transformer()(**config.model_dump())
         embedding = self.transformer.time_embed
         self.transformer.time_embed = TwoTimes({"time_mlp": embedding.time_mlp}, embedding.time_embed, config.dim)
 

@@ -125,12 +125,12 @@ def build(config: Path) -> nn.Module:
             raise DamagedModelError(
                 f"{config} is not of a Vocos of mels: its {part} is {named}, not {wanted}; give the files of {MODEL.repository}"
             )
-    for (part, key), wanted in MEL.items():
+    for (part, key), value in MEL.items():
         said = parts[part].get("init_args") or {}
-        found = said.get(key, wanted if part == "feature_extractor" else None)
-        if found != wanted:
+        found = said.get(key, value if part == "feature_extractor" else None)
+        if found != value:
             raise DamagedModelError(
-                f"{config} is of a vocoder for other mels than {VOCOS}: its {part} has {key} {found}, not {wanted}; give the "
+                f"{config} is of a vocoder for other mels than {VOCOS}: its {part} has {key} {found}, not {value}; give the "
                 f"files of {MODEL.repository}"
             )
     vocos = original("vocos.pretrained", extra=EXTRA, unused={"encodec": {"EncodecModel": None}}).Vocos
