@@ -163,7 +163,7 @@ def _state(path: Path, weights: Which | None) -> dict[str, Tensor]:
     """The transformer's weights under the names of ``F5DiT``."""
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}: give a checkpoint of F5-TTS (.safetensors or .pt)")
-    held = _safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
+    held: Any = _safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
     if not isinstance(held, Mapping):
         raise CheckpointError(f"{path} holds a {type(held).__name__}, not named weights: give a checkpoint of F5-TTS")
     has: dict[str, Mapping[str, Tensor]]

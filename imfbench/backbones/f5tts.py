@@ -199,7 +199,7 @@ class F5DiT(nn.Module):
         super().__init__()
         self.config = config = config or F5Config()
         self.transformer: Any = _transformer()(**config.model_dump())
-        embedding = self.transformer.time_embed
+        embedding: Any = self.transformer.time_embed
         self.transformer.time_embed = TwoTimes({"time_mlp": embedding.time_mlp}, embedding.time_embed, config.dim)
 
     @property
