@@ -58,7 +58,7 @@ def inputs_of(backbone: Any, config: Any = None) -> Inputs:
         ValueError: It names a mel format that there is not.
     """
     config = getattr(backbone, "config", None) if config is None else config
-    name = getattr(config, "mel_format", None) or getattr(backbone, "mel_format", HIFIGAN.name)
+    name: Any = getattr(config, "mel_format", None) or getattr(backbone, "mel_format", HIFIGAN.name)
     return Inputs(
         mel_format(name),
         getattr(backbone, "text", "aligned"),
