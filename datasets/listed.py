@@ -16,6 +16,7 @@ from imfbench.data import NO_RECORDING, DatasetCard, DatasetError, Utterance
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.features.audio import load_audio
 from imfbench.features.audio_check import AudioError
+from imfbench.features.f5_condition import character_condition
 from imfbench.features.phones import PromptError
 from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Condition
@@ -112,10 +113,12 @@ class ListedSet(ABC):
                 f"have: set task: text2mel for its English texts, {instead}"
             )
         language = self.card.sets[split].language if split in self.card.sets else ""
-        if language == "zh":
+        if language == "zh" and self.inputs.characters is None:
             return (
                 f"{what} its set {split!r} is Chinese, and the embedded networks have the phones of English: {instead}"
             )
+        if self.inputs.characters is not None:
+            return ""
         try:
             _ = self._embedded
         except DatasetError as error:
@@ -125,7 +128,7 @@ class ListedSet(ABC):
         return ""
 
     def condition(self, utterance: Utterance) -> Condition:
-        """What text2mel's networks may know: the phones that espeak-ng gives for both texts, and the prompt's mel.
+        """What text2mel's networks may know: both texts' phones by espeak-ng, or characters, and the prompt's mel.
 
         Raises:
             DatasetError: The task is token2mel.
@@ -134,6 +137,11 @@ class ListedSet(ABC):
         """
         if self.task == "token2mel":
             raise DatasetError(self.lacking(""))
+        if self.inputs.characters is not None:
+            audio, rate = load_audio(utterance.prompt_audio)
+            return character_condition(
+                self.inputs.characters, audio, rate, utterance.prompt_text, utterance.text, self.inputs.mel
+            )
         prompt, _ = load_audio(utterance.prompt_audio, self.inputs.mel.sample_rate)
         # LibriSpeech's capitals would be spelt out letter by letter.
         said, text = (text.lower() if text.isupper() else text for text in (utterance.prompt_text, utterance.text))

@@ -27,6 +27,8 @@ ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = "embedded:"
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
+VOCABULARY = "vocab.txt"
+"""The characters of a network that reads texts so (F5-TTS's), beside its weights; a student gets its teacher's."""
 METADATA = "imfbench"
 FORMAT = "imfbench-1"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-OWN = ("prompt", "prompt_text", "methods", "nfe", "grid", "speed", "accent", "seed", "score")
+OWN = ("prompt", "prompt_text", "methods", "nfe", "grid", "speed", "accent", "seed", "vocoder", "score")
 FEWEST, MOST = 1, 256
 HEADERS = {
     "network_calls": "calls", "seconds": "s", "rtf_network": "RTF", "wer": "WER", "sim": "SIM", "mos_distillmos": "MOS",
@@ -36,6 +36,7 @@ def own_text_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--no-score", "score", flag_value=False, default=True, help="Do not listen with the scorers."),
         click.option("--seed", type=int, default=0, show_default=True, help="Of the noise."),
+        click.option("--vocoder", help="Of networks that share its mel; HiFi-GAN or Griffin-Lim without it."),
         click.option("--accent", type=click.Choice(["us", "gb"]), default="us", show_default=True),
         click.option(
             "--speed", type=click.FloatRange(0.5, 2.0), default=1.0, help="1.2 is a fifth faster than the prompt."
@@ -53,7 +54,7 @@ def own_text_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def say(
     text: str, prompt: Path | None, prompt_text: str | None, methods: str, nfe: tuple[int, ...], grid: str, speed: float,
-    accent: str, seed: int, score: bool, out: Path | None, device: str | None, threads: int | None,
+    accent: str, seed: int, vocoder: str | None, score: bool, out: Path | None, device: str | None, threads: int | None,
 ) -> None:  # fmt: skip
     """Say the text and print a table of what was made."""
     if prompt is None:
@@ -67,7 +68,7 @@ def say(
     if threads is not None:
         torch.set_num_threads(threads)
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    request = Request(text, prompt, prompt_text, names, nfe, grid, seed, speed, accent == "gb")
+    request = Request(text, prompt, prompt_text, names, nfe, grid, seed, speed, accent == "gb", vocoder)
     target = out or Path("own.wav" if len(names) * len(nfe) == 1 else "own")
     frame = speak(request, target, device or "auto", scored=score)
     figures = frame.drop(columns=["heard"], errors="ignore")

@@ -139,9 +139,13 @@ def join(
 ) -> tuple[Tensor, Tensor, int]:
     """Frames ``start`` … ``start + length`` of the prompt before the target: mel, tokens, prompt frames.
 
-    In text2mel the cut moves to the nearest phone boundaries, and the mel gets its alignment band where the network has one. In
-    token2mel it moves to whole tokens.
+    In text2mel the cut moves to the nearest phone boundaries, and the mel gets its alignment band where the network has one;
+    nobody knows where a character ends, so that a prompt of characters is whole. In token2mel the cut moves to whole tokens.
     """
+    if inputs.characters is not None:
+        mel = torch.cat([prompt.mel, target.mel])
+        space = prompt.tokens.new_tensor([1, 1])
+        return mel, plain_tokens(torch.cat([prompt.tokens, space]), target.tokens, len(mel)), len(prompt.mel)
     if prompt.ends is not None and target.ends is not None:
         borders = torch.cat([prompt.ends.new_zeros(1), prompt.ends])
         first = int((borders[:-1] - start).abs().argmin())
@@ -253,7 +257,7 @@ def training_batches(
         frames_per_batch: Frames of a batch, prompts and padding included (at least one row is given).
         seed: Source of all draws.
         start_step: Batches to skip.
-        seconds_per_frame: For the prompts' lengths: a cut of 1 to 4 s, or in one row of five the whole utterance; the mel's by default.
+        seconds_per_frame: For the prompts' lengths: a cut of 1 to 4 s, or in one row of five all of it. The mel's if None.
         pool: Rows drawn together and sorted by length, so that a batch has little padding.
         inputs: What the networks are given.
     """

@@ -22,11 +22,13 @@ class Inputs:
 
     Attributes:
         mel: The format of prompt and output.
-        text: How text2mel's content is written: ``aligned``, phones with ``BOUNDARY`` between prompt and target and the alignment as
-            one more band; ``plain``, prompt and target one after the other and no band more (F5-TTS).
+        text: How text2mel's content is written: ``aligned``, phones with ``BOUNDARY`` between prompt and target and the alignment
+            as one more band; ``plain``, prompt and target one after the other and no band more (F5-TTS).
         frames_per_token: Mel frames that share one content in token2mel; prompt and target are whole numbers of them.
-        vocabulary: How many contents the network knows, where it matters that the dataset has as many; contents are 1 … vocabulary.
+        vocabulary: How many contents the network knows, from 1 on, where it matters that the dataset has as many.
         speaker_dims: Size of the speaker's vector; None: it takes none.
+        characters: The lines of the ``vocab.txt`` that lies beside a network of characters (F5-TTS's); None: its contents are the
+            dataset's own, such as the embedded corpus' phones.
     """
 
     mel: MelFormat = HIFIGAN
@@ -34,6 +36,7 @@ class Inputs:
     frames_per_token: int = 1
     vocabulary: int | None = None
     speaker_dims: int | None = None
+    characters: tuple[str, ...] | None = None
 
     def bands(self, task: str) -> int:
         """Bands of what the network generates for a task."""
@@ -81,8 +84,8 @@ def common_inputs(networks: Mapping[str, Inputs], vocoder: str) -> Inputs:
     for other, theirs in others:
         if theirs != inputs:
             raise ConfigError(
-                f"{name} and {other} cannot be in one experiment, they are given different things: {_difference(inputs, theirs)}. "
-                "Give them an experiment each (`then` puts both on one leaderboard)"
+                f"{name} and {other} cannot be in one experiment, they are given different things: "
+                f"{_difference(inputs, theirs)}. Give them an experiment each (`then` puts both on one leaderboard)"
             )
     takes = vocoder_mel(vocoder)
     if takes is not None and takes != inputs.mel:
@@ -98,6 +101,8 @@ def _difference(one: Inputs, other: Inputs) -> str:
     if one.mel != other.mel:
         return f"mels of {one.mel} and of {other.mel}"
     keys = [key for key in one.__dataclass_fields__ if getattr(one, key) != getattr(other, key)]
+    if "characters" in keys:
+        return "the characters of one vocab.txt and those of another, or the dataset's phones"
     return ", ".join(f"{key} {getattr(one, key)} and {getattr(other, key)}" for key in keys)
 
 

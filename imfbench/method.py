@@ -28,8 +28,8 @@ class Condition:
         valid: True on all frames that are not padding, (batch, frames), bool.
         dropped: True where guidance training or guidance itself drops the whole condition, (batch,), bool.
         speaker: A vector of the speaker, (batch, dims), for the backbones that take one.
-        encoded: What a backbone's own ``encode`` made of this condition, (batch, frames, dims), dropped or not; None: the backbone
-            encodes in every pass. See :func:`encoded`.
+        encoded: What a backbone's own ``encode`` made of this condition, (batch, frames, dims), dropped or not; None: the
+            backbone encodes in every pass. See :func:`encoded`.
     """
 
     tokens: Tensor
@@ -70,8 +70,8 @@ class Condition:
 def encoded(network: nn.Module, condition: Condition) -> Condition:
     """The condition with what a network's ``encode`` makes of it, so that passes that share a condition encode it once.
 
-    Networks without an encoder of their own leave it as it is. Without gradient: for sampling, and for training where the encoder is
-    frozen, which it is in every student.
+    Networks without an encoder of their own leave it as it is. Without gradient: for sampling, and for training where the encoder
+    is frozen, which it is in every student.
     """
     if condition.encoded is not None or not hasattr(network, "encode"):
         return condition

@@ -92,8 +92,8 @@ def synthesize_mel(
         velocity = count.wrap(lambda z, t, r: method.velocity(z, t, r, condition))
         z = SOLVERS[solver](velocity, z, grid)
     counts = count.check(declared_counts(grid, solver, sampling_guidance(method)), batch=1)
-    # What a backbone generates besides the mel (text2mel's alignment) stands behind the mel's bands. The prompt's frames are cut off,
-    # whether the network gave them a velocity or not.
+    # What a backbone generates besides the mel (text2mel's alignment) stands behind the mel's bands. The prompt's frames are cut
+    # off, whether the network gave them a velocity or not.
     mel = made.denormalise(z[0][(condition.valid & ~condition.prompt)[0]][:, : made.bands]).float().cpu()
     if not bool(torch.isfinite(mel).all()):
         raise FloatingPointError(f"the sampled mel of {utterance_id} holds values that are not finite")

@@ -108,8 +108,8 @@ def open_dataset(name: str, options: Mapping[str, Any], inputs: Inputs = EMBEDDE
         dataset.inputs = inputs
     elif inputs != EMBEDDED:
         raise DatasetError(
-            f"dataset {name!r} has mels of {EMBEDDED.mel} alone (its class has no attribute `inputs`), and the networks or the vocoder "
-            f"take {inputs.mel}: name another dataset, or other networks"
+            f"dataset {name!r} has mels of {EMBEDDED.mel} alone (its class has no attribute `inputs`), and the networks or the "
+            f"vocoder take {inputs.mel}: name another dataset, or other networks"
         )
     return dataset
 

@@ -15,18 +15,20 @@ import numpy as np
 import pandas as pd
 
 from imfbench import interruption
-from imfbench.artefact import ArtefactError, embedded, load_artefact
+from imfbench.artefact import ArtefactError, embedded, load_artefact, locate
 from imfbench.data import DatasetError
 from imfbench.devices import Precision, resolve_device, synchronize
 from imfbench.disk import unwritable
 from imfbench.features.audio import load_audio, notes_of_file, save_audio
 from imfbench.features.audio_check import REMEDY
-from imfbench.features.mel import SAMPLE_RATE
+from imfbench.features.mel import HIFIGAN, SAMPLE_RATE, MelFormat
 from imfbench.features.phones import PromptError
 from imfbench.flow.grids import make_grid
+from imfbench.inputs import Inputs, common_inputs, inputs_of, open_vocoder
 from imfbench.metrics import ScoreItem
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.context import told
+from imfbench.pipeline.networks import with_characters
 from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS, UnknownNameError, nearest
 from imfbench.sampling import synthesize_mel
 from imfbench.sets import open_dataset
@@ -55,6 +57,7 @@ class Request:
         seed: Of the initial noise.
         speed: 1.2 is a fifth faster than the prompt.
         british: Whether words are said the British way.
+        vocoder: A registered one; None is HiFi-GAN, and Griffin-Lim for networks of other mels.
     """
 
     text: str
@@ -66,6 +69,7 @@ class Request:
     seed: int = 0
     speed: float = 1.0
     british: bool = False
+    vocoder: str | None = None
 
 
 def artefact_of(method: str) -> str:
@@ -126,8 +130,8 @@ def speak(
         raise SpeakError(str(error)) from None
     scorers = [METRICS.get(name)(device=str(where)) for name in SCORES] if scored else []
     # All models' files are found and verified before any work; a scorer's signature holds its model's sha256.
-    with _missing():
-        find("hifigan")
+    if request.vocoder is not None and request.vocoder not in VOCODERS:
+        raise SpeakError(VOCODERS.unknown(request.vocoder))
     if not request.prompt_text:
         with _missing("say what the prompt holds with --prompt-text"):
             str(METRICS.get("wer")(device=str(where)).signature)
@@ -145,14 +149,28 @@ def speak(
         for name, (method, _) in loaded.items()
         for nfe in request.nfe
     }
-    conditions = {
-        name: _condition(request, references[name], card, prompt, prompt_text) for name, (_, card) in loaded.items()
+    given = {
+        name: with_characters(inputs_of(method.network), locate(references[name]))
+        for name, (method, _) in loaded.items()
     }
-    vocoder = VOCODERS.get("hifigan")().load(where)
+    vocoders = {name: _vocoder(request, name, inputs) for name, inputs in given.items()}
+    if "hifigan" in vocoders.values():
+        with _missing():
+            find("hifigan")
+    conditions = {
+        name: _condition(request, references[name], card, given[name], prompt_text)
+        for name, (_, card) in loaded.items()
+    }
+
+    @cache
+    def loaded_vocoder(name: str, mel: MelFormat) -> Any:
+        with _missing():
+            return open_vocoder(name, mel, where)
+
     frame = pd.DataFrame()
     items: list[ScoreItem] = []
     for name, label in zip(names, _labels(names), strict=True):
-        method = loaded[name][0]
+        method, vocoder = loaded[name][0], loaded_vocoder(vocoders[name], given[name].mel)
         for nfe in request.nfe:
             grid, condition = grids[name, nfe], conditions[name]
             synthesize_mel(method, condition, "warm-up", make_grid("uniform", 1), "euler", 0, where, precision)
@@ -241,8 +259,19 @@ def _prompt(path: Path) -> tuple[np.ndarray, list[str]]:
         raise SpeakError(f"the prompt cannot be used: {told}") from None
 
 
+def _vocoder(request: Request, name: str, inputs: Inputs) -> str:
+    """The vocoder of a network.
+
+    Raises:
+        ConfigError: The one that was asked for takes another mel.
+    """
+    found = request.vocoder or ("hifigan" if inputs.mel == HIFIGAN else "griffin-lim")
+    common_inputs({f"the network {name}": inputs}, found)
+    return found
+
+
 def _condition(
-    request: Request, reference: str, card: dict[str, Any], prompt: np.ndarray, prompt_text: Callable[[], str]
+    request: Request, reference: str, card: dict[str, Any], inputs: Inputs, prompt_text: Callable[[], str]
 ) -> Any:
     if card.get("task") != TASK:
         raise ArtefactError(
@@ -258,7 +287,9 @@ def _condition(
                 f"{trained}, which has no way from a text to its phones (`own_condition`): name another network"
             )
         task = {"task": TASK} if "task" in inspect.signature(cls).parameters else {}
-        dataset = open_dataset(name, {**task, **options})  # its own options: another copy may have other phones
+        # Its own options: another copy may have other phones.
+        dataset = open_dataset(name, {**task, **options}, inputs)
+        prompt = load_audio(request.prompt, inputs.mel.sample_rate)[0]
         return dataset.own_condition(prompt, prompt_text, request.text, request.british, request.speed)
     except PromptError as error:
         raise SpeakError(f"the prompt {request.prompt} cannot be used: {error}") from None

@@ -19,6 +19,7 @@ from imfbench.contracts.clauses import CONTRACTS
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.features.griffin_lim import GriffinLim
 from imfbench.flow.search import SearchLimits, SearchResult
+from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.listing import REGISTRIES
 from imfbench.method import Batch, Condition, Method, State, squared_error
 from imfbench.methods.intmeanflow import IntMeanFlow
@@ -27,10 +28,20 @@ from imfbench.methods.teacher import Teacher
 from imfbench.metrics.base import ScoreItem
 from imfbench.metrics.prosody import PitchVariation
 from imfbench.metrics.signature import Signature
+from imfbench.registry import BACKBONES
 from imfbench.reports.leaderboard import Leaderboard
 
 REGISTRY = {registry.kind: registry for registry in REGISTRIES.values()}
 SMALL = {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}
+SMALL_F5 = {
+    "dim": 32, "depth": 1, "heads": 2, "dim_head": 16, "text_dim": 16, "text_num_embeds": 107, "conv_layers": 1,
+}  # fmt: skip
+SMALL_COSYVOICE2 = {
+    "vocab_size": 107, "speaker_dims": 16, "input_size": 32, "encoder_heads": 2, "encoder_units": 32, "encoder_blocks": 1,
+    "channels": 32, "attention_head_dim": 8, "heads": 2, "n_blocks": 1, "num_mid_blocks": 1,
+}  # fmt: skip
+PACKAGES = {"f5tts": "f5_tts", "cosyvoice2": "cosyvoice"}
+"""Those that hold the networks of backbones."""
 SLOW = [
     ("metric", "wer"),
     ("metric", "mos"),
@@ -44,13 +55,22 @@ SHIPPED = [
     ("metric", "f0cv", {}),
     ("backbone", "dit", SMALL),
     ("backbone", "aligning-dit", {**SMALL, "alignment_depth": 1}),
+    ("backbone", "f5tts", SMALL_F5),
+    ("backbone", "cosyvoice2", SMALL_COSYVOICE2),
     ("vocoder", "griffin-lim", {}),
     *(pytest.param(kind, name, {}, marks=pytest.mark.slow) for kind, name in SLOW),
 ]
 
 
+def test_every_backbone_that_ships_is_asked() -> None:
+    asked = {entry[1] for entry in SHIPPED if isinstance(entry, tuple) and entry[0] == "backbone"}
+    assert asked == {name for name in BACKBONES.names() if BACKBONES.get(name).__module__.startswith("imfbench.")}
+
+
 @pytest.mark.parametrize(("kind", "name", "options"), SHIPPED)
 def test_what_ships_keeps_its_contract(kind: str, name: str, options: dict[str, Any]) -> None:
+    if name in PACKAGES:
+        pytest.importorskip(PACKAGES[name], reason=f"the package that holds the network of {name} is not installed")
     for clause in clauses(kind, name, options):
         clause()
 
@@ -169,6 +189,11 @@ class RawCorpus(DemoCorpus):
             )
 
 
+class OneMelForAll(DemoCorpus):
+    def _features(self, inputs: Inputs) -> Any:
+        return super()._features(EMBEDDED)
+
+
 class ReadsTheText(PitchVariation):
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         return {**super().observe(item), "words": len(item.text.split()) + len(item.text)}
@@ -190,6 +215,17 @@ class PreparesTooMuch(PitchVariation):
 class ScoresAnything(PitchVariation):
     def observe(self, item: ScoreItem) -> dict[str, Any]:
         return {"f0": [100.0, 110.0, 120.0] * 10}
+
+
+class PromptUnseen(DiT):
+    """Says that the prompt's frames evolve, and neither sees them nor moves them."""
+
+    prompt_frames = "evolve"
+
+
+class MovesThePrompt(DiT):
+    def forward(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Condition) -> Tensor:
+        return super().forward(z, t, r, condition) + condition.prompt[..., None]
 
 
 class CannotBeDropped(DiT):
@@ -233,10 +269,13 @@ FLAWS: list[tuple[str, type, str, str, str]] = [
     ("dataset", ReadsTheRecording, "in text2mel", "the same condition without the target's recording", "other tokens for 'test-"),
     ("dataset", ForgetfulCorpus, "seed and number", "batch 2 of seed 0 after start_step=2 as without it", "another"),
     ("dataset", RawCorpus, "batches are whole", "imfbench.features.mel.normalise", ", "),
+    ("dataset", OneMelForAll, "other mels", "a finite prompt_mel of", "float32"),
     ("metric", ReadsTheText, "cache key", "the same observation for another text", "add the text to cache_inputs"),
     ("metric", SilentSetting, "settings that change", "another signature for shortest_run", "f0cv-v1"),
     ("metric", PreparesTooMuch, "prepared is observed alike", "the same observation of a prepared recording", "another"),
     ("metric", ScoresAnything, "score error", "a ScoreError for audio with no samples", "no error"),
+    ("backbone", PromptUnseen, "zero where nothing", "a velocity on the other frames", "zero on"),
+    ("backbone", MovesThePrompt, "zero where nothing", "zero on prompt and padding frames", "something else on"),
     ("backbone", CannotBeDropped, "can be dropped", "the same velocity whatever the dropped content was", "differs"),
     ("vocoder", RandomPhases, "the same mel", "torch's random state untouched", "a change"),
     ("vocoder", HalfAsLong, "as long as the mel", "s of audio for", " s"),

@@ -23,11 +23,12 @@ from imfbench.data import (
     training_batches,
 )
 from imfbench.datasets.demo.features import Features
-from imfbench.datasets.demo.harder import LONG, NOISY, joined, noisy
+from imfbench.datasets.demo.harder import LONG, NOISY, joined, noisy, with_noise
 from imfbench.datasets.demo.rows import COPY, lines_of, row_problem
 from imfbench.datasets.seed_tts_list import read_list
 from imfbench.features.alignment import phone_ends
 from imfbench.features.audio import load_audio
+from imfbench.features.f5_condition import character_condition, character_tokens
 from imfbench.features.units import tokens_of_frames, units
 from imfbench.features.voice import DIMS
 from imfbench.inputs import EMBEDDED, Inputs
@@ -94,15 +95,16 @@ class DemoCorpus:
     @inputs.setter
     def inputs(self, inputs: Inputs) -> None:
         takes, dims = inputs.vocabulary, inputs.speaker_dims
-        if takes is not None and takes != len(self.vocabulary):
+        if inputs.characters is None and takes is not None and takes != len(self.vocabulary):
             raise DatasetError(
-                f"the network knows {takes} contents and dataset 'demo' has {len(self.vocabulary)} phones: train one of this "
-                "size on it (text_num_embeds of f5tts, vocab_size of cosyvoice2), or name the dataset that the network is for"
+                f"the network knows {takes} contents and dataset 'demo' has {len(self.vocabulary)} phones: train one of "
+                "this size on it (text_num_embeds of f5tts, vocab_size of cosyvoice2), lay the vocab.txt of a network of "
+                "characters beside its weights, or name the dataset that the network is for"
             )
         if dims is not None and dims != DIMS:
             raise DatasetError(
                 f"the network takes a speaker's vector of {dims} numbers (CAM++'s has 192) and dataset 'demo' gives "
-                f"Resemblyzer's, of {DIMS}: train one with speaker_dims: {DIMS} on it, or name the dataset that the network is for"
+                f"Resemblyzer's, of {DIMS}: train one with speaker_dims: {DIMS} on it, or name the dataset that it is for"
             )
         self._inputs = inputs
 
@@ -205,6 +207,8 @@ class DemoCorpus:
         prompt = self._features(self.inputs).example(
             alignments[utterance.prompt_id], utterance.prompt_audio, noise=made == NOISY
         )
+        if self.inputs.characters is not None:
+            return self._character_condition(utterance, row, noise=made == NOISY)
         if self.task == "text2mel":
             try:
                 return self._text_condition(row, alignments[utterance.prompt_id], prompt.mel)
@@ -229,6 +233,14 @@ class DemoCorpus:
             frames = round(len(prompt_mel) / len(prompt["phones"]) * len(target["phones"]))
         return make_text_condition(prompt_mel, self._phones(prompt), self._phones(target), frames, self.inputs.text)
 
+    def _character_condition(self, utterance: Utterance, target: dict[str, Any], noise: bool) -> Condition:
+        assert self.inputs.characters is not None
+        audio, rate = load_audio(utterance.prompt_audio)
+        return character_condition(
+            self.inputs.characters, with_noise(audio, utterance.prompt_id) if noise else audio, rate, utterance.prompt_text,
+            utterance.text, self.inputs.mel, frames=self._frames(target) if self.length == "truth" else None,
+        )  # fmt: skip
+
     def _longer(self, utterance: Utterance) -> str:
         """What gives more frames to a text that does not fit into those that it has."""
         if self.length == "truth":
@@ -242,6 +254,9 @@ class DemoCorpus:
         """The condition of text2mel for a text of one's own; see :func:`imfbench.datasets.demo.own_text.own_condition`."""
         from imfbench.datasets.demo.own_text import own_condition
 
+        if self.inputs.characters is not None:
+            mel = self.inputs.mel
+            return character_condition(self.inputs.characters, prompt, mel.sample_rate, prompt_text(), text, mel, speed)
         return own_condition(self.vocabulary, prompt, prompt_text, text, british, speed, self.inputs)
 
     def target_mel(self, utterance: Utterance) -> torch.Tensor:
@@ -265,6 +280,11 @@ class DemoCorpus:
         if self.task == "text2mel":
             rows = [row for row, _ in self._training_rows() + (self._extra_rows() if self.extra is not None else [])]
             speeds = [speed for speed in self.speeds for _ in rows]
+            if self.inputs.characters is not None:
+                return [
+                    replace(e, tokens=character_tokens(row["text"], self.inputs.characters))
+                    for e, row in zip(found, rows * len(self.speeds), strict=True)
+                ]
             found = [
                 replace(e, tokens=self._phones(row), ends=phone_ends(row["frames"], len(e.mel), speed, self.inputs.mel))
                 for e, row, speed in zip(found, rows * len(self.speeds), speeds, strict=True)

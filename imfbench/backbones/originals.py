@@ -1,8 +1,9 @@
 """Networks of other people's packages, without the rest of those packages.
 
-Importing ``f5_tts.model`` runs its trainer (wandb, hydra, datasets …), importing CosyVoice's encoder its language model. A network needs
-none of it. So a module is imported as it is, while packages whose own start is not wanted, and modules of which nothing is called, are
-held by placeholders, which are gone afterwards: a later import of the whole package works as ever, with the very same classes.
+Importing ``f5_tts.model`` runs its trainer (wandb, hydra, datasets …), importing CosyVoice's encoder its language model. A
+network needs none of it. So a module is imported as it is, while packages whose own start is not wanted, and modules of which
+nothing is called, are held by placeholders, which are gone afterwards: a later import of the whole package works as ever, with
+the very same classes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def _placeholders(top: str, without: tuple[str, ...], unused: Mapping[str, Mappi
     held = [name for name in unused if name not in sys.modules and (_top(name) == top or not _installed(_top(name)))]
     placed = []
     try:
-        folders = {name: _folder(name) for name in without if name not in sys.modules}  # before one stands for their parent
+        folders = {
+            name: _folder(name) for name in without if name not in sys.modules
+        }  # before one stands for their parent
         placed += [_place(name, {}, folder) for name, folder in folders.items()]
         placed += [_place(name, unused[name], None) for name in held]
         yield

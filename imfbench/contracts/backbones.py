@@ -1,9 +1,9 @@
 """The contract of backbones: networks ``u(z, t, r, condition)``.
 
-A backbone is asked about its ``task``. One that names none is asked about token2mel if its ``bands`` are the mel's, and about text2mel
-if it has a band more, the alignment. Its ``prompt_frames`` say what becomes of the prompt's frames of z: ``given``, the default,
-hides them from the network and gives them no velocity; ``evolve`` has them seen and generated as the others are. The sampler
-cuts them off in either case.
+A backbone is asked about its ``task``. One that names none is asked about token2mel if its ``bands`` are the mel's, and about
+text2mel if it has a band more, the alignment. Its ``prompt_frames`` say what becomes of the prompt's frames of z: ``given``, the
+default, hides them from the network and gives them no velocity; ``evolve`` has them seen and generated as the others are. The
+sampler cuts them off in either case.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def a_second_time_changes_nothing_at_first(part: Network) -> None:
 
 
 def the_condition_is_heard_and_can_be_dropped(part: Network) -> None:
-    """Content, prompt and voice change the velocity, except in rows whose condition is dropped; z on frames that get none never does."""
+    """Content, prompt and voice change the velocity except in dropped rows; z where nothing is generated never does."""
     network = part.build()
     batch = part.batch(network)
     c = batch.condition

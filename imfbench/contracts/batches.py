@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
-
-from dataclasses import replace
 
 from imfbench.data import collate, plain_tokens, text_tokens
 from imfbench.inputs import Inputs

@@ -223,7 +223,7 @@ def batches_are_whole_and_of_the_size_asked_for(part: Corpus) -> None:
 
 
 def networks_of_other_mels_are_given_theirs(part: Corpus) -> None:
-    """With other `inputs` prompts and recordings have that mel, texts are plain, and tokens, and voices, are as the network takes them."""
+    """With other `inputs` prompts and recordings have that mel, and texts, tokens and voices are as the network takes them."""
     for task, inputs in (("text2mel", F5), ("token2mel", COSYVOICE)):
         if part.options.get("task", task) != task:
             continue

@@ -1,4 +1,4 @@
-"""The contract of vocoders: from a log-mel to audio, of the format that its `mel_format` names; of every one if that is None."""
+"""The contract of vocoders: from a log-mel to audio, of the format that `mel_format` names, or of every one if that is None."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 from imfbench.contracts.clauses import Clause, about, expect
 from imfbench.contracts.speech import corpus
-from imfbench.features.audio import resample
 from imfbench.data import Utterance
+from imfbench.features.audio import resample
 from imfbench.features.mel import HIFIGAN, MEL_FORMATS, MelFormat
 from imfbench.inputs import Inputs, open_vocoder, vocoder_mel
 from imfbench.registry import VOCODERS
@@ -49,7 +49,7 @@ def contract(name: str, options: dict[str, Any]) -> list[Clause]:
 
 
 def says_what_it_is(part: Vocoder) -> None:
-    """The class has a `name` for the tables, with its weights in it, and a `sample_rate`; it is built without arguments, or by `mel` if it takes all."""
+    """The class has a `name` for the tables, with its weights in it, and a `sample_rate`; it is built of nothing."""
     cls = VOCODERS.get(part.name)
     name, rate = getattr(cls, "name", None), getattr(part.load(), "sample_rate", None)
     expect(isinstance(name, str) and bool(name), "`name`, a text", repr(name))

@@ -87,11 +87,9 @@ class MelFormat:
         padded = torch.nn.functional.pad(audio[None, None], (margin, margin), mode="reflect")[0]
         size = self.window
         spectrum = torch.stft(padded, size, self.hop, size, _window(size), center=False, return_complex=True)
-        if self.offset:
-            magnitude = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + self.offset)[0]
-        else:
-            magnitude = spectrum.abs()[0]
-        return torch.log(torch.clamp(self.filters @ magnitude, min=FLOOR)).T.contiguous()
+        power = spectrum.real**2 + spectrum.imag**2 + self.offset
+        magnitude = torch.sqrt(power) if self.offset else spectrum.abs()
+        return torch.log(torch.clamp(self.filters @ magnitude[0], min=FLOOR)).T.contiguous()
 
     def normalise(self, mel: Tensor) -> Tensor:
         """Log-mel to the network's units."""

@@ -31,6 +31,8 @@ def tokens_of_frames(
         (frames,), int64; frames past the last unit take the last.
     """
     groups = -(-frames // frames_per_token)
-    middles = mel.centres(groups * frames_per_token).view(groups, frames_per_token).mean(1)
-    times = middles.repeat_interleave(frames_per_token)[:frames] * speed
+    times = mel.centres(groups * frames_per_token)
+    if frames_per_token > 1:  # every fifth middle of 40 ms lies on a border of 25 ms units, and takes the later one
+        times = times.view(groups, frames_per_token).mean(1).repeat_interleave(frames_per_token)[:frames] + 1e-9
+    times = times * speed
     return found[(times / UNIT_SECONDS).long().clamp(max=len(found) - 1)]

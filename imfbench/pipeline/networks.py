@@ -1,14 +1,15 @@
-"""The networks of an experiment, before anything is loaded: what they are given, and whether all of them and the vocoder agree."""
+"""The networks of an experiment before anything is loaded: what they are given, and whether they and the vocoder agree."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from imfbench.artefact import ArtefactError, read_network
+from imfbench.artefact import VOCABULARY, ArtefactError, locate, read_network
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.inputs import Inputs, common_inputs, inputs_of
@@ -33,7 +34,10 @@ def inputs_of_experiment(config: ExperimentConfig, plan: Plan, reference: Callab
         try:
             known = _network(config, artefact, reference)
             if known is not None:
-                found[f"{known[0]!r} of {artefact.name}"] = checked_inputs(*known, config.task)
+                inputs = checked_inputs(*known, config.task)
+                if artefact.ready is not None:
+                    inputs = with_characters(inputs, locate(reference(artefact)))
+                found[f"{known[0]!r} of {artefact.name}"] = inputs
         except (ArtefactError, UnknownNameError, BrokenEntryError, ValidationError):
             continue  # which is told where it is loaded; tables need no network
     return common_inputs(found, config.vocoder)
@@ -59,10 +63,33 @@ def checked_inputs(name: str, settings: dict[str, Any], task: str) -> Inputs:
     bands = getattr(config, "bands", None)
     if own is not None and bands is not None and bands != inputs.mel.bands:
         raise ConfigError(
-            f"the network {name!r} has {bands} bands, and its mels, of {inputs.mel}, have others: leave out the setting, or take the "
-            "network whose mels they are"
+            f"the network {name!r} has {bands} bands, and its mels, of {inputs.mel}, have others: leave out the setting, "
+            "or take the network whose mels they are"
         )
     return inputs
+
+
+def with_characters(inputs: Inputs, folder: Path) -> Inputs:
+    """The inputs of a network with the characters of the ``vocab.txt`` in its folder, if there is one.
+
+    Raises:
+        ConfigError: It cannot be used, or has not as many lines as the network knows characters.
+    """
+    path = folder / VOCABULARY
+    if not path.is_file():
+        return inputs
+    from imfbench.features.f5_text import VocabularyError, read_vocabulary
+
+    try:
+        characters = tuple(read_vocabulary(path))
+    except VocabularyError as error:
+        raise ConfigError(str(error)) from None
+    if inputs.vocabulary is not None and len(characters) != inputs.vocabulary:
+        raise ConfigError(
+            f"{path} has {len(characters)} lines, and the network beside it knows {inputs.vocabulary} characters: put the "
+            "vocab.txt there that it was trained with"
+        )
+    return replace(inputs, characters=characters)
 
 
 def _network(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from imfbench.pipeline.cells import Cell
 
 RECIPE = "recipe.json"
-_TRAINED = ("model.safetensors", "log.csv", "step_memory.json")
+_TRAINED = ("model.safetensors", "vocab.txt", "log.csv", "step_memory.json")
 _MEMORY = ("peak_memory", "peak_memory_kind", "peak_memory_of")
 
 

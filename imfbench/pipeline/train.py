@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from imfbench.artefact import load_artefact, locate
+from imfbench.artefact import VOCABULARY, load_artefact, locate
 from imfbench.building import build_method
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
@@ -22,7 +22,7 @@ from imfbench.pipeline.reuse import RECIPE, take_training, trainings
 from imfbench.plugins import source_of
 from imfbench.progress import clock, log
 from imfbench.registry import BACKBONES, METHODS
-from imfbench.store import content_hash, file_sha256, read_json, write_json
+from imfbench.store import content_hash, file_sha256, read_json, write_bytes, write_json
 from imfbench.training import CHECKPOINT, MEMORY, STATUS, TrainConfig, budget_to_steps, train
 
 # They change when something is saved or shown, never what is learnt.
@@ -111,8 +111,18 @@ def _train_artefact(context: Context, name: str) -> None:
             progress,
             preparing=preparing,
         )
+    if result.status == "ok" and recipe["teacher_sha256"] is not None:
+        _take_vocabulary(context, folder)
     if result.status == "diverged":
         log.warning("%s diverged after %d steps: %s; its rows say so", name, result.steps, result.reason)
+
+
+def _take_vocabulary(context: Context, folder: Path) -> None:
+    """Lay the teacher's characters beside a student's weights, which mean nothing without them."""
+    teacher = context.reference(teacher_artefact(context.config, context.plan.artefacts))
+    path = locate(teacher) / VOCABULARY
+    if path.is_file():
+        write_bytes(folder / VOCABULARY, path.read_bytes())
 
 
 @contextlib.contextmanager
