@@ -17,6 +17,7 @@ from imfbench.cli_base import Commands, UserError, print_findings, user_errors
 from imfbench.cli_cache import cache
 from imfbench.cli_claims import claims_command
 from imfbench.cli_compare import compare_command
+from imfbench.cli_export import export_command, import_command
 from imfbench.cli_leaderboard import leaderboard_command
 from imfbench.cli_list import list_command
 from imfbench.cli_other_tasks import other_tasks
@@ -202,6 +203,8 @@ main.add_command(protocols)
 main.add_command(cache)
 main.add_command(compare_command)
 main.add_command(leaderboard_command)
+main.add_command(import_command)
+main.add_command(export_command)
 main.add_command(publish_command)
 main.add_command(verify_command)
 main.add_command(claims_command)

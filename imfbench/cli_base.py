@@ -92,9 +92,12 @@ class user_errors:
         if error is None or isinstance(error, click.ClickException):
             return
         # The names of the other errors are looked up only now: importing them takes seconds.
+        from imfbench.backbones.originals import MissingPackageError
+        from imfbench.exporting.card import ExportError
         from imfbench.features.phones import MissingPhonemizerError, TextError
         from imfbench.flow.grids import GridError
         from imfbench.flow.solvers import SolverError
+        from imfbench.importing import ImportingError
         from imfbench.metrics.protocols import LanguageError
         from imfbench.new_method import NewMethodError
         from imfbench.pipeline.context import STOPPING, NotReadyError
@@ -104,7 +107,10 @@ class user_errors:
         from imfbench.reports.results import RunFolderError
         from imfbench.speak import SpeakError
 
-        of_commands = (LanguageError, MissingPhonemizerError, NewMethodError, SpeakError, TextError, TranscriptsError)
+        of_commands = (
+            ExportError, ImportingError, LanguageError, MissingPackageError, MissingPhonemizerError, NewMethodError, SpeakError,
+            TextError, TranscriptsError,
+        )  # fmt: skip
         of_experiments = (BrokenEntryError, GridError, NotReadyError, RunFolderError, SolverError, UnknownNameError)
         if isinstance(error, (*STOPPING, *of_commands, *of_experiments, SearchError)):
             raise UserError(str(error)) from None

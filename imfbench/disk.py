@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -37,3 +40,33 @@ def unwritable(path: Path, error: OSError) -> StoreError:
         f"{path} cannot be written: {reason}. {remedy} (--out, IMFBENCH_CACHE in the environment); what was done before "
         "is kept, and the same command goes on from there"
     )
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder of the same name that takes the place of ``out`` when the block ends well; otherwise nothing is left of it.
+
+    Raises:
+        StoreError: The disk is full, the folder cannot be written, and the like.
+    """
+    made = None
+    try:
+        # Beside it, so that it can be renamed; inside where it is there, since what is above may be somebody else's.
+        near = out if out.is_dir() else out.parent
+        near.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=near))
+        folder = made / out.resolve().name  # tables have the name of their folder
+        folder.mkdir()
+        yield folder
+        if out.is_dir():
+            for path in folder.iterdir():
+                path.rename(out / path.name)
+        else:
+            folder.rename(out)
+    except (OSError, StoreError) as error:
+        if fault := write_fault(error):
+            raise unwritable(out, fault) from error
+        raise
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)

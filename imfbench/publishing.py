@@ -6,16 +6,13 @@ The folder is a run folder itself, so every report can be made of it; ``SHA256SU
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
 
-from imfbench.disk import StoreError, unwritable, write_fault
+from imfbench.disk import StoreError, whole_folder
 from imfbench.reports.leaderboard import Leaderboard
 from imfbench.reports.page.choose import choose
 from imfbench.reports.results import Cell, Results, RunFolderError, read_run
@@ -60,40 +57,10 @@ def publish(run: Path, out: Path, samples: int = 2) -> list[Path]:
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PublishError(f"{out} holds something already: name a folder that is empty or not there")
-    with _whole(out) as folder:
+    with whole_folder(out) as folder:
         _fill(folder, run, results, samples)
         files = [file.relative_to(folder) for file in _listed(folder)]
     return [out / file for file in files]
-
-
-@contextlib.contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder of the same name that takes the place of ``out`` when the block ends well; otherwise nothing is left of it.
-
-    Raises:
-        StoreError: The disk is full, the folder cannot be written, and the like.
-    """
-    made = None
-    try:
-        # Beside it, so that it can be renamed; inside where it is there, since what is above may be somebody else's.
-        near = out if out.is_dir() else out.parent
-        near.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=near))
-        folder = made / out.resolve().name  # tables have the name of their folder
-        folder.mkdir()
-        yield folder
-        if out.is_dir():
-            for path in folder.iterdir():
-                path.rename(out / path.name)
-        else:
-            folder.rename(out)
-    except (OSError, StoreError) as error:
-        if fault := write_fault(error):
-            raise unwritable(out, fault) from error
-        raise
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
 
 
 def _listed(folder: Path) -> list[Path]:

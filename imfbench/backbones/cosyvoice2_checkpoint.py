@@ -97,6 +97,11 @@ def read_flow(path: Path) -> dict[str, Tensor]:
     return {_OWN_MIXER if name == MIXER else name: value.float() for name, value in state.items()}
 
 
+def layout_of(path: Path) -> str:
+    """``chatterbox`` or ``cosyvoice2``: whose way of naming a file of a flow has; raises as :func:`read_flow` does."""
+    return "chatterbox" if any(str(name).startswith(CHATTERBOX) for name in _read(path)) else "cosyvoice2"
+
+
 def config_of(state: Mapping[str, Tensor], path: Path, attention_head_dim: int = 64) -> CosyVoice2Config:
     """The shape of a flow, read from its weights.
 

@@ -266,7 +266,9 @@ class DiT(nn.Module):
         pooled = (self.speaker_frames(mel) * weight).sum(1) / weight.sum(1).clamp(min=1)
         e = F.silu(self.time(t, r) + self.speaker(pooled))
         modulation = self.modulation(e).view(batch, 6, -1)
-        mask = None if bool(valid.all()) else valid[:, None, None, :]
+        # A graph is for all lengths, so its mask is always there.
+        whole = not torch.compiler.is_exporting() and bool(valid.all())
+        mask = None if whole else valid[:, None, None, :]
         angles = rotary(positions, self.config.dim // self.config.heads, z.device)
         for layer in self.blocks:
             x = layer(x, modulation, angles, mask)

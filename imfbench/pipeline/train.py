@@ -66,6 +66,7 @@ def train_artefact(context: Context, name: str) -> None:
         "train_data": recipe["train_data"],
         "teacher_sha256": recipe["teacher_sha256"],
         "experiment": context.config.name,
+        **_inherited(context, recipe),
     }
     _announce_features(context)
     if not (folder / MEMORY).is_file():
@@ -76,6 +77,14 @@ def train_artefact(context: Context, name: str) -> None:
         _take_vocabulary(context, folder)
     if result.status == "diverged":
         log.warning("%s diverged after %d steps: %s; its rows say so", name, result.steps, result.reason)
+
+
+def _inherited(context: Context, recipe: dict[str, Any]) -> dict[str, Any]:
+    """A student's weights are derived from its teacher's, so its card has the same licence, where one is known."""
+    if recipe["teacher_sha256"] is None:
+        return {}
+    licence = context.card(teacher_artefact(context.config, context.plan.artefacts).name).get("licence")
+    return {} if licence is None else {"licence": licence}
 
 
 def _take_vocabulary(context: Context, folder: Path) -> None:
