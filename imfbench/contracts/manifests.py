@@ -118,17 +118,23 @@ def heard_in_set(utterances: Iterable[Utterance]) -> dict[str, tuple[Tensor, Ten
     from imfbench.datasets.demo.corpus import DemoCorpus
 
     corpus = DemoCorpus()
-    known = corpus.utterances("test")
     rows = corpus._alignments("test")
-    by_text = {u.text: u for u in known}
-    by_prompt = {u.prompt_text: u for u in known}
+    spoken: dict[str, tuple[str, Path]] = {}  # LibriSpeech's texts have neither marks nor small letters
+    for u in corpus.utterances("test"):
+        spoken[_letters(u.prompt_text)] = (u.prompt_id, u.prompt_audio)
+        if u.target_audio is not None:
+            spoken[_letters(u.text)] = (u.id, u.target_audio)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for u in utterances:
-        prompt, target = by_prompt[u.prompt_text], by_text[u.text]
-        found[u.prompt_id] = heard_of(rows[prompt.prompt_id], *load_audio(prompt.prompt_audio))
-        assert target.target_audio is not None
-        found[u.id] = heard_of(rows[target.id], *load_audio(target.target_audio))
+        for id, text in ((u.prompt_id, u.prompt_text), (u.id, u.text)):
+            if id not in found:
+                name, audio = spoken[_letters(text)]
+                found[id] = heard_of(rows[name], *load_audio(audio))
     return found
+
+
+def _letters(text: str) -> str:
+    return "".join(sign for sign in text if sign.isalpha()).upper()
 
 
 def _prepared(folder: Path, rows: list[dict[str, Any]], base: Path) -> None:
