@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from imfbench import model_hub
 from imfbench.artefact import read_network, save_artefact
 from imfbench.building import build_method
 from imfbench.cli import main
@@ -79,14 +80,29 @@ def test_every_value_says_whence_it_is(name: str) -> None:
     ("name", "places"),
     [
         ("paper_text2mel", ("teacher.artefact: no artefact 'artefacts/f5tts-v1-base'", "vocoder (vocos)")),
-        ("paper_token2mel", ("teacher.artefact: no artefact 'artefacts/cosyvoice2'", "vocoder (hift)")),
+        (
+            "paper_token2mel",
+            (
+                "teacher.artefact: no artefact 'artefacts/cosyvoice2'",
+                "vocoder (hift)",
+                "cosyvoice2-tokenizer",
+                "campplus.onnx",
+            ),
+        ),
     ],
 )
 def test_a_dry_run_says_all_that_is_missing(
     name: str, places: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    download = model_hub.download
+    fetched: list[str] = []
+
+    def noted(repository: str, files: Any, folder: bool, local: bool, whole: Any) -> Path | None:
+        fetched.extend([] if local else [repository])
+        return download(repository, files, folder, True, whole)
+
+    monkeypatch.setattr(model_hub, "download", noted)
     result = CliRunner().invoke(main, ["run", name, "--dry-run", "--out", str(tmp_path / "run")])
     assert result.exit_code == 2, result.output
     told = result.output
@@ -96,6 +112,7 @@ def test_a_dry_run_says_all_that_is_missing(
     assert "https://www.openslr.org/12" in told
     assert "docs/paper_experiments.md" in told
     assert not (tmp_path / "run").exists()
+    assert not fetched
 
 
 def test_a_vocoder_of_another_mel_is_refused(tmp_path: Path, tiny_in: Callable[[Path], Any]) -> None:
@@ -144,7 +161,8 @@ def _settings(name: str, folder: Path) -> list[str]:
     save_artefact(folder / "teacher", "teacher", method, {"name": "teacher", "task": task, "training": {"steps": 1}})
     found = [
         f"teacher.artefact={folder / 'teacher'}", "teacher.nfe=[2]",
-        f"train_data.options.manifest={speech / 'plain.jsonl'}", "train_data.options.workers=1",
+        f"train_data.options.manifest={speech / 'plain.jsonl'}", "train_data.options.supervisions=[]",
+        "train_data.options.workers=1",
         f"dataset.0.options.root={pc}", f"dataset.1.options.root={seed}", f"dev.options.root={pc}",
         "dataset.0.limit=1", "dataset.1.limit=1", "dev.limit=1",
         "training.steps=2", "training.warmup=0", "training.frames_per_batch=1200", "training.precision=fp32", "precision=fp32",

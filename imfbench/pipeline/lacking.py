@@ -10,9 +10,10 @@ from imfbench.artefact import EMBEDDED, ArtefactError, locate
 from imfbench.backbones.originals import MissingPackageError
 from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.data import DatasetError
+from imfbench.features.cosyvoice_files import CAMPPLUS, TOKENIZER, find
 from imfbench.features.mel import MelFormat
 from imfbench.inputs import open_vocoder, vocoder_mel
-from imfbench.published import look_in
+from imfbench.published import look_in, nothing_fetched
 from imfbench.registry import DATASETS, METRICS, BrokenEntryError, UnknownNameError
 from imfbench.sets import TestSet, open_dataset
 from imfbench.weights import DamagedModelError, MissingModelError
@@ -50,20 +51,30 @@ def files_lacking(config: ExperimentConfig) -> list[str]:
 
 
 def models_lacking(config: ExperimentConfig) -> list[str]:
-    """The vocoder and the scorers whose models are not here, each with what to do about it."""
+    """The vocoder and the scorers whose models are not here, each with what to do about it; nothing is fetched for that."""
     look_in(config.model_dir)
     found = []
     if config.task != "speech" and (mel := vocoder_mel(config.vocoder)) is not None:
         found += _model(f"vocoder ({config.vocoder})", lambda: _vocoder(config.vocoder, mel))
+    if any(_listens(config, data) for data in (*config.dataset, config.train_data)):
+        found += [line for model in (TOKENIZER, CAMPPLUS) for line in _model(model.name, lambda m=model: find(m))]
     for name, options in config.metrics.items():
         cls = METRICS.get(name)
         found += _model(f"metrics.{name}", lambda cls=cls, options=options: str(cls(cls.Config(**options)).signature))
     return found
 
 
+def _listens(config: ExperimentConfig, data: Data) -> bool:
+    """Whether S3 tokens and speaker vectors are to be made of a dataset's recordings."""
+    cls = DATASETS.get(data.name) if data.name in DATASETS else None
+    asks = config.task == "token2mel" and cls is not None and "features" in inspect.signature(cls).parameters
+    return asks and data.options.get("features") is None
+
+
 def _model(what: str, look: Callable[[], Any]) -> list[str]:
     try:
-        look()
+        with nothing_fetched():
+            look()
     except _NOT_HERE as error:
         return [f"{what}: {error}"]
     return []
