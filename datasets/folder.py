@@ -35,6 +35,7 @@ class CsvFolder(ListedSet):
         root: The folder; paths of recordings are below it.
         language: Of all rows without a column for it; otherwise a row that holds a Chinese character is Chinese.
         task: Whose conditions are asked for.
+        features: token2mel: a folder of S3 tokens and speaker vectors by id; see ``ListedSet``.
     """
 
     name: ClassVar[str] = "folder"
@@ -45,8 +46,14 @@ class CsvFolder(ListedSet):
         layout="test.csv and the recordings that it names",
     )
 
-    def __init__(self, root: str | Path, language: Literal["en", "zh"] | None = None, task: Task = "token2mel") -> None:
-        super().__init__(root, task)
+    def __init__(
+        self,
+        root: str | Path,
+        language: Literal["en", "zh"] | None = None,
+        task: Task = "token2mel",
+        features: str | Path | None = None,
+    ) -> None:
+        super().__init__(root, task, features)
         self.language = language
 
     @property

@@ -40,6 +40,7 @@ class LibriSpeech(ListedSet):
         target_seconds: Shortest and longest utterance of the set.
         prompt_seconds: Shortest and longest prompt.
         task: Whose conditions are asked for.
+        features: token2mel: a folder of S3 tokens and speaker vectors by id; see ``ListedSet``.
     """
 
     name: ClassVar[str] = "librispeech"
@@ -59,9 +60,9 @@ class LibriSpeech(ListedSet):
 
     def __init__(
         self, root: str | Path, seed: int = 0, target_seconds: Sequence[float] = (4.0, 10.0),
-        prompt_seconds: Sequence[float] = (2.0, 5.0), task: Task = "token2mel",
+        prompt_seconds: Sequence[float] = (2.0, 5.0), task: Task = "token2mel", features: str | Path | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(root, task)
+        super().__init__(root, task, features)
         self.seed = int(seed)
         self.target_seconds = _range("target_seconds", target_seconds)
         self.prompt_seconds = _range("prompt_seconds", prompt_seconds)

@@ -24,6 +24,7 @@ class LibriSpeechPC(ListedSet):
         root: LibriSpeech's folder (``test-clean`` itself, or one or two above it).
         list_file: The list; without it the file of F5-TTS's name in ``root`` or one or two folders above it.
         task: Whose conditions are asked for.
+        features: token2mel: a folder of S3 tokens and speaker vectors by id; see ``ListedSet``.
     """
 
     name: ClassVar[str] = "librispeech-pc"
@@ -35,8 +36,14 @@ class LibriSpeechPC(ListedSet):
     )
     sample_rate: ClassVar[int | None] = 16_000
 
-    def __init__(self, root: str | Path, list_file: str | Path | None = None, task: Task = "token2mel") -> None:
-        super().__init__(root, task)
+    def __init__(
+        self,
+        root: str | Path,
+        list_file: str | Path | None = None,
+        task: Task = "token2mel",
+        features: str | Path | None = None,
+    ) -> None:
+        super().__init__(root, task, features)
         self.list_file = Path(list_file).expanduser() if list_file else self._nearest()
 
     def _nearest(self) -> Path:

@@ -12,15 +12,18 @@ from typing import ClassVar, Literal
 
 import torch
 
-from imfbench.data import NO_RECORDING, DatasetCard, DatasetError, Utterance
+from imfbench.data import NO_RECORDING, DatasetCard, DatasetError, Utterance, make_condition
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.features.audio import load_audio
 from imfbench.features.audio_check import AudioError
 from imfbench.features.f5_condition import character_condition
 from imfbench.features.phones import PromptError
+from imfbench.features.s3_tokens import FRAMES_PER_TOKEN, check_token_rate
+from imfbench.features.speech_store import Given, Listener, Recordings
 from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Condition
 from imfbench.registry import nearest
+from imfbench.weights import MissingModelError
 
 Task = Literal["token2mel", "text2mel"]
 
@@ -31,6 +34,9 @@ class ListedSet(ABC):
     Args:
         root: The folder.
         task: Whose conditions are asked for.
+        features: token2mel: a folder with S3 tokens of texts and prompts and speaker vectors of prompts by id
+            (``imfbench.features.speech_store.Given``), such as the tokens that CosyVoice 2's language model makes of the texts;
+            without it tokens are those of the texts' own recordings.
 
     Attributes:
         name: Its registered name.
@@ -44,9 +50,10 @@ class ListedSet(ABC):
     inputs: Inputs = EMBEDDED
     """What the networks are given; an experiment sets it."""
 
-    def __init__(self, root: str | Path, task: Task = "token2mel") -> None:
+    def __init__(self, root: str | Path, task: Task = "token2mel", features: str | Path | None = None) -> None:
         self.root = Path(root).expanduser()
         self.task: Task = task
+        self.features = None if features is None else Path(features).expanduser()
         self._sets: dict[str, list[Utterance]] = {}
         if not self.root.exists():
             raise DatasetError(
@@ -98,8 +105,17 @@ class ListedSet(ABC):
 
     @property
     def variant(self) -> str:
-        """What sets figures on this dataset apart besides its revision: in text2mel, where the total length comes from."""
-        return "" if self.task == "token2mel" else "prompt's rate"
+        """What sets figures apart besides the revision: where length or tokens come from; before networks are known, nothing."""
+        if self.task == "text2mel":
+            return "prompt's rate"
+        if not self._takes_s3_tokens:
+            return ""
+        return "recordings' tokens" if self.features is None else "given tokens"
+
+    @property
+    def _takes_s3_tokens(self) -> bool:
+        """Whether the networks are of CosyVoice 2's kind."""
+        return self.inputs.speaker_dims is not None and self.inputs.frames_per_token == FRAMES_PER_TOKEN
 
     def lacking(self, split: str) -> str:
         """What the networks of the task would have to be given of this set and cannot be; empty if nothing."""
@@ -108,10 +124,7 @@ class ListedSet(ABC):
         )
         what = f"dataset {self.name!r} has texts and recordings, but"
         if self.task == "token2mel":
-            return (
-                f"{what} networks of token2mel are given semantic tokens, here the phone of every 25 ms, which it does not "
-                f"have: set task: text2mel for its English texts, {instead}"
-            )
+            return self._lacking_tokens(split, what, instead)
         language = self.card.sets[split].language if split in self.card.sets else ""
         if language == "zh" and self.inputs.characters is None:
             return (
@@ -127,28 +140,81 @@ class ListedSet(ABC):
             return f"{what} its phones come from espeak-ng, which is not installed: pip install 'imfbench[g2p]', or {instead}"
         return ""
 
+    def _lacking_tokens(self, split: str, what: str, instead: str) -> str:
+        if not self._takes_s3_tokens:
+            return (
+                f"{what} networks of token2mel are given semantic tokens, here the phone of every 25 ms, which it does not "
+                f"have: set task: text2mel for its English texts, {instead}"
+            )
+        if self.features is not None:
+            return ""
+        if not any(u.target_audio is not None for u in self.utterances(split)):
+            return (
+                f"{what} its set {split!r} has no recordings of its texts to take S3 tokens from: give tokens of CosyVoice 2's "
+                f"language model by the option `features`, or {instead}"
+            )
+        try:
+            _ = self._recordings.listener.signature
+        except MissingModelError as error:
+            return (
+                f"{what} S3 tokens and speaker vectors are made of these by CosyVoice 2's own files, or given by the option "
+                f"`features`: {error}"
+            )
+        return ""
+
     def condition(self, utterance: Utterance) -> Condition:
-        """What text2mel's networks may know: both texts' phones by espeak-ng, or characters, and the prompt's mel.
+        """What networks may know: the prompt's mel and both texts' phones by espeak-ng, or characters, or S3 tokens.
 
         Raises:
-            DatasetError: The task is token2mel.
+            DatasetError: The task is token2mel and the networks are not of CosyVoice 2's kind, or tokens are lacking.
             PromptError: There is too little or too much speech in the prompt.
             TextError: The prompt's or the text's length or signs are none that the networks can say.
         """
         if self.task == "token2mel":
-            raise DatasetError(self.lacking(""))
-        if self.inputs.characters is not None:
-            audio, rate = load_audio(utterance.prompt_audio)
-            return character_condition(
-                self.inputs.characters, audio, rate, utterance.prompt_text, utterance.text, self.inputs.mel
-            )
-        prompt, _ = load_audio(utterance.prompt_audio, self.inputs.mel.sample_rate)
+            return self._token_condition(utterance)
         # LibriSpeech's capitals would be spelt out letter by letter.
         said, text = (text.lower() if text.isupper() else text for text in (utterance.prompt_text, utterance.text))
+        if self.inputs.characters is not None:
+            audio, rate = load_audio(utterance.prompt_audio)
+            return character_condition(self.inputs.characters, audio, rate, said, text, self.inputs.mel)
+        prompt, _ = load_audio(utterance.prompt_audio, self.inputs.mel.sample_rate)
         try:
             return self._embedded.own_condition(prompt, lambda: said, text)
         except PromptError as error:
             raise PromptError(f"the prompt {utterance.prompt_audio} cannot be used: {error}") from None
+
+    def _token_condition(self, utterance: Utterance) -> Condition:
+        """The prompt's tokens, mel and voice, and the tokens to say: a batch of 1, two frames a token."""
+        if not self._takes_s3_tokens:
+            raise DatasetError(self.lacking(""))
+        audio, _ = load_audio(utterance.prompt_audio, self.inputs.mel.sample_rate)
+        mel = self.inputs.mel.normalise(self.inputs.mel.log_mel(torch.from_numpy(audio)))
+        if self._given is not None:
+            prompt, wanted = self._given(utterance.prompt_id), self._given.tokens(utterance.id)
+        elif utterance.target_audio is None:
+            raise DatasetError(
+                f"{utterance.id}: there is no recording of the text to take S3 tokens from: give tokens by the option `features`"
+            )
+        else:
+            prompt, wanted = self._recordings(utterance.prompt_audio), self._recordings(utterance.target_audio).tokens
+        check_token_rate(len(mel), len(prompt.tokens), f"the prompt {utterance.prompt_audio}")
+        if len(prompt.voice) != self.inputs.speaker_dims:
+            raise DatasetError(
+                f"{utterance.prompt_id}: a speaker's vector of {len(prompt.voice)} numbers, and the network takes "
+                f"{self.inputs.speaker_dims}: give vectors of the embedder that it was trained with"
+            )
+        # Upstream as well cuts prompts to as many tokens as their mel has frames for.
+        count = min(len(mel) // FRAMES_PER_TOKEN, len(prompt.tokens))
+        before, after = ((tokens + 1).repeat_interleave(FRAMES_PER_TOKEN) for tokens in (prompt.tokens[:count], wanted))
+        return make_condition(mel[: len(before)], before, after, prompt.voice)
+
+    @cached_property
+    def _given(self) -> Given | None:
+        return None if self.features is None else Given(self.features)
+
+    @cached_property
+    def _recordings(self) -> Recordings:
+        return Recordings(Listener())
 
     @cached_property
     def _embedded(self) -> DemoCorpus:

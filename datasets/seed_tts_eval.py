@@ -24,6 +24,7 @@ class SeedTTSEval(ListedSet):
     Args:
         root: The folder that holds ``en`` and ``zh``, or the one that holds ``seedtts_testset``.
         task: Whose conditions are asked for.
+        features: token2mel: a folder of S3 tokens and speaker vectors by id; see ``ListedSet``.
     """
 
     name: ClassVar[str] = "seed-tts-eval"
@@ -34,8 +35,8 @@ class SeedTTSEval(ListedSet):
         layout="en/meta.lst, zh/meta.lst, zh/hardcase.lst and beside them prompt-wavs/ and wavs/",
     )
 
-    def __init__(self, root: str | Path, task: Task = "token2mel") -> None:
-        super().__init__(root, task)
+    def __init__(self, root: str | Path, task: Task = "token2mel", features: str | Path | None = None) -> None:
+        super().__init__(root, task, features)
         if not (self.root / "en").is_dir() and not (self.root / "zh").is_dir() and (self.root / ARCHIVE).is_dir():
             self.root = self.root / ARCHIVE
 

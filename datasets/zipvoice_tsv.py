@@ -37,6 +37,7 @@ class ZipVoiceList(ListedSet):
         texts: "transcript" takes the texts from ``transcript.tsv`` beside the list: what ZipVoice scores LibriSpeech-PC against.
         language: Of all rows; without it a row that holds a Chinese character is Chinese.
         task: Whose conditions are asked for.
+        features: token2mel: a folder of S3 tokens and speaker vectors by id; see ``ListedSet``.
     """
 
     name: ClassVar[str] = "zipvoice"
@@ -50,8 +51,9 @@ class ZipVoiceList(ListedSet):
     def __init__(
         self, root: str | Path, audio_root: str | Path | None = None, recordings: str = "wavs",
         texts: Literal["list", "transcript"] = "list", language: Literal["en", "zh"] | None = None, task: Task = "token2mel",
+        features: str | Path | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(root, task)
+        super().__init__(root, task, features)
         if texts not in ("list", "transcript"):
             raise DatasetError(f"the option `texts` is 'list' or 'transcript', not {texts!r}")
         self.list_file = self.root if self.root.is_file() else self.root / "test.tsv"

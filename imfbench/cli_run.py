@@ -111,6 +111,7 @@ def run_experiment(
             folder = out or engine.default_folder(experiment)
             check_size(experiment, max_cells)
             if dry_run:
+                _tell_what_is_lacking(experiment)
                 describe(experiment, folder, stages, not no_measuring)
                 return
             announce(experiment, folder, stages)
@@ -125,6 +126,26 @@ def run_experiment(
         show(folder)
     if any(context.failures for context in contexts):
         sys.exit(1)
+
+
+def _tell_what_is_lacking(experiment: ExperimentConfig) -> None:
+    """Refuse a plan without its artefacts or data.
+
+    Models alone do not stop it: the plan says what could not be measured for want of them.
+
+    Raises:
+        ConfigError: All that is not here, the models too, each with what to do about it.
+    """
+    from imfbench.config_file import ConfigError
+    from imfbench.pipeline.content import parts_of
+    from imfbench.pipeline.lacking import files_lacking, models_lacking
+
+    parts = parts_of(experiment)
+    files = list(dict.fromkeys(line for part in parts for line in files_lacking(part)))
+    if files:
+        models = list(dict.fromkeys(line for part in parts for line in models_lacking(part)))
+        told = "\n".join(f"- {line}" for line in (*files, *models))
+        raise ConfigError(f"{experiment.name} needs {len(files) + len(models)} things that are not here:\n{told}")
 
 
 def command_line() -> str:

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from imfbench import plugins
+from imfbench.artefact import locate
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig
 from imfbench.disk import FULL_DISK, unwritable, write_fault
 from imfbench.executors import Executor
@@ -121,6 +122,9 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
             f"only {free / 1e6:.0f} MB are free at {context.folder.path}, a run needs {SMALLEST_DISK / 1e6:.0f}: make room, or "
             "use --out elsewhere"
         )
+    for artefact in context.plan.artefacts.values():
+        if artefact.ready is not None:
+            locate(artefact.ready)  # before data, which are opened for what it is given
     _ = context.inputs  # networks and vocoder agree
     for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
         context.utterances(selection)

@@ -13,6 +13,7 @@ What is found is named by its sha256 in signatures; where the published file's s
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from imfbench import model_hub, weights
 
 MODEL_DIR = "IMFBENCH_MODEL_DIR"
 _looked_in: list[Path] = []
+_fetching = [True]
 _found: dict[tuple[Any, ...], Path] = {}
 """Where models were found, by all that decides it: a signature is asked for with every row."""
 
@@ -217,7 +219,9 @@ def obtain(model: Published, path: Path | None = None) -> Path:
     place = _found.get(asked)
     if place is None or not place.exists():
         place = locate(model, path)
-    if place is None:
+    if place is None and not _fetching[0]:
+        lacking.append(f"{remedy(model)}; a run fetches it from the hub, where there is one")
+    elif place is None:
         try:
             place = _hub(model, local=False)
         except Exception as error:  # the hub's client raises many kinds
@@ -234,6 +238,16 @@ def obtain(model: Published, path: Path | None = None) -> Path:
         verify(model, place)
     _found[asked] = place
     return place
+
+
+@contextlib.contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Within it ``obtain`` finds what is on this machine, and fetches nothing."""
+    before, _fetching[0] = _fetching[0], False
+    try:
+        yield
+    finally:
+        _fetching[0] = before
 
 
 def verify(model: Published, place: Path) -> None:

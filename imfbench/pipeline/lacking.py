@@ -1,0 +1,109 @@
+"""What an experiment names and is not here: told all at once, before anything is timed or run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from imfbench.artefact import EMBEDDED, ArtefactError, locate
+from imfbench.backbones.originals import MissingPackageError
+from imfbench.config import Data, ExperimentConfig, Selection
+from imfbench.data import DatasetError
+from imfbench.features.cosyvoice_files import CAMPPLUS, TOKENIZER, find
+from imfbench.features.mel import MelFormat
+from imfbench.inputs import open_vocoder, vocoder_mel
+from imfbench.published import look_in, nothing_fetched
+from imfbench.registry import DATASETS, METRICS, BrokenEntryError, UnknownNameError
+from imfbench.sets import TestSet, open_dataset
+from imfbench.weights import DamagedModelError, MissingModelError
+
+IMPORT = (
+    "`imfbench import` makes such a folder of a checkpoint of F5-TTS or CosyVoice 2 (docs/paper_experiments.md), and a training "
+    "leaves one"
+)
+_NOT_HERE = (ArtefactError, DatasetError, DamagedModelError, MissingModelError, MissingPackageError, BrokenEntryError)
+
+
+def files_lacking(config: ExperimentConfig) -> list[str]:
+    """Artefacts and data of an experiment that are not there, each with what to do about it; nothing large is read."""
+    found: list[str] = []
+
+    def told(what: str, look: Callable[[], Any], remedy: str = "") -> None:
+        try:
+            look()
+        except _NOT_HERE as error:
+            message = f"{what}: {error}"
+            found.append(f"{message}; {remedy}" if remedy else message)
+
+    for what, reference in _artefacts(config):
+        told(what, lambda reference=reference: locate(reference), "" if reference.startswith(EMBEDDED) else IMPORT)
+    searched = any(system.search for system in config.systems)
+    trained = any(system.artefact is None for system in config.systems)
+    for i, selection in enumerate(config.dataset):
+        where = "dataset" if len(config.dataset) == 1 else f"dataset[{i}]"
+        told(f"{where} ({selection.name})", lambda selection=selection: _open(config, selection))
+    if searched:
+        told(f"dev ({config.dev.name})", lambda: _open(config, config.dev))
+    if trained:
+        told(f"train_data ({config.train_data.name})", lambda: _open(config, config.train_data))
+    return found
+
+
+def models_lacking(config: ExperimentConfig) -> list[str]:
+    """The vocoder and the scorers whose models are not here, each with what to do about it; nothing is fetched for that."""
+    look_in(config.model_dir)
+    found = []
+    if config.task != "speech" and (mel := vocoder_mel(config.vocoder)) is not None:
+        found += _model(f"vocoder ({config.vocoder})", lambda: _vocoder(config.vocoder, mel))
+    if any(_listens(config, data) for data in (*config.dataset, config.train_data)):
+        found += [line for model in (TOKENIZER, CAMPPLUS) for line in _model(model.name, lambda m=model: find(m))]
+    for name, options in config.metrics.items():
+        cls = METRICS.get(name)
+        found += _model(f"metrics.{name}", lambda cls=cls, options=options: str(cls(cls.Config(**options)).signature))
+    return found
+
+
+def _listens(config: ExperimentConfig, data: Data) -> bool:
+    """Whether S3 tokens and speaker vectors are to be made of a dataset's recordings."""
+    cls = DATASETS.get(data.name) if data.name in DATASETS else None
+    asks = config.task == "token2mel" and cls is not None and "features" in inspect.signature(cls).parameters
+    return asks and data.options.get("features") is None
+
+
+def _model(what: str, look: Callable[[], Any]) -> list[str]:
+    try:
+        with nothing_fetched():
+            look()
+    except _NOT_HERE as error:
+        return [f"{what}: {error}"]
+    return []
+
+
+def _vocoder(name: str, mel: MelFormat) -> None:
+    open_vocoder(name, mel)
+
+
+def _artefacts(config: ExperimentConfig) -> list[tuple[str, str]]:
+    """Where each ready artefact is named, and its name."""
+    own = {system.label for system in config.systems}
+    found = []
+    if config.teacher is not None and config.teacher.artefact not in own:
+        found.append(("teacher.artefact", config.teacher.artefact))
+    for i, system in enumerate(config.systems):
+        if system.artefact is not None:
+            found.append((f"systems[{i}].artefact", system.artefact))
+        elif system.network.start is not None:
+            found.append((f"systems[{i}].network.start", system.network.start))
+    return found
+
+
+def _open(config: ExperimentConfig, data: Data) -> None:
+    try:
+        cls = DATASETS.get(data.name)
+    except UnknownNameError:
+        return  # which the check of names tells
+    samples = config.task != "speech" and "task" in inspect.signature(cls).parameters
+    dataset = open_dataset(data.name, {**({"task": config.task} if samples else {}), **data.options})
+    if isinstance(data, Selection):
+        TestSet(data.name, data.split, dataset, data.options).utterances()
