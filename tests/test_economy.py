@@ -43,7 +43,9 @@ def test_recomputed_activations_have_the_same_gradients(case: str, said: pytest.
     saved, training = gradients(case, checkpoint_activations=True)
     assert torch.equal(saved, plain)
     assert ("kept; MeanFlow's jvp: split" in said.text) == (case == "meanflow, one pass")
-    assert all("forward" not in block.__dict__ for block in blocks_of(training.method.network)), "for a step, not for good"
+    assert all("forward" not in block.__dict__ for block in blocks_of(training.method.network)), (
+        "for a step, not for good"
+    )
 
 
 def test_recomputed_activations_take_less_memory_and_each_block_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +201,13 @@ BEFORE = {
 
 def test_settings_at_their_defaults_are_in_no_record() -> None:
     assert TrainConfig(steps=5).decisive() == BEFORE
-    carried_out = {"processes": 2, "accumulate": 2, "checkpoint_activations": True, "ema_device": "cpu", "save_every": 9}
+    carried_out = {
+        "processes": 2,
+        "accumulate": 2,
+        "checkpoint_activations": True,
+        "ema_device": "cpu",
+        "save_every": 9,
+    }
     assert TrainConfig(steps=5, **carried_out).decisive() == {**BEFORE, "accumulate": 2}
     deciding = {"compile": True, "teacher_dtype": "bf16", "memory": 24 * 10**9}
     assert TrainConfig(steps=5, **deciding).decisive() == {**BEFORE, **deciding}

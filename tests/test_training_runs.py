@@ -36,9 +36,7 @@ def test_a_run_in_two_processes_trains_the_network_of_a_run_in_one(tiny) -> None
     assert recipes[0] == recipes[1], "how many share a training is no part of what it learns"
 
 
-def test_processes_that_cannot_be_are_refused_before_anything_begins(
-    tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+def test_processes_that_cannot_be_are_refused_before_anything_begins(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     path = tiny.config(systems=tiny.trained, references=[], training=TRAINING)
     told = tiny.refused(path, "training.processes=3")
     assert "accumulate = 3 with frames_per_batch = 333 keeps the step's size" in told
