@@ -24,7 +24,7 @@ from imfbench.features.audio_check import REMEDY
 from imfbench.features.mel import HIFIGAN, SAMPLE_RATE, MelFormat
 from imfbench.features.phones import PromptError
 from imfbench.flow.grids import make_grid
-from imfbench.inputs import Inputs, common_inputs, inputs_of, open_vocoder
+from imfbench.inputs import EMBEDDED, Inputs, common_inputs, inputs_of, open_vocoder
 from imfbench.metrics import ScoreItem
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.context import told
@@ -157,8 +157,12 @@ def speak(
     if "hifigan" in vocoders.values():
         with _missing():
             find("hifigan")
+    rates = {inputs.mel.sample_rate for inputs in given.values()} - {SAMPLE_RATE}
+    prompts = {SAMPLE_RATE: prompt} | {rate: load_audio(request.prompt, rate)[0] for rate in rates}
     conditions = {
-        name: _condition(request, references[name], card, given[name], prompt_text)
+        name: _condition(
+            request, references[name], card, prompts[given[name].mel.sample_rate], prompt_text, given[name]
+        )
         for name, (_, card) in loaded.items()
     }
 
@@ -271,8 +275,9 @@ def _vocoder(request: Request, name: str, inputs: Inputs) -> str:
 
 
 def _condition(
-    request: Request, reference: str, card: dict[str, Any], inputs: Inputs, prompt_text: Callable[[], str]
-) -> Any:
+    request: Request, reference: str, card: dict[str, Any], prompt: np.ndarray, prompt_text: Callable[[], str],
+    inputs: Inputs = EMBEDDED,
+) -> Any:  # fmt: skip
     if card.get("task") != TASK:
         raise ArtefactError(
             f"this network's task is {card.get('task')}, which takes speech tokens with their timing; a text needs one of {TASK}"
@@ -289,7 +294,6 @@ def _condition(
         task = {"task": TASK} if "task" in inspect.signature(cls).parameters else {}
         # Its own options: another copy may have other phones.
         dataset = open_dataset(name, {**task, **options}, inputs)
-        prompt = load_audio(request.prompt, inputs.mel.sample_rate)[0]
         return dataset.own_condition(prompt, prompt_text, request.text, request.british, request.speed)
     except PromptError as error:
         raise SpeakError(f"the prompt {request.prompt} cannot be used: {error}") from None
