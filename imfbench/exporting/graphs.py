@@ -1,9 +1,9 @@
 """A method's sampling as graphs of tensors alone: what is heard of the condition, once, and the velocity, at every step.
 
 Both are programs of ``torch.export`` with dynamic rows and lengths. Three things of the networks stand against that, and are
-replaced while a graph is made, none of them with another outcome: masks that are left out where nothing is padding, a question
-that a graph cannot ask; numbers of frames that become constants on their way through ``int()``; and a table of positions that
-grows with the longest utterance so far.
+replaced while a graph is made, none of them with another outcome: questions about values that a graph cannot ask, such as
+whether anything is padding; numbers of rows and frames that become constants on their way through ``int()``; and a table of
+positions that grows with the longest utterance so far.
 """
 
 from __future__ import annotations
@@ -172,8 +172,11 @@ def _exportable(backbone: str) -> Iterator[None]:
     """What stands against a graph is replaced."""
     with ExitStack() as replaced:
         if backbone == "cosyvoice2":
+            from diffusers.models.attention_processor import Attention
+
             from imfbench.backbones import cosyvoice2
 
+            replaced.enter_context(mock.patch.object(Attention, "prepare_attention_mask", _mask_of_heads))
             positions = cosyvoice2._positions()
             replaced.enter_context(mock.patch.object(positions, "extend_pe"))
             replaced.enter_context(mock.patch.object(positions, "position_encoding", _positions))
@@ -186,6 +189,11 @@ def _exportable(backbone: str) -> Iterator[None]:
             replaced.enter_context(mock.patch.object(f5tts._transformer(), "embed_text", _embed_text))
             replaced.enter_context(mock.patch.object(f5tts.F5DiT, "_mask", _always_masked))
         yield
+
+
+def _mask_of_heads(self: Any, attention_mask: Tensor, *_: Any, **__: Any) -> Tensor:
+    """The mask of each row for each of its heads, (rows · heads, places, frames); diffusers asks for the product as a number."""
+    return attention_mask[:, None].expand(-1, self.heads, -1, -1).flatten(0, 1)
 
 
 def _always_masked(_: Any, condition: Condition) -> Tensor:
