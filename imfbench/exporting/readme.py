@@ -81,7 +81,7 @@ def _grid(card: Mapping[str, Any]) -> list[float]:
     grids = card["grids"]
     chosen = next((grid for grid in grids.values() if grid["from"] not in ("--grid", "the default")), None)
     found: list[float] = (chosen or grids.get("2") or next(iter(grids.values())))["values"]
-    return [round(value, 6) for value in found]
+    return [round(float(value), 6) for value in found]
 
 
 def _how(card: Mapping[str, Any]) -> str:

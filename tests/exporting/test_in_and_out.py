@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from click.testing import CliRunner
 
-for package in ("f5_tts", "rjieba", "pypinyin"):
-    pytest.importorskip(package, reason="needs `pip install 'imfbench[f5]'`")
+pytest.importorskip("f5_tts", reason="needs `pip install 'imfbench[f5]'`")
+pytest.importorskip("rjieba", reason="needs `pip install 'imfbench[f5]'`")
+pytest.importorskip("pypinyin", reason="needs `pip install 'imfbench[f5]'`")
 
 from small_f5 import CHARACTERS, V1, network
 
@@ -19,6 +21,8 @@ from imfbench.artefact import read_card
 from imfbench.backbones.f5_checkpoint import write_checkpoint
 from imfbench.cli import main
 from imfbench.contracts.trial import small_corpus
+from imfbench.datasets.demo.corpus import DATA
+from imfbench.features.audio import load_audio
 
 SIZE = ("dim", "depth", "heads", "dim_head", "text_dim", "conv_layers")
 
@@ -27,6 +31,13 @@ def imfbench(*arguments: object) -> str:
     result = CliRunner().invoke(main, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def prompt(folder: Path) -> Path:
+    """Two seconds of speech."""
+    audio, rate = load_audio(DATA / "test" / "prompts" / "prompt-af_sarah-000.flac")
+    soundfile.write(folder / "prompt.wav", audio[: 2 * rate], rate)
+    return folder / "prompt.wav"
 
 
 def test_a_student_of_an_imported_teacher_carries_its_licence_characters_grid_and_scores(
@@ -42,6 +53,13 @@ def test_a_student_of_an_imported_teacher_carries_its_licence_characters_grid_an
         "import", tmp_path / "model_7.safetensors", "--format", "f5", "--model", "F5TTS_v1_Base", "--vocab",
         tmp_path / "vocab.txt", "--out", teacher, *sizes,
     )  # fmt: skip
+    imfbench(
+        "synthesize", "--text", "Good evening.", "--prompt", prompt(tmp_path), "--prompt-text", "The morning air.", "--method",
+        teacher, "--nfe", 2, "--no-score", "--device", "cpu", "--out", tmp_path / "said.wav",
+    )  # fmt: skip
+    audio, rate = soundfile.read(tmp_path / "said.wav")
+    assert rate == 24_000
+    assert len(audio) > rate / 4
     tiny = tiny_in(tmp_path)
     path = tiny.config(
         task="text2mel",
