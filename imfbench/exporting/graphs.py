@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +51,12 @@ class Graph:
 class _Encode(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.parts = nn.ModuleList(network.frozen)  # type: ignore[arg-type]  # the others' weights are not the program's
+        self._network: Any = [network]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         tokens, *more = inputs
-        found: Tensor = self.network.encode(_condition(tokens=tokens, valid=more[0] if more else tokens > 0))  # type: ignore[operator]
+        found: Tensor = self._network[0].encode(_condition(tokens=tokens, valid=more[0] if more else tokens > 0))  # type: ignore[operator]
         return found
 
 
@@ -168,6 +168,24 @@ def _example(network: nn.Module, rows: int = 2, frames: int = 38) -> dict[str, T
 
 
 @contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    there = name in vars(owner)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if there:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def _nothing(*_: Any) -> None:
+    """In place of what only keeps a table long enough."""
+
+
+@contextmanager
 def _exportable(backbone: str) -> Iterator[None]:
     """What stands against a graph is replaced."""
     with ExitStack() as replaced:
@@ -176,18 +194,18 @@ def _exportable(backbone: str) -> Iterator[None]:
 
             from imfbench.backbones import cosyvoice2
 
-            replaced.enter_context(mock.patch.object(Attention, "prepare_attention_mask", _mask_of_heads))
+            replaced.enter_context(_replaced(Attention, "prepare_attention_mask", _mask_of_heads))
             positions = cosyvoice2._positions()
-            replaced.enter_context(mock.patch.object(positions, "extend_pe"))
-            replaced.enter_context(mock.patch.object(positions, "position_encoding", _positions))
+            replaced.enter_context(_replaced(positions, "extend_pe", _nothing))
+            replaced.enter_context(_replaced(positions, "position_encoding", _positions))
             for name in ("cosyvoice.flow.decoder", "cosyvoice.transformer.upsample_encoder"):
                 module = original(name, extra=cosyvoice2.EXTRA)
-                replaced.enter_context(mock.patch.object(module, "add_optional_chunk_mask", _chunk_mask))
+                replaced.enter_context(_replaced(module, "add_optional_chunk_mask", _chunk_mask))
         if backbone == "f5tts":
             from imfbench.backbones import f5tts
 
-            replaced.enter_context(mock.patch.object(f5tts._transformer(), "embed_text", _embed_text))
-            replaced.enter_context(mock.patch.object(f5tts.F5DiT, "_mask", _always_masked))
+            replaced.enter_context(_replaced(f5tts._transformer(), "embed_text", _embed_text))
+            replaced.enter_context(_replaced(f5tts.F5DiT, "_mask", _always_masked))
         yield
 
 

@@ -89,4 +89,4 @@ def test_a_student_of_an_imported_teacher_carries_its_licence_characters_grid_an
     assert card["grids"]["2"]["from"] == "o3s"
     assert {row["nfe"] for row in card["scores"]} == {1, 2}
     assert all(row["sim"] is not None and row["signatures"]["sim"] for row in card["scores"])
-    assert 'F5TTS(model="F5TTS_v1_Base", vocab_file="vocab.txt")' in told
+    assert 'F5TTS(model="F5TTS_v1_Base", ckpt_file="model_7.safetensors", vocab_file="vocab.txt")' in told
