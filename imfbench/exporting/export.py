@@ -76,6 +76,15 @@ def export(
     method, artefact = load_artefact(place)
     folder_of_run = run_of(place, run)
     known = None if folder_of_run is None else read_run(folder_of_run, str(artefact["sha256"]))
+    if (
+        run is not None
+        and known is not None
+        and not (known.grids or known.scores or run.resolve() in place.resolve().parents)
+    ):
+        raise ExportError(
+            f"{run} knows nothing of {reference}: it has neither a row nor a searched grid of its weights (sha256 "
+            f"{str(artefact['sha256'])[:12]}…); name the run in which it was trained or scored"
+        )
     steps = nfe or ((1, 2, 3) if method.kind == "average" else (16, 32))
     grids = grids_of(method, steps, grid, known)
     card = make_card(form, str(reference), method, backbone, artefact, grids, known, licence)
