@@ -54,7 +54,7 @@ def import_command(checkpoint: Path, form: str, out: Path, settings: tuple[str, 
     "--run", type=click.Path(path_type=Path), help="Run folder with its grids and scores [the one in which it lies]."
 )
 @click.option("--grid", metavar="NAME|[0,…,1]", help="Time grid [the one searched in the run, else uniform].")
-@click.option("--nfe", type=Counts(), default="1,2,3", show_default=True, help="Steps that the card has grids for.")
+@click.option("--nfe", type=Counts(), help="Steps that the card has grids for: 1,2,3 [a teacher: 16,32].")
 @click.option(
     "--beside",
     type=click.Path(path_type=Path),

@@ -12,13 +12,14 @@ from imfbench.config import ExperimentConfig
 from imfbench.registry import METHODS, nearest
 
 STAGES = ["train", "search", "synthesize", "score", "report"]
+COMMANDS = ["run", *STAGES, "list", "doctor", "check", "new-method", "import", "export"]
 
 
 def imfbench(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
 
 
-@pytest.mark.parametrize("command", ["run", *STAGES, "list", "doctor", "check", "new-method"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str) -> None:
     result = imfbench(command, "--help")
     assert result.exit_code == 0
@@ -27,7 +28,7 @@ def test_help_has_an_example(command: str) -> None:
 
 def test_help_lists_every_command() -> None:
     result = imfbench("--help")
-    assert all(command in result.output for command in ["run", *STAGES, "list", "doctor", "check", "new-method"])
+    assert all(command in result.output for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", ["run", *STAGES])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -24,12 +26,14 @@ NETWORKS = {"f5": "f5tts", "cosyvoice2": "cosyvoice2", "chatterbox": "cosyvoice2
 PATCHES = {"f5": "imfbench_f5.py", "cosyvoice2": "imfbench_cosyvoice2.py"}
 """For a network of two times; the original plays one of one time as it is."""
 SAMPLERS = {"onnx": "sample_onnx.py", "torch": "sample_torch.py"}
+ONE_FILE = 1_900_000_000
+"""Bytes of weights beyond which they lie beside an ONNX file, which holds two gigabytes at most."""
 ONNX_PACKAGES = ("onnx", "onnxscript")
 _PATCHES = "imfbench.exporting.patches"
 
 
 def export(
-    reference: str, form: str, out: Path, *, run: Path | None = None, grid: str | None = None, nfe: Sequence[int] = (1, 2, 3),
+    reference: str, form: str, out: Path, *, run: Path | None = None, grid: str | None = None, nfe: Sequence[int] | None = None,
     beside: Path | None = None, licence: str | None = None,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Write what other software can run of an artefact.
@@ -40,7 +44,7 @@ def export(
         out: The folder to make; it must be empty or absent.
         run: The run folder that has its searched grids and scores; the one in which it lies otherwise.
         grid: Name or points of a time grid, in place of the run's searched ones.
-        nfe: Numbers of steps that the card is to have grids for.
+        nfe: Numbers of steps that the card is to have grids for; 1, 2, 3 of a student and 16, 32 of a teacher otherwise.
         beside: Chatterbox: a published ``s3gen`` file, whose tokenizer, speaker encoder and vocoder are taken over.
         licence: Of the weights, in place of the teacher's.
 
@@ -72,7 +76,17 @@ def export(
     method, artefact = load_artefact(place)
     folder_of_run = run_of(place, run)
     known = None if folder_of_run is None else read_run(folder_of_run, str(artefact["sha256"]))
-    grids = grids_of(method, nfe, grid, known)
+    if (
+        run is not None
+        and known is not None
+        and not (known.grids or known.scores or run.resolve() in place.resolve().parents)
+    ):
+        raise ExportError(
+            f"{run} knows nothing of {reference}: it has neither a row nor a searched grid of its weights (sha256 "
+            f"{str(artefact['sha256'])[:12]}…); name the run in which it was trained or scored"
+        )
+    steps = nfe or ((1, 2, 3) if method.kind == "average" else (16, 32))
+    grids = grids_of(method, steps, grid, known)
     card = make_card(form, str(reference), method, backbone, artefact, grids, known, licence)
     with whole_folder(out) as folder:
         _WRITERS[form](folder, method, backbone, card, beside)
@@ -131,12 +145,11 @@ def _onnx(folder: Path, method: Method, backbone: str, card: dict[str, Any], _: 
     from imfbench.exporting.graphs import graphs
 
     card["graphs"] = {}
-    for graph in graphs(method, backbone):
-        # More than two gigabytes fit into no one ONNX file: the weights then lie beside it.
+    for graph in _quietly(graphs, method, backbone):
         size = sum(value.numel() * value.element_size() for value in graph.program.state_dict.values())
-        torch.onnx.export(
-            graph.program, (), folder / f"{graph.name}.onnx", input_names=list(graph.inputs), output_names=[graph.output],
-            dynamo=True, external_data=size > 1_900_000_000, verbose=False,
+        _quietly(
+            torch.onnx.export, graph.program, (), folder / f"{graph.name}.onnx", input_names=list(graph.inputs),
+            output_names=[graph.output], dynamo=True, external_data=size > ONE_FILE, verbose=False,
         )  # fmt: skip
         card["graphs"][graph.name] = list(graph.inputs)
 
@@ -145,10 +158,23 @@ def _torch(folder: Path, method: Method, backbone: str, card: dict[str, Any], _:
     from imfbench.exporting.graphs import graphs
 
     card["graphs"] = {}
-    for graph in graphs(method, backbone):
+    for graph in _quietly(graphs, method, backbone):
         torch.export.save(graph.program, folder / f"{graph.name}.pt2")
         card["graphs"][graph.name] = list(graph.inputs)
     card["torch"] = torch.__version__
+
+
+def _quietly(do: Callable[..., Any], *given: Any, **settings: Any) -> Any:
+    """Without what torch's exporter says of packages that are not installed, and of what it deprecates."""
+    said = logging.getLogger("torch.onnx._internal.exporter._registration")
+    before = said.level
+    said.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return do(*given, **settings)
+    finally:
+        said.setLevel(before)
 
 
 _WRITERS: dict[str, Callable[[Path, Method, str, dict[str, Any], Path | None], None]] = {

@@ -1,9 +1,9 @@
 """A method's sampling as graphs of tensors alone: what is heard of the condition, once, and the velocity, at every step.
 
 Both are programs of ``torch.export`` with dynamic rows and lengths. Three things of the networks stand against that, and are
-replaced while a graph is made, none of them with another outcome: masks that are left out where nothing is padding, a question
-that a graph cannot ask; numbers of frames that become constants on their way through ``int()``; and a table of positions that
-grows with the longest utterance so far.
+replaced while a graph is made, none of them with another outcome: questions about values that a graph cannot ask, such as
+whether anything is padding; numbers of rows and frames that become constants on their way through ``int()``; and a table of
+positions that grows with the longest utterance so far.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +51,12 @@ class Graph:
 class _Encode(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.parts = nn.ModuleList(network.frozen)  # type: ignore[arg-type]  # the others' weights are not the program's
+        self._network: Any = [network]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         tokens, *more = inputs
-        found: Tensor = self.network.encode(_condition(tokens=tokens, valid=more[0] if more else tokens > 0))  # type: ignore[operator]
+        found: Tensor = self._network[0].encode(_condition(tokens=tokens, valid=more[0] if more else tokens > 0))  # type: ignore[operator]
         return found
 
 
@@ -168,24 +168,50 @@ def _example(network: nn.Module, rows: int = 2, frames: int = 38) -> dict[str, T
 
 
 @contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    there = name in vars(owner)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if there:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def _nothing(*_: Any) -> None:
+    """In place of what only keeps a table long enough."""
+
+
+@contextmanager
 def _exportable(backbone: str) -> Iterator[None]:
     """What stands against a graph is replaced."""
     with ExitStack() as replaced:
         if backbone == "cosyvoice2":
+            from diffusers.models.attention_processor import Attention
+
             from imfbench.backbones import cosyvoice2
 
+            replaced.enter_context(_replaced(Attention, "prepare_attention_mask", _mask_of_heads))
             positions = cosyvoice2._positions()
-            replaced.enter_context(mock.patch.object(positions, "extend_pe"))
-            replaced.enter_context(mock.patch.object(positions, "position_encoding", _positions))
+            replaced.enter_context(_replaced(positions, "extend_pe", _nothing))
+            replaced.enter_context(_replaced(positions, "position_encoding", _positions))
             for name in ("cosyvoice.flow.decoder", "cosyvoice.transformer.upsample_encoder"):
                 module = original(name, extra=cosyvoice2.EXTRA)
-                replaced.enter_context(mock.patch.object(module, "add_optional_chunk_mask", _chunk_mask))
+                replaced.enter_context(_replaced(module, "add_optional_chunk_mask", _chunk_mask))
         if backbone == "f5tts":
             from imfbench.backbones import f5tts
 
-            replaced.enter_context(mock.patch.object(f5tts._transformer(), "embed_text", _embed_text))
-            replaced.enter_context(mock.patch.object(f5tts.F5DiT, "_mask", _always_masked))
+            replaced.enter_context(_replaced(f5tts._transformer(), "embed_text", _embed_text))
+            replaced.enter_context(_replaced(f5tts.F5DiT, "_mask", _always_masked))
         yield
+
+
+def _mask_of_heads(self: Any, attention_mask: Tensor, *_: Any, **__: Any) -> Tensor:
+    """The mask of each row for each of its heads, (rows · heads, places, frames); diffusers asks for the product as a number."""
+    return attention_mask[:, None].expand(-1, self.heads, -1, -1).flatten(0, 1)
 
 
 def _always_masked(_: Any, condition: Condition) -> Tensor:

@@ -10,7 +10,7 @@ _NOT_KNOWN = "not known"
 _F5 = """\
     from f5_tts.api import F5TTS
     {imports}
-    f5 = F5TTS(model="{model}", vocab_file="vocab.txt"{checkpoint})
+    f5 = F5TTS(model="{model}", ckpt_file="{checkpoint}", vocab_file="vocab.txt")
     {patch}f5.infer("prompt.wav", "what the prompt says", "what is to be said", file_wave="said.wav"{how})
 """
 _COSYVOICE2 = """\
@@ -81,7 +81,7 @@ def _grid(card: Mapping[str, Any]) -> list[float]:
     grids = card["grids"]
     chosen = next((grid for grid in grids.values() if grid["from"] not in ("--grid", "the default")), None)
     found: list[float] = (chosen or grids.get("2") or next(iter(grids.values())))["values"]
-    return [round(value, 6) for value in found]
+    return [round(float(value), 6) for value in found]
 
 
 def _how(card: Mapping[str, Any]) -> str:
@@ -94,17 +94,20 @@ def _patched(card: Mapping[str, Any], what: str, file: str) -> tuple[str, str]:
 
 
 def _f5(card: Mapping[str, Any]) -> str:
-    model = (card["imported"] or card["teacher"].get("imported") or {}).get("layout") or "F5TTS_v1_Base"
+    source = card["imported"] or card["teacher"].get("imported") or {}
+    model = source.get("layout") or "F5TTS_v1_Base"
     if card["patch"] is None:
         how = f", nfe_step={len(_grid(card)) - 1}" + (", cfg_strength=0" if card["guidance_baked_in"] else "")
-        code = _F5.format(imports="", model=model, checkpoint=', ckpt_file="model.safetensors"', patch="", how=how)
+        code = _F5.format(imports="", model=model, checkpoint="model.safetensors", patch="", how=how)
         return f"F5-TTS (package f5-tts) plays `model.safetensors` as it is:\n\n{code}".rstrip()
     imports, patch = _patched(card, "f5.ema_model", "model.safetensors")
-    code = _F5.format(imports=imports, model=model, checkpoint="", patch=patch, how="")
+    code = _F5.format(
+        imports=imports, model=model, checkpoint=source.get("file", "TEACHER.safetensors"), patch=patch, how=""
+    )
     return (
         f"F5-TTS (package f5-tts) plays `model.safetensors` with `{card['patch']}`, which lies beside it. `F5TTS` opens the "
-        "model of this layout, the patch puts these weights into it. Without the patch the original refuses the file: it does "
-        f"not know the mixer of the second time.\n\n{code}"
+        "teacher's file (or any of this layout and vocabulary), the patch puts these weights into it. Without the patch the "
+        f"original refuses the file: it does not know the mixer of the second time.\n\n{code}"
     ).rstrip()
 
 

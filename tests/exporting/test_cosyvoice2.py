@@ -22,7 +22,7 @@ from imfbench.flow.solvers import euler
 from imfbench.method import encoded
 
 GRIDS = {1: [0.0, 1.0], 2: [0.0, 0.65, 1.0], 3: [0.0, 0.2, 0.7, 1.0]}
-TOLERANCE = 2e-4
+TOLERANCE = 5e-5
 
 
 def tokens(number: int, seed: int) -> Tensor:
@@ -60,7 +60,7 @@ def test_the_patched_original_makes_the_students_mel(
             finalize=True,
         )  # fmt: skip
         mine = ours(folder, grid, fixed_noise(28)[None])[:, len(MEL) :]
-        torch.testing.assert_close(found[steps].transpose(1, 2), mine, atol=TOLERANCE, rtol=1e-4)
+        torch.testing.assert_close(found[steps].transpose(1, 2), mine, atol=TOLERANCE, rtol=0)
     assert (found[1] - found[2]).abs().max() > 0.01
     other = ours(folder, [0.0, 0.5, 1.0], fixed_noise(28)[None])[:, len(MEL) :]
     assert (found[2].transpose(1, 2) - other).abs().max() > 0.01, "another grid would be noticed"
@@ -102,9 +102,9 @@ def test_chatterbox_plays_it_without_a_patch(student_of: Callable[..., Path], tm
             torch.manual_seed(6)
             found, _ = flow.decoder(**given, n_timesteps=steps, meanflow=True)
             torch.manual_seed(6)
-            noise = torch.randn(1, 80, 28).transpose(1, 2)
+            noise = torch.randn_like(given["mu"]).transpose(1, 2)  # drawn in the order in which mu lies in memory
             mine = ours(folder, uniform(steps), noise)
-            torch.testing.assert_close(found.transpose(1, 2), mine, atol=TOLERANCE, rtol=1e-4)
+            torch.testing.assert_close(found.transpose(1, 2), mine, atol=TOLERANCE, rtol=0)
 
 
 def test_chatterbox_is_told_that_its_grid_is_uniform(student_of: Callable[..., Path], tmp_path: Path) -> None:

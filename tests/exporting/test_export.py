@@ -132,10 +132,15 @@ def test_what_cannot_be_exported_is_told(student_of: Callable[..., Path], tmp_pa
     assert f"{folder} is a network 'dit', and f5 plays 'f5tts' alone" in told
     assert "belongs to Chatterbox's format" in refused(folder, "--format", "torch", "--beside", folder, out=out)
     assert "no run folder" in refused(folder, "--format", "torch", "--run", tmp_path, out=out)
+    (tmp_path / "experiment.yaml").write_text("name: r")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "experiment.yaml").write_text("name: other")
+    assert f"{other} knows nothing of {folder}" in refused(folder, "--format", "torch", "--run", other, out=out)
     assert "points are written as [0, 0.65, 1]" in refused(folder, "--format", "torch", "--grid", "[0, x", out=out)
     assert "unknown time grid 'swy'" in refused(folder, "--format", "torch", "--grid", "swy", out=out)
     assert "no artefact" in refused(tmp_path / "none", "--format", "torch", out=out)
-    assert [path.name for path in tmp_path.iterdir()] == ["artefacts"]
+    assert {path.name for path in tmp_path.iterdir()} == {"artefacts", "experiment.yaml", "other"}
 
 
 def test_a_network_that_depends_on_its_text_has_no_graph(student_of: Callable[..., Path], tmp_path: Path) -> None:

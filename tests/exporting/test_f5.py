@@ -23,7 +23,8 @@ from imfbench.flow.guidance import guided_velocity
 from imfbench.flow.solvers import euler
 from imfbench.method import encoded
 
-TOLERANCE = 1e-4
+TOLERANCE = 2e-5
+"""Of mels whose values reach 9; upstream's grid is rounded to float32."""
 GRIDS = {1: [0.0, 1.0], 2: [0.0, 0.65, 1.0], 3: [0.0, 0.2, 0.7, 1.0]}
 G = torch.Generator().manual_seed(8)
 PROMPT = torch.randn(9, 100, generator=G)
@@ -74,9 +75,9 @@ def test_the_patched_original_makes_the_students_mel(
             found[steps] = theirs(model)
         assert calls == [1] * steps, "one unguided row for each step"
         torch.testing.assert_close(found[steps], ours(folder, grid), atol=TOLERANCE, rtol=0)
-    assert (found[1] - found[2]).abs().max() > 100 * TOLERANCE
-    assert (found[2] - ours(folder, [0.0, 0.5, 1.0])).abs().max() > 100 * TOLERANCE, "another grid would be noticed"
-    assert (found[3] - untouched).abs().max() > 100 * TOLERANCE
+    assert (found[1] - found[2]).abs().max() > 1000 * TOLERANCE
+    assert (found[2] - ours(folder, [0.0, 0.5, 1.0])).abs().max() > 1000 * TOLERANCE, "another grid would be noticed"
+    assert (found[3] - untouched).abs().max() > 1000 * TOLERANCE
 
 
 class counted:

@@ -11,6 +11,7 @@ time becomes one of both times, and the solver takes the student's own steps, ea
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -20,18 +21,18 @@ MIXER = "decoder.estimator.time_embed_mixer.weight"
 class TwoTimes(torch.nn.Module):
     """The embedding of times t and r: W·[e_t ; e_r]."""
 
-    def __init__(self, sinusoids, layers, mixer):
+    def __init__(self, sinusoids: Any, layers: Any, mixer: torch.Tensor) -> None:
         super().__init__()
         self.sinusoids, self.layers = sinusoids, layers
         self.mixer = torch.nn.Parameter(mixer, requires_grad=False)
 
-    def forward(self, times):
+    def forward(self, times: torch.Tensor) -> torch.Tensor:
         """``times``, (batch, 2), float32: (batch, dim)."""
         both = [self.layers(self.sinusoids(time).to(self.mixer.dtype)) for time in times.unbind(1)]
         return torch.nn.functional.linear(torch.cat(both, -1), self.mixer)
 
 
-def few_step(flow, checkpoint, grid):
+def few_step(flow: Any, checkpoint: str, grid: list[float]) -> Any:
     """Put a student's weights into CosyVoice 2's own flow and let its solver take one step for each interval of the grid.
 
     The number of steps that the software asks for is left aside. Another grid: call this again.
@@ -45,7 +46,9 @@ def few_step(flow, checkpoint, grid):
     estimator.time_mlp = TwoTimes(estimator.time_embeddings, estimator.time_mlp, mixer)
     estimator.time_embeddings = _AsGiven()
 
-    def solve_euler(x, t_span, mu, mask, spks, cond, streaming=False):
+    def solve_euler(
+        x: Any, t_span: Any, mu: Any, mask: Any, spks: Any, cond: Any, streaming: bool = False
+    ) -> Any:  # fmt: skip
         for t, r in pairwise(grid):
             times = torch.tensor([[t, r]], device=x.device)
             x = x + (r - t) * estimator(x, mask, mu, times, spks, cond, streaming=streaming)
@@ -56,5 +59,5 @@ def few_step(flow, checkpoint, grid):
 
 
 class _AsGiven(torch.nn.Module):
-    def forward(self, times):
+    def forward(self, times: torch.Tensor) -> torch.Tensor:
         return times

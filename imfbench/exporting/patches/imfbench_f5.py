@@ -6,10 +6,12 @@ time becomes one of both times, sampling goes over the student's own grid, and g
     from f5_tts.api import F5TTS
     from imfbench_f5 import few_step
 
-    f5 = F5TTS(model="F5TTS_v1_Base", vocab_file="vocab.txt")
+    f5 = F5TTS(model="F5TTS_v1_Base", ckpt_file="TEACHER.safetensors", vocab_file="vocab.txt")
     few_step(f5.ema_model, "model.safetensors", [0.0, 0.5, 1.0])
     f5.infer("prompt.wav", "what the prompt says", "what is to be said", file_wave="said.wav")
 """
+
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -20,13 +22,13 @@ MIXER = "transformer.time_embed.mixer.weight"
 class TwoTimes(torch.nn.Module):
     """The embedding of a grid's time t and of the time r that follows it: W·[e_t ; e_r]."""
 
-    def __init__(self, embedding, mixer, grid):
+    def __init__(self, embedding: Any, mixer: torch.Tensor, grid: list[float]) -> None:
         super().__init__()
         self.embedding = embedding
         self.mixer = torch.nn.Parameter(mixer, requires_grad=False)
         self.grid = grid
 
-    def forward(self, time):
+    def forward(self, time: torch.Tensor) -> torch.Tensor:
         """``time``, (batch,): (batch, dim)."""
         grid = torch.tensor(self.grid, device=time.device)
         step = (grid[:-1] - time[:, None].float()).abs().argmin(-1)  # half precision has rounded the time
@@ -35,7 +37,7 @@ class TwoTimes(torch.nn.Module):
         return torch.nn.functional.linear(torch.cat(both, -1), self.mixer)
 
 
-def few_step(cfm, checkpoint, grid):
+def few_step(cfm: Any, checkpoint: str, grid: list[float]) -> Any:
     """Put a student's weights into F5-TTS's own ``CFM`` and let its ``sample`` take one step for each interval of the grid.
 
     ``sample`` then leaves what it is told of steps, guidance and sway aside. Another grid: call this again.

@@ -7,12 +7,13 @@ README.md says what the inputs are.
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 
-def sample(folder, noise, grid, **inputs):
+def sample(folder: str | Path, noise: np.ndarray, grid: list[float], **inputs: np.ndarray) -> np.ndarray:
     """The end of the path from ``noise``, (rows, frames, bands), over the times of ``grid``, from 0 to 1; prompt included."""
     sessions = {path.stem: onnxruntime.InferenceSession(path) for path in sorted(Path(folder).glob("*.onnx"))}
     if "encode" in sessions:
@@ -24,5 +25,5 @@ def sample(folder, noise, grid, **inputs):
     return z
 
 
-def _run(session, inputs):
+def _run(session: Any, inputs: dict[str, np.ndarray]) -> Any:
     return session.run(None, {wanted.name: inputs[wanted.name] for wanted in session.get_inputs()})[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 
-def sample(folder, noise, grid, **inputs):
+def sample(folder: str | Path, noise: torch.Tensor, grid: list[float], **inputs: torch.Tensor) -> torch.Tensor:
     """The end of the path from ``noise``, (rows, frames, bands), over the times of ``grid``, from 0 to 1; prompt included."""
     order = json.loads(Path(folder, "card.json").read_text(encoding="utf-8"))["graphs"]
     programs = {name: torch.export.load(Path(folder, f"{name}.pt2")).module() for name in order}
