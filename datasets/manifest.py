@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import random
 import threading
@@ -164,8 +165,8 @@ class Manifest:
     def _frames(self) -> list[int]:
         mel = self.inputs.mel
         each = self.inputs.frames_per_token
-        frames = [mel.frame_count(round((row.seconds or 0) * mel.sample_rate)) // each * each for row in self.rows]
-        return frames
+        samples = (round((row.seconds or 0) * mel.sample_rate) for row in self.rows)
+        return [max(each, mel.frame_count(count) // each * each) for count in samples]
 
     @cached_property
     def _heard(self) -> dict[int, Heard]:
@@ -203,8 +204,14 @@ class Manifest:
         """Where what is made of a manifest is kept."""
         return self.paths[0].parent / f"{self.paths[0].name}.cosyvoice2"
 
-    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0) -> Iterator[Batch]:
+    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, stride: int = 1) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k) alone, in whatever process.
+
+        Args:
+            frames_per_batch: Frames of a batch, padding included; an utterance that is longer is a batch of its own.
+            seed: Of the order, and of what is given of each utterance.
+            start_step: Batches to skip.
+            stride: Give every so many-th batch from there on: what one of several processes takes. Others are not read.
 
         Raises:
             DatasetError: The manifest cannot be used, or none of the first recordings can be, or tokens are of another rate.
@@ -215,15 +222,8 @@ class Manifest:
             )
         if self.task == "token2mel":
             _ = self._heard
-        longer = sum(frames > frames_per_batch for frames in self._frames)
-        if longer == len(self._frames):
-            raise DatasetError(
-                f"{self.paths[0]}: no utterance is as short as a batch of {frames_per_batch} frames (the shortest has "
-                f"{min(self._frames)}): raise training.frames_per_batch"
-            )
-        if longer:
-            log.warning("%s: %d utterances are longer than a batch of %d", self.paths[0], longer, frames_per_batch)
-        plan = batches_of_rows(self._frames, frames_per_batch, self.max_samples, seed, start_step)
+        every = batches_of_rows(self._frames, frames_per_batch, self.max_samples, seed, start_step)
+        plan = itertools.islice(every, 0, None, stride)
         if not self.workers:
             for number, rows in plan:
                 yield self._made(number, rows, seed, [self._example(i) for i in rows])
@@ -240,7 +240,7 @@ class Manifest:
     ) -> Batch:
         usable = [(i, example) for i, example in zip(rows, examples, strict=True) if example is not None]
         if not usable:  # the batch's place is kept: another takes it, which its number alone decides
-            usable = self._instead(number, len(rows), seed)
+            usable = self._instead(number, max(self._frames[i] for i in rows), seed)
         given, masks = [], []
         for i, (mel, tokens, _) in usable:
             masks.append(self._prompt(len(mel), random.Random(f"{seed}/{number}/{i}")))
@@ -253,14 +253,14 @@ class Manifest:
             found, condition=replace(found.condition, prompt=prompt, prompt_mel=found.x1 * prompt[..., None])
         )
 
-    def _instead(self, number: int, most: int, seed: int) -> list[tuple[int, Any]]:
-        """Rows for a batch of which none can be used: the first that can, in an order of its own, no longer than they were."""
+    def _instead(self, number: int, longest: int, seed: int) -> list[tuple[int, Any]]:
+        """A row for a batch of which none can be used: the first that can, in an order of its own; long ones come last."""
         order = list(range(len(self.rows)))
         random.Random(f"{seed}/{number}/instead").shuffle(order)
-        for i in order:
-            if i not in self._failed and (example := self._example(i)) is not None:
+        for i in sorted(order, key=lambda i: self._frames[i] > longest):
+            if (example := self._example(i)) is not None:
                 return [(i, example)]
-        raise DatasetError(f"{self.paths[0]}: no recording can be used, of {most} and all others: {self._reasons()}")
+        raise DatasetError(f"{self.paths[0]}: no recording can be used: {self._reasons()}")
 
     def _prompt(self, frames: int, draw: random.Random) -> Tensor:
         """What is given of an utterance, (frames,), bool."""
