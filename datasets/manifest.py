@@ -79,18 +79,17 @@ class Manifest:
         self.audio_root = Path(audio_root).expanduser() if audio_root else None
         self.seconds = pair_of("seconds", seconds, 0.0, float("inf"))
         self.filled = pair_of("filled", filled, 0.0, 1.0)
-        self.prompts = tuple(map(float, prompts))
+        self.prompts = _shares(prompts)
         self.max_samples, self.workers, self.task, self.device = int(max_samples), int(workers), task, device
         if self.max_samples < 1 or self.workers < 0:
             raise DatasetError(f"max_samples is 1 at least and workers 0, not {max_samples} and {workers}")
         if unknown not in ("refuse", "skip", "space"):
             raise DatasetError(f"the option `unknown` is 'refuse', 'skip' or 'space', not {unknown!r}")
-        if len(self.prompts) != 2 or not all(0 <= share <= 1 for share in self.prompts):
-            raise DatasetError(f"the option `prompts` is two shares from 0 to 1, such as [0.5, 0.3], not {prompts!r}")
         self.unknown = unknown
         self.given = None if features is None else Given(Path(features).expanduser())
         self.skipped: Counter[str] = Counter()
-        self._inputs, self._failed, self._read = EMBEDDED, set(), 0  # type: ignore[var-annotated]
+        self._inputs, self._read = EMBEDDED, 0
+        self._failed: set[int] = set()
         self._lock = threading.Lock()
         lacking = [path for path in (*self.paths, *self.supervisions) if not path.exists()]
         if lacking:
@@ -283,7 +282,8 @@ class Manifest:
             text = self.task == "text2mel"
             found = (mel, self._characters(row, len(mel)), None) if text else self._tokens(i, mel)
         except AudioError as error:
-            return self._leave_out(i, str(error))
+            self._leave_out(i, str(error))
+            return None
         with self._lock:
             self._read += 1
         return found
@@ -355,6 +355,13 @@ class Manifest:
 
     def _reasons(self) -> str:
         return "; ".join(f"{reason} ({count})" for reason, count in self.skipped.most_common(3))
+
+
+def _shares(value: Sequence[float]) -> tuple[float, float]:
+    """Two shares, in whatever order."""
+    pair_of("prompts", sorted(value), 0.0, 1.0)
+    share, longest = map(float, value)
+    return share, longest
 
 
 def _files(path: Path) -> list[Path]:
