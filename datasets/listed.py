@@ -196,7 +196,13 @@ class ListedSet(ABC):
                 f"{utterance.id}: there is no recording of the text to take S3 tokens from: give tokens by the option `features`"
             )
         else:
-            prompt, wanted = self._recordings(utterance.prompt_audio), self._recordings(utterance.target_audio).tokens
+            try:
+                prompt, wanted = (
+                    self._recordings(utterance.prompt_audio),
+                    self._recordings(utterance.target_audio).tokens,
+                )
+            except MissingModelError as error:
+                raise DatasetError(f"S3 tokens and speaker vectors cannot be made: {error}") from None
         check_token_rate(len(mel), len(prompt.tokens), f"the prompt {utterance.prompt_audio}")
         if len(prompt.voice) != self.inputs.speaker_dims:
             raise DatasetError(

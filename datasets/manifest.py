@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import random
 import threading
@@ -78,18 +79,17 @@ class Manifest:
         self.audio_root = Path(audio_root).expanduser() if audio_root else None
         self.seconds = pair_of("seconds", seconds, 0.0, float("inf"))
         self.filled = pair_of("filled", filled, 0.0, 1.0)
-        self.prompts = tuple(map(float, prompts))
+        self.prompts = _shares(prompts)
         self.max_samples, self.workers, self.task, self.device = int(max_samples), int(workers), task, device
         if self.max_samples < 1 or self.workers < 0:
             raise DatasetError(f"max_samples is 1 at least and workers 0, not {max_samples} and {workers}")
         if unknown not in ("refuse", "skip", "space"):
             raise DatasetError(f"the option `unknown` is 'refuse', 'skip' or 'space', not {unknown!r}")
-        if len(self.prompts) != 2 or not all(0 <= share <= 1 for share in self.prompts):
-            raise DatasetError(f"the option `prompts` is two shares from 0 to 1, such as [0.5, 0.3], not {prompts!r}")
         self.unknown = unknown
         self.given = None if features is None else Given(Path(features).expanduser())
         self.skipped: Counter[str] = Counter()
-        self._inputs, self._failed, self._read = EMBEDDED, set(), 0  # type: ignore[var-annotated]
+        self._inputs, self._read = EMBEDDED, 0
+        self._failed: set[int] = set()
         self._lock = threading.Lock()
         lacking = [path for path in (*self.paths, *self.supervisions) if not path.exists()]
         if lacking:
@@ -164,8 +164,8 @@ class Manifest:
     def _frames(self) -> list[int]:
         mel = self.inputs.mel
         each = self.inputs.frames_per_token
-        frames = [mel.frame_count(round((row.seconds or 0) * mel.sample_rate)) // each * each for row in self.rows]
-        return frames
+        samples = (round((row.seconds or 0) * mel.sample_rate) for row in self.rows)
+        return [max(each, mel.frame_count(count) // each * each) for count in samples]
 
     @cached_property
     def _heard(self) -> dict[int, Heard]:
@@ -203,8 +203,14 @@ class Manifest:
         """Where what is made of a manifest is kept."""
         return self.paths[0].parent / f"{self.paths[0].name}.cosyvoice2"
 
-    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0) -> Iterator[Batch]:
+    def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, stride: int = 1) -> Iterator[Batch]:
         """Endless batches; batch k depends on (seed, k) alone, in whatever process.
+
+        Args:
+            frames_per_batch: Frames of a batch, padding included; an utterance that is longer is a batch of its own.
+            seed: Of the order, and of what is given of each utterance.
+            start_step: Batches to skip.
+            stride: Give every so many-th batch from there on: what one of several processes takes. Others are not read.
 
         Raises:
             DatasetError: The manifest cannot be used, or none of the first recordings can be, or tokens are of another rate.
@@ -215,15 +221,8 @@ class Manifest:
             )
         if self.task == "token2mel":
             _ = self._heard
-        longer = sum(frames > frames_per_batch for frames in self._frames)
-        if longer == len(self._frames):
-            raise DatasetError(
-                f"{self.paths[0]}: no utterance is as short as a batch of {frames_per_batch} frames (the shortest has "
-                f"{min(self._frames)}): raise training.frames_per_batch"
-            )
-        if longer:
-            log.warning("%s: %d utterances are longer than a batch of %d", self.paths[0], longer, frames_per_batch)
-        plan = batches_of_rows(self._frames, frames_per_batch, self.max_samples, seed, start_step)
+        every = batches_of_rows(self._frames, frames_per_batch, self.max_samples, seed, start_step)
+        plan = itertools.islice(every, 0, None, stride)
         if not self.workers:
             for number, rows in plan:
                 yield self._made(number, rows, seed, [self._example(i) for i in rows])
@@ -240,7 +239,7 @@ class Manifest:
     ) -> Batch:
         usable = [(i, example) for i, example in zip(rows, examples, strict=True) if example is not None]
         if not usable:  # the batch's place is kept: another takes it, which its number alone decides
-            usable = self._instead(number, len(rows), seed)
+            usable = self._instead(number, max(self._frames[i] for i in rows), seed)
         given, masks = [], []
         for i, (mel, tokens, _) in usable:
             masks.append(self._prompt(len(mel), random.Random(f"{seed}/{number}/{i}")))
@@ -253,14 +252,14 @@ class Manifest:
             found, condition=replace(found.condition, prompt=prompt, prompt_mel=found.x1 * prompt[..., None])
         )
 
-    def _instead(self, number: int, most: int, seed: int) -> list[tuple[int, Any]]:
-        """Rows for a batch of which none can be used: the first that can, in an order of its own, no longer than they were."""
+    def _instead(self, number: int, longest: int, seed: int) -> list[tuple[int, Any]]:
+        """A row for a batch of which none can be used: the first that can, in an order of its own; long ones come last."""
         order = list(range(len(self.rows)))
         random.Random(f"{seed}/{number}/instead").shuffle(order)
-        for i in order:
-            if i not in self._failed and (example := self._example(i)) is not None:
+        for i in sorted(order, key=lambda i: self._frames[i] > longest):
+            if (example := self._example(i)) is not None:
                 return [(i, example)]
-        raise DatasetError(f"{self.paths[0]}: no recording can be used, of {most} and all others: {self._reasons()}")
+        raise DatasetError(f"{self.paths[0]}: no recording can be used: {self._reasons()}")
 
     def _prompt(self, frames: int, draw: random.Random) -> Tensor:
         """What is given of an utterance, (frames,), bool."""
@@ -283,7 +282,8 @@ class Manifest:
             text = self.task == "text2mel"
             found = (mel, self._characters(row, len(mel)), None) if text else self._tokens(i, mel)
         except AudioError as error:
-            return self._leave_out(i, str(error))
+            self._leave_out(i, str(error))
+            return None
         with self._lock:
             self._read += 1
         return found
@@ -355,6 +355,13 @@ class Manifest:
 
     def _reasons(self) -> str:
         return "; ".join(f"{reason} ({count})" for reason, count in self.skipped.most_common(3))
+
+
+def _shares(value: Sequence[float]) -> tuple[float, float]:
+    """Two shares, in whatever order."""
+    pair_of("prompts", sorted(value), 0.0, 1.0)
+    share, longest = map(float, value)
+    return share, longest
 
 
 def _files(path: Path) -> list[Path]:

@@ -23,36 +23,28 @@ def batches_of_rows(
     same rows meet in every epoch.
 
     Args:
-        frames: Of each row; what is longer than a batch is left out.
-        frames_per_batch: Of a batch, padding included.
+        frames: Of each row, 1 at least.
+        frames_per_batch: Of a batch, padding included; a row that is longer is a batch of its own.
         max_samples: Rows of a batch at most.
         seed: Of the order.
         start: Batches to skip.
 
     Yields:
         A batch's number, from 0, and its rows.
-
-    Raises:
-        ValueError: Every row is longer than a batch.
     """
-    fitting = [i for i, length in enumerate(frames) if 0 < length <= frames_per_batch]
-    if not fitting:
-        raise ValueError(f"no row is within {frames_per_batch} frames")
     number, epoch = 0, 0
     while True:
-        for rows in _epoch(frames, fitting, frames_per_batch, max_samples, random.Random(f"{seed}/{epoch}")):
+        for rows in _epoch(frames, frames_per_batch, max_samples, random.Random(f"{seed}/{epoch}")):
             if number >= start:
                 yield number, rows
             number += 1
         epoch += 1
 
 
-def _epoch(
-    frames: Sequence[int], fitting: Sequence[int], frames_per_batch: int, max_samples: int, draw: random.Random
-) -> list[list[int]]:
+def _epoch(frames: Sequence[int], frames_per_batch: int, max_samples: int, draw: random.Random) -> list[list[int]]:
     shift = draw.random()  # buckets begin elsewhere each time: neighbours at an edge meet too
     order = sorted(
-        ((int(math.log(frames[i]) / math.log(RATIO) + shift), draw.random(), i) for i in fitting),
+        ((int(math.log(length) / math.log(RATIO) + shift), draw.random(), i) for i, length in enumerate(frames)),
         key=lambda row: row[:2],
     )
     batches: list[list[int]] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import soundfile
 
@@ -59,7 +61,8 @@ def _by_lhotse(row: Row) -> tuple[np.ndarray, int]:
             "'imfbench[lhotse]'"
         ) from None
     assert row.cut is not None
-    described = {key: value for key, value in row.cut.items() if key != "imfbench"}
+    # A copy: lhotse takes what it is given apart.
+    described = copy.deepcopy({key: value for key, value in row.cut.items() if key != "imfbench"})
     at, length = row.cut["imfbench"]
     try:
         cut = deserialize_item(described)

@@ -12,8 +12,7 @@ from imfbench.manifest_rows import Row
 
 def kind_of(reason: str, row: Row) -> str:
     """A reason without the file's name and its own numbers, so that it can be counted."""
-    for name in (str(row.audio), row.id):
-        reason = reason.removeprefix(name)
+    reason = reason.replace(f" {row.audio}", "").removeprefix(str(row.audio)).removeprefix(row.id)
     return re.split(r"[(:,\d]", reason.strip(" :"))[0].strip()
 
 

@@ -261,13 +261,13 @@ def _cut(path: Path, number: int, cut: dict[str, Any], base: Path, told: _Told) 
     """A row for each supervision of a cut, whose times are relative to the cut's beginning."""
     if told.lacks(path, number, cut, "id"):
         return
-    spoken = cut.get("supervisions") or []
+    spoken = list(_of_tracks(cut) if cut["type"] == "MixedCut" else cut.get("supervisions") or [])
     source = _file_of(cut.get("recording"), base) if cut["type"] == "MonoCut" else None
-    if not spoken and cut["type"] != "MixedCut":
-        return  # silence, noise: nothing to learn from
-    for supervision in spoken if spoken else _of_tracks(cut):
-        whole = len(spoken) <= 1
-        name = str(cut["id"]) if whole else f"{cut['id']}-{supervision.get('id')}"
+    names = [supervision.get("id") for supervision in spoken]  # those of a mixture may be the same
+    for k, supervision in enumerate(spoken):  # none: silence or noise, nothing to learn from
+        name = str(cut["id"])
+        if len(spoken) > 1:
+            name += f"-{supervision['id'] if len(set(names)) == len(names) else k}"
         at, length = float(supervision.get("start") or 0), float(supervision.get("duration") or 0)
         if source is None:
             stretch = {**cut, "imfbench": [at, length]}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from imfbench import model_hub
@@ -22,9 +24,10 @@ from imfbench.config_file import CONFIGS
 from imfbench.contracts.layouts import write_layout
 from imfbench.contracts.manifests import heard_in_set, heard_of, write_features, write_manifests
 from imfbench.features.audio import load_audio
-from imfbench.sets import open_set
+from imfbench.sets import open_set, options_problem
 from imfbench.store import read_json
 
+PAGE = (Path(__file__).parent.parent / "docs" / "paper_experiments.md").read_text(encoding="utf-8")
 NEEDS = {"paper_text2mel": ("f5_tts", "rjieba", "pypinyin"), "paper_token2mel": ("cosyvoice",)}
 CHARACTERS = tuple(" !\"',-.:?" + "abcdefghijklmnopqrstuvwxyz" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -76,6 +79,27 @@ def test_every_value_says_whence_it_is(name: str) -> None:
             assert known.search(line), line
 
 
+def test_the_page_gives_commands_that_are_and_hours_that_follow() -> None:
+    commands = re.findall(r"^imfbench run (.*)$", PAGE, re.MULTILINE)
+    one = re.findall(r"`(--set 'systems=[^`]*)`", PAGE)
+    assert len(commands) == 5
+    for words in [*map(shlex.split, commands), ["paper_text2mel", *shlex.split(one[0])]]:
+        settings = tuple(after for word, after in itertools.pairwise(words) if word == "--set")
+        assert load(words[0], settings).name == words[0]
+    (data,) = re.findall(r"```yaml\n(train_data:.*?)```", PAGE, re.DOTALL)
+    assert options_problem("manifest", yaml.safe_load(data)["train_data"]["options"]) == ("", "")
+    rows = re.findall(r"^\| [^|]* \| ([\d.]+) \| ([\d.]+) \| ([\d.–]+) \| ([\d.]*)", PAGE, re.MULTILINE)
+    steps = {load(name).training["steps"] for name in NEEDS}
+    assert steps == {20_000}
+    assert len(rows) == 6
+    for row in rows:
+        for seconds, hours in (row[:2], row[2:]):
+            assert seconds == "–" or round(float(seconds) * 20_000 / 3600, 1) == pytest.approx(float(hours), abs=0.051)
+    for k in (0, 2):
+        all_hours = sum(float(row[k]) * 20_000 / 3600 for row in rows if row[k] != "–")
+        assert f"**{all_hours:.1f}**" in PAGE
+
+
 @pytest.mark.parametrize(
     ("name", "places"),
     [
@@ -124,6 +148,8 @@ def test_a_vocoder_of_another_mel_is_refused(tmp_path: Path, tiny_in: Callable[[
     assert "'hifigan' takes hifigan-22k" in message
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NEEDS)
 def test_the_same_experiment_with_other_sizes_runs_to_its_leaderboards(
     name: str, tmp_path: Path, tiny_in: Callable[[Path], Any]

@@ -96,6 +96,8 @@ def test_a_batch_depends_on_seed_and_number_alone(workers: int, speech: tuple[Pa
     whole = first(opened(path), 7)
     assert all(same(a, b) for a, b in zip(whole[4:], first(opened(path, workers=workers), 3, start=4), strict=True))
     assert not all(same(a, b) for a, b in zip(whole, first(opened(path), 7, seed=1), strict=True))
+    one_of_two = itertools.islice(opened(path, workers=workers).batches(FRAMES, 0, 1, stride=2), 3)
+    assert all(same(a, b) for a, b in zip(whole[1::2], one_of_two, strict=True))
 
 
 def test_another_process_draws_the_same(speech: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -116,6 +118,11 @@ def _environment() -> dict[str, str]:
     import os
 
     return {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
+
+
+def test_an_utterance_that_is_longer_is_a_batch_of_its_own(speech: tuple[Path, list[dict[str, Any]]]) -> None:
+    batches = first(opened(speech[0] / "plain.jsonl"), 8, frames=1)
+    assert sorted(batch.ids[0] for batch in batches) == sorted(row["id"] for row in speech[1])
 
 
 def test_every_utterance_is_given_once_in_an_epoch(speech: tuple[Path, list[dict[str, Any]]]) -> None:
