@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,8 @@ def describe(
     costs = [costs_of(left, found, stages) for left in lefts]
     by_stage = summed_by_stage(costs, stages)
     table = Table("stage", "left", "time", "memory", "disk", "from", box=None, padding=(0, 2, 0, 0))
-    for stage, cost in zip([s for s in stages if s in PRICED], by_stage, strict=True):
-        whats = [one.left for part in costs for one in part if one.stage == stage and one.left]
-        told = "; ".join(whats) if len(whats) < 3 else f"{'; '.join(whats[:2])}; {len(whats) - 2} experiments more"
-        table.add_row(stage, told or "nothing", *_figures(cost), ", ".join(sorted(cost.sources)))
+    for cost in by_stage:
+        table.add_row(cost.stage, cost.left or "nothing", *_figures(cost), ", ".join(sorted(cost.sources)))
     everything = everything_of(lefts, costs)
     workers = f", {config.workers} side by side" if config.workers > 1 else ""
     table.add_row("all", workers.removeprefix(", "), *_figures(everything), "")
@@ -75,7 +74,13 @@ def describe(
 
 def summed_by_stage(costs: Sequence[Sequence[Cost]], stages: Sequence[str]) -> list[Cost]:
     """What each priced stage of a run costs, all of its experiments together."""
-    return [total([cost for part in costs for cost in part if cost.stage == s], 1) for s in stages if s in PRICED]
+    found = []
+    for stage in (stage for stage in stages if stage in PRICED):
+        those = [cost for part in costs for cost in part if cost.stage == stage]
+        whats = [cost.left for cost in those if cost.left]
+        told = "; ".join(whats) if len(whats) < 3 else f"{'; '.join(whats[:2])}; {len(whats) - 2} experiments more"
+        found.append(replace(total(those, 1), stage=stage, left=told))
+    return found
 
 
 def announce(config: ExperimentConfig, out: Path, stages: tuple[str, ...]) -> None:
