@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from imfbench import interruption
-from imfbench.artefact import ArtefactError, embedded, load_artefact, locate
+from imfbench.artefact import ArtefactError, embedded, load_artefact, locate, read_network
 from imfbench.data import DatasetError
 from imfbench.devices import Precision, resolve_device, synchronize
 from imfbench.disk import unwritable
@@ -29,7 +29,7 @@ from imfbench.metrics import ScoreItem
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.context import told
 from imfbench.pipeline.networks import with_characters
-from imfbench.registry import DATASETS, METHODS, METRICS, VOCODERS, UnknownNameError, nearest
+from imfbench.registry import BACKBONES, DATASETS, METHODS, METRICS, VOCODERS, UnknownNameError, nearest
 from imfbench.sampling import synthesize_mel
 from imfbench.sets import open_dataset
 from imfbench.store import write_text
@@ -132,6 +132,11 @@ def speak(
     # All models' files are found and verified before any work; a scorer's signature holds its model's sha256.
     if request.vocoder is not None and request.vocoder not in VOCODERS:
         raise SpeakError(VOCODERS.unknown(request.vocoder))
+    given = {name: _inputs(reference) for name, reference in references.items()}
+    vocoders = {name: _vocoder(request, name, inputs) for name, inputs in given.items()}
+    if "hifigan" in vocoders.values():
+        with _missing():
+            find("hifigan")
     if not request.prompt_text:
         with _missing("say what the prompt holds with --prompt-text"):
             str(METRICS.get("wer")(device=str(where)).signature)
@@ -149,14 +154,6 @@ def speak(
         for name, (method, _) in loaded.items()
         for nfe in request.nfe
     }
-    given = {
-        name: with_characters(inputs_of(method.network), locate(references[name]))
-        for name, (method, _) in loaded.items()
-    }
-    vocoders = {name: _vocoder(request, name, inputs) for name, inputs in given.items()}
-    if "hifigan" in vocoders.values():
-        with _missing():
-            find("hifigan")
     rates = {inputs.mel.sample_rate for inputs in given.values()} - {SAMPLE_RATE}
     prompts = {SAMPLE_RATE: prompt} | {rate: load_audio(request.prompt, rate)[0] for rate in rates}
     conditions = {
@@ -261,6 +258,13 @@ def _prompt(path: Path) -> tuple[np.ndarray, list[str]]:
     except (OSError, ValueError) as error:
         told = str(error).removesuffix(REMEDY) + "give a whole recording, such as wav, FLAC, Ogg or mp3"
         raise SpeakError(f"the prompt cannot be used: {told}") from None
+
+
+def _inputs(reference: str) -> Inputs:
+    """What an artefact's network is given, without reading its weights."""
+    backbone, settings = read_network(reference)
+    cls = BACKBONES.get(backbone)
+    return with_characters(inputs_of(cls, cls.Config(**settings)), locate(reference))
 
 
 def _vocoder(request: Request, name: str, inputs: Inputs) -> str:

@@ -109,8 +109,9 @@ def test_further_experiments_inherit_and_are_checked(tmp_path: Path) -> None:
 
 
 def test_two_parts_need_two_names(tmp_path: Path) -> None:
+    part = {"task": "text2mel", "systems": [teacher("aligning-dit")]}
     with pytest.raises(ConfigError, match="'text2mel' is taken"):
-        load(str(write(tmp_path, then=[{"task": "text2mel"}, {"task": "text2mel"}])))
+        load(str(write(tmp_path, then=[part, part])))
     with pytest.raises(ConfigError, match="'cells' is taken"):
         load(str(write(tmp_path, then=[{"name": "cells"}])))
     with pytest.raises(ConfigError, match="a list of mappings"):

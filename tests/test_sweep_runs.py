@@ -47,7 +47,7 @@ def test_a_changed_value_makes_what_depends_on_it_anew_and_equal_work_is_done_on
         trained.append(given[4].name)
         return real(*given, **named)
 
-    monkeypatch.setattr("imfbench.pipeline.train.train", counted)
+    monkeypatch.setattr("imfbench.pipeline.train_task.train", counted)
     again = [{**tiny.trained[0], "name": "again", "train": {"learning_rate": 1e-3}}]
     systems = swept(tiny, [1e-3, 2e-3])
     path = tiny.config(systems=systems + again, metrics=["f0cv"], noise_seeds=[0])
