@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from imfbench.artefact import EMBEDDED, ArtefactError, locate
@@ -11,7 +12,6 @@ from imfbench.backbones.originals import MissingPackageError
 from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.data import DatasetError
 from imfbench.features.cosyvoice_files import CAMPPLUS, TOKENIZER, find
-from imfbench.features.mel import MelFormat
 from imfbench.inputs import open_vocoder, vocoder_mel
 from imfbench.published import look_in, nothing_fetched
 from imfbench.registry import DATASETS, METRICS, BrokenEntryError, UnknownNameError
@@ -37,16 +37,16 @@ def files_lacking(config: ExperimentConfig) -> list[str]:
             found.append(f"{message}; {remedy}" if remedy else message)
 
     for what, reference in _artefacts(config):
-        told(what, lambda reference=reference: locate(reference), "" if reference.startswith(EMBEDDED) else IMPORT)
+        told(what, partial(locate, reference), "" if reference.startswith(EMBEDDED) else IMPORT)
     searched = any(system.search for system in config.systems)
     trained = any(system.artefact is None for system in config.systems)
     for i, selection in enumerate(config.dataset):
         where = "dataset" if len(config.dataset) == 1 else f"dataset[{i}]"
-        told(f"{where} ({selection.name})", lambda selection=selection: _open(config, selection))
+        told(f"{where} ({selection.name})", partial(_open, config, selection))
     if searched:
-        told(f"dev ({config.dev.name})", lambda: _open(config, config.dev))
+        told(f"dev ({config.dev.name})", partial(_open, config, config.dev))
     if trained:
-        told(f"train_data ({config.train_data.name})", lambda: _open(config, config.train_data))
+        told(f"train_data ({config.train_data.name})", partial(_open, config, config.train_data))
     return found
 
 
@@ -55,12 +55,12 @@ def models_lacking(config: ExperimentConfig) -> list[str]:
     look_in(config.model_dir)
     found = []
     if config.task != "speech" and (mel := vocoder_mel(config.vocoder)) is not None:
-        found += _model(f"vocoder ({config.vocoder})", lambda: _vocoder(config.vocoder, mel))
+        found += _model(f"vocoder ({config.vocoder})", partial(open_vocoder, config.vocoder, mel))
     if any(_listens(config, data) for data in (*config.dataset, config.train_data)):
-        found += [line for model in (TOKENIZER, CAMPPLUS) for line in _model(model.name, lambda m=model: find(m))]
+        found += [line for model in (TOKENIZER, CAMPPLUS) for line in _model(model.name, partial(find, model))]
     for name, options in config.metrics.items():
         cls = METRICS.get(name)
-        found += _model(f"metrics.{name}", lambda cls=cls, options=options: str(cls(cls.Config(**options)).signature))
+        found += _model(f"metrics.{name}", partial(_signature, cls, options))
     return found
 
 
@@ -80,8 +80,9 @@ def _model(what: str, look: Callable[[], Any]) -> list[str]:
     return []
 
 
-def _vocoder(name: str, mel: MelFormat) -> None:
-    open_vocoder(name, mel)
+def _signature(cls: Any, options: dict[str, Any]) -> str:
+    """Of a metric: it holds its models' sums, and so finds them."""
+    return str(cls(cls.Config(**options)).signature)
 
 
 def _artefacts(config: ExperimentConfig) -> list[tuple[str, str]]:
