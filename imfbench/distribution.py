@@ -254,7 +254,7 @@ def _join(number: int, processes: int, meeting: str, kind: str) -> None:
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whatever its name leads to
     device = device_of_process(torch.device(kind), number)
-    where = {} if device.type == "cpu" else {"device_id": device}
+    where: dict[str, Any] = {} if device.type == "cpu" else {"device_id": device}
     backend = distributed.get_default_backend_for_device(device)
     distributed.init_process_group(backend, init_method=meeting, rank=number, world_size=processes, **where)
 

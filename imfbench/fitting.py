@@ -155,9 +155,8 @@ def _measured(
     try:
         with rehearsal(method, data, some, device) as training:
             looked_at = list(itertools.islice(data.batches(frames, 0), LOOKED_AT))
-            heaviest = {
-                max(range(len(looked_at)), key=lambda i, weigh=weigh: weigh(looked_at[i])) for weigh in _WEIGHTS
-            }
+            weighed = [[weigh(batch) for batch in looked_at] for weigh in _WEIGHTS]
+            heaviest = {weights.index(max(weights)) for weights in weighed}
             found, kind = 0, ""
             for i in sorted(heaviest):
                 micro = rehearsed(method, [looked_at[i]] * count, device, some)

@@ -119,7 +119,7 @@ def vocoder_name(name: str, mel: MelFormat) -> str:
 
 
 def open_vocoder(name: str, mel: MelFormat, device: Any = "cpu") -> Any:
-    """A vocoder for mels of a format, loaded on a device; one that takes every format is told another than hifigan-22k by ``mel``."""
+    """A vocoder for mels of a format, loaded on a device; one of every format is told which by ``mel``, if not hifigan-22k."""
     cls = VOCODERS.get(name)
     vocoder = cls() if vocoder_mel(name) is not None or mel == HIFIGAN else cls(mel=mel)
     return vocoder.load(device)

@@ -75,7 +75,8 @@ def encoded(network: nn.Module, condition: Condition) -> Condition:
     """
     if condition.encoded is not None or not hasattr(network, "encode"):
         return condition
-    return replace(condition, encoded=network.encode(condition))
+    encode: Callable[[Condition], Tensor] = network.encode  # type: ignore[assignment]
+    return replace(condition, encoded=encode(condition))
 
 
 @dataclass(frozen=True)

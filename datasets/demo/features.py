@@ -79,7 +79,7 @@ class Features:
         if stored is not None:
             lengths = stored["lengths"].tolist()
             mels, tokens = stored["mels"].split(lengths), stored["tokens"].split(lengths)
-            voices = stored["voices"] if "voices" in stored else [None] * len(rows)
+            voices: Any = stored["voices"] if "voices" in stored else [None] * len(rows)
             return [
                 Example(row["id"], _speaker(row, speed), m.float(), t.long(), voice=v)
                 for (row, _), m, t, v in zip(rows, mels, tokens, voices, strict=True)

@@ -171,7 +171,8 @@ class CosyVoice2Flow(nn.Module):
         self.decoder = nn.Module()
         self.decoder.estimator = estimator = _decoder(config)
         layers = {name: getattr(estimator.time_mlp, name) for name in ("linear_1", "act", "linear_2")}
-        estimator.time_mlp = TwoTimes(layers, estimator.time_embeddings, 4 * config.channels)
+        sinusoids: Any = estimator.time_embeddings
+        estimator.time_mlp = TwoTimes(layers, sinusoids, 4 * config.channels)
         estimator.time_embeddings = nn.Identity()  # TwoTimes calls it, once for each time
 
     @property

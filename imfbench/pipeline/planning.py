@@ -112,7 +112,7 @@ def plan_experiment(
         if measure:
             for left in lefts:
                 measure_first(left, found, PRICED)
-    except (*STOPPING, OSError) as error:
+    except STOPPING + (OSError,) as error:  # noqa: RUF005
         plan.notes.append(f"the whole experiment is not known: {one_line(error, 300)}")
         return plan
     plan.notes += [f"not measured: {what}: {why}" for what, why in found.unmeasured.items()]
