@@ -41,6 +41,16 @@ def test_the_import_package_works_outside_the_clone(tmp_path: Path) -> None:
     assert len(revision) == 8
 
 
+def test_the_clone_alone_runs_as_a_module(tmp_path: Path) -> None:
+    """`python -m imfbench` in a clone, where `methods` lies beside the package and not in it."""
+    (tmp_path / "clone").mkdir()
+    for folder in ("imfbench", "methods", "datasets", "reports"):
+        (tmp_path / "clone" / folder).symlink_to(CLONE / folder)
+    code = f"import sys; sys.path.insert(0, '.'); import imfbench; assert imfbench.__file__.startswith({str(tmp_path)!r})\n"
+    code += "from imfbench.registry import METHODS; print(METHODS.get('o3s').__module__)"
+    assert run(code, tmp_path / "clone") == "imfbench.methods.o3s"
+
+
 def test_types_are_checked_in_every_folder_that_is_part_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the clone, ``mypy -p imfbench`` would look at imfbench/ alone and take the other folders for packages not installed."""
     if not list(CLONE.glob("build/__editable__*")):

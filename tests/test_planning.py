@@ -1,4 +1,4 @@
-"""``imfbench plan``: sums that hold, estimates near what is measured, and true shapes on a machine too small for them."""
+"""``imfbench plan``: sums that hold, estimates that are near what is measured, and true shapes on a small machine."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_an_estimate_is_near_what_is_measured_and_says_which_it_is() -> None:
     assert guessed.flops == measured.flops
 
 
-def test_many_teacher_steps_are_reckoned_from_two_and_three(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_teacher_steps_are_reckoned_from_two(monkeypatch: pytest.MonkeyPatch) -> None:
     reckoned = price(sizes(config={"teacher_nfe": 6}), CPU, measure=False, flops_per_second=1e12)
     monkeypatch.setattr(trainings, "teacher_nfe", lambda _: None)
     followed = price(sizes(config={"teacher_nfe": 6}), CPU, measure=False, flops_per_second=1e12)
-    assert reckoned.flops == followed.flops
+    assert reckoned.flops == pytest.approx(followed.flops, rel=1e-3)
     assert reckoned.peak == pytest.approx(followed.peak, rel=0.02)
 
 

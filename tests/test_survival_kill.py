@@ -127,7 +127,7 @@ def reached(out: Path) -> str:
 
 
 def test_a_run_that_is_killed_ends_in_the_same_leaderboard(tiny) -> None:  # type: ignore[no-untyped-def]
-    killed_often(tiny, 4, experiment.STAGES[:-1], references=["ground-truth"])
+    killed_often(tiny, 2, experiment.STAGES[:-1], references=["ground-truth"])
 
 
 @pytest.mark.slow

@@ -41,6 +41,8 @@ _FLOPS = {
         aten._scaled_dot_product_flash_attention_backward
     ],
 }
+SPREAD = 16
+"""What real tensors make that is so many times larger than each of them is made fake: masks of pairs, of masks of frames."""
 _INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 
 
@@ -134,7 +136,18 @@ class _Watch(TorchDispatchMode):
         result = func(*args, **kwargs)
         if formula := _FLOPS.get(func._overloadpacket):
             self.flops += formula(*args, **kwargs, out_val=result)
+        if isinstance(result, Tensor) and not isinstance(result, FakeTensor) and _spread((args, kwargs), result):
+            with self.mode:
+                return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=result.device)
         return result
+
+
+def _spread(given: Any, result: Tensor) -> bool:
+    """Whether a real result's storage is large and far larger than those that it is made of; a view's is one of theirs."""
+    if result.layout is not torch.strided or result.untyped_storage().nbytes() <= SMALL:
+        return False
+    largest = max((t.untyped_storage().nbytes() for t in tensors_in(*given)), default=0)
+    return result.untyped_storage().nbytes() > SPREAD * largest
 
 
 def _by_number(indices: Any) -> list[Tensor | None]:

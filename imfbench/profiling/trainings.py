@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from imfbench.building import build_method
@@ -139,17 +140,26 @@ def price(sizes: Sizes, device: torch.device, measure: bool = True, flops_per_se
 def _followed(sizes: Sizes, device: torch.device, found: Price) -> tuple[int, int]:
     """Operations of one batch and the step's peak, on fake tensors.
 
-    Of K teacher's steps two and three are followed, and the others reckoned to be like the third: each is the same passes again,
-    and following sixteen of them takes minutes.
+    Of K teacher's steps one and two are followed (two and three where a setting forbids one), and the others reckoned to be like
+    the last: each is the same passes again, and following sixteen of them takes minutes.
     """
     steps = teacher_nfe(METHODS.get(sizes.method).Config(**sizes.config).model_dump()) or 0
+    some = [steps] if steps < 4 else [1, 2] if _allowed(sizes, 1) else [2, 3]
     made = []
-    for k in (2, 3) if steps > 3 else (steps,):
-        one = replace(sizes, config={**sizes.config, "teacher_nfe": k}) if steps > 3 else sizes
+    for k in some:
+        one = replace(sizes, config={**sizes.config, "teacher_nfe": k}) if len(some) > 1 else sizes
         made.append(estimate(partial(_training, one, device, found), device))
-    more = max(0, steps - 3) if len(made) > 1 else 0
-    last, grown = made[-1], made[-1].flops - made[0].flops
-    return last.flops + more * grown, last.peak_memory + more * max(0, last.peak_memory - made[0].peak_memory)
+    more, last = steps - some[-1], made[-1]
+    flops, memory = last.flops - made[0].flops, max(0, last.peak_memory - made[0].peak_memory)
+    return last.flops + more * flops, last.peak_memory + more * memory
+
+
+def _allowed(sizes: Sizes, k: int) -> bool:
+    try:
+        METHODS.get(sizes.method).Config(**{**sizes.config, "teacher_nfe": k})
+    except ValidationError:
+        return False
+    return True
 
 
 def _measure(sizes: Sizes, device: torch.device, found: Price) -> None:

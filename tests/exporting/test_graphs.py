@@ -94,7 +94,7 @@ def agree(folder: Path, sampler: Any, out: Path, form: str) -> None:
 
 
 def slowly(*values: str) -> Any:
-    """ONNX files are made of the programs that the other parameters run, which takes ten seconds each."""
+    """Tracing the original networks takes half a minute and more; what is traced of ours goes the same way."""
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
@@ -102,8 +102,8 @@ def slowly(*values: str) -> Any:
     ("name", "form"),
     [
         ("dit", "onnx"),
-        ("f5tts", "torch"),
-        ("cosyvoice2", "torch"),
+        slowly("f5tts", "torch"),
+        slowly("cosyvoice2", "torch"),
         slowly("dit", "torch"),
         slowly("f5tts", "onnx"),
         slowly("cosyvoice2", "onnx"),
