@@ -313,7 +313,7 @@ def _quiet() -> None:
 
     import torch
 
-    from imfbench.pipeline.context import available_cores
+    from imfbench.devices import available_cores
     from imfbench.progress import Reporting, log
 
     Reporting().set_up_logging()

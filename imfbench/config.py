@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from imfbench.config_file import Key, Problem, Source, override, parts, read
 from imfbench.store import content_hash
 
 TEACHER_DISTANCE = "teacher-distance"
 log = logging.getLogger("imfbench")
+_MOST_WORKERS = 4
 _FOLDERS = ("artefacts", "cells", "grids", "leaderboard")
 GridSpec = str | list[float]
 
@@ -28,6 +29,18 @@ class _Strict(BaseModel):
 
 def _one_or_more(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _side_by_side(value: Any, info: ValidationInfo) -> Any:
+    if value != "auto":
+        return value
+    from imfbench.devices import available_cores, resolve_device
+
+    try:
+        device = resolve_device(info.data.get("device", "auto"))
+    except ValueError:
+        return 1  # a device that is not there is told where it is used
+    return min(_MOST_WORKERS, available_cores()) if device.type == "cpu" else 1
 
 
 def _none_or_more(value: Any) -> Any:
@@ -242,10 +255,10 @@ class ExperimentConfig(_Strict):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the cores that this process may use without it. Fewer is faster on a busy machine."""
-    workers: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=1), BeforeValidator(_side_by_side)] = 1
     """Processes that train, search, sample and score side by side, each with ``threads`` threads (or its share of the cores)
     and models of its own. On a CPU two single threads do more than two threads together; times are then those of a busy
-    machine. The figures are the same."""
+    machine. The figures are the same. ``auto``: on a CPU one for each core, at most four; one on an accelerator."""
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     """Of sampling; training has its own."""
     overwrite: Literal["only-missing", "always", "only-cache"] = "only-missing"

@@ -16,6 +16,11 @@ import torch
 Precision = Literal["auto", "bf16", "fp32"]
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """The device called ``name``; "auto" takes an accelerator where there is one.
 

@@ -74,8 +74,7 @@ def _torch() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    from imfbench.devices import describe, resolve_device
-    from imfbench.pipeline.context import available_cores
+    from imfbench.devices import available_cores, describe, resolve_device
 
     device = resolve_device("auto")
     found = describe(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from imfbench.config import ExperimentConfig, load
@@ -78,6 +79,17 @@ def test_the_hash_holds_what_decides_figures_and_nothing_else(write) -> None:  #
     config = load(write(GOOD))
     assert load(write(GOOD), ("device=cpu", "threads=1", "name=else")).hash == config.hash
     assert load(write(GOOD), ("systems.own.nfe=5",)).hash != config.hash
+
+
+def test_workers_by_themselves(write, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """On a CPU as many as there are cores, up to four; on an accelerator, whose work they would share, one."""
+    for cores, workers in ((1, 1), (2, 2), (64, 4)):
+        monkeypatch.setattr("imfbench.devices.available_cores", lambda cores=cores: cores)
+        assert load(write(GOOD), ("workers=auto", "device=cpu")).workers == workers
+    monkeypatch.setattr("imfbench.devices.resolve_device", lambda _: torch.device("meta"))
+    assert load(write(GOOD), ("workers=auto",)).workers == 1
+    with pytest.raises(ConfigError, match="workers"):
+        load(write(GOOD), ("workers=many",))
 
 
 def test_set_reaches_systems_by_name_and_index(write) -> None:  # type: ignore[no-untyped-def]

@@ -26,7 +26,7 @@ TEXT_ROWS = {
     *{("teacher", nfe) for nfe in (16, 3, 1)},
     *{(method, nfe) for method in ("meanflow", "intmeanflow") for nfe in (1, 3)},
 }
-SETTINGS = ["training.steps=2", "systems.intmeanflow.search.config.max_evaluations=4"]
+SETTINGS = ["training.steps=2", "workers=1", "dev.limit=2", "systems.intmeanflow.search.config.max_evaluations=4"]
 
 
 @pytest.fixture(scope="module")

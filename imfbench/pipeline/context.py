@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from imfbench.cache import CacheError
 from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError, Utterance, length_of
-from imfbench.devices import dtype_name, out_of_memory, resolve_device
+from imfbench.devices import available_cores, dtype_name, out_of_memory, resolve_device
 from imfbench.inputs import Inputs, open_vocoder, vocoder_name
 from imfbench.method import Method
 from imfbench.metrics.base import Metric, ScoreError
@@ -235,11 +234,6 @@ def one_line(error: BaseException, longest: int = 1000) -> str:
         str(error) if isinstance(error, ScoreError) else f"{type(error).__name__}: {error}"
     )  # ours are written for users
     return " ".join(said.split()).removesuffix(":")[:longest]
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def method_name(method: Method) -> str:

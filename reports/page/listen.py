@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from imfbench.data import Utterance
+from imfbench.devices import available_cores
 from imfbench.features.audio_check import AudioError
-from imfbench.pipeline.context import available_cores
 from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.grouping import labels
 from imfbench.reports.page.audio import opus
