@@ -1,9 +1,9 @@
 """CosyVoice 2's synthesis of speech whose tokens are still being made: the mel comes chunk by chunk.
 
-As its ``CosyVoice2Model.tts(stream=True)`` does, each chunk is sampled with all that stands before it, prompt included, from the same
-noise, and what was heard before is cut off. A chunk is sampled as soon as the encoder has the three tokens after it that it hears
-(``finalize=False``); the last one has nothing after it (``finalize=True``). Attention over chunks (``streaming: true``) and causal
-convolutions keep frames apart from later chunks, so that the chunks together are the mel of the whole utterance.
+As its ``CosyVoice2Model.tts(stream=True)`` does, each chunk is sampled with all that stands before it, prompt included, from the
+same noise, and what was heard before is cut off. A chunk is sampled as soon as the encoder has the three tokens after it that it
+hears (``finalize=False``); the last one has nothing after it (``finalize=True``). Attention over chunks (``streaming: true``) and
+causal convolutions keep frames apart from later chunks, so that the chunks together are the mel of the whole utterance.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from imfbench.sampling import check_length, initial_noise, synthesize_mel
 class MelStream:
     """One utterance: tokens in by :meth:`push`, mels out, the rest by :meth:`finish`; or both by :meth:`mels`.
 
-    The first chunk ends where prompt and target together are whole chunks, those after it have ``chunk`` tokens (25, a second), the
-    last has the rest, at least three. Noise is that of :func:`imfbench.sampling.synthesize_mel` for the same id and seed.
+    The first chunk ends where prompt and target together are whole chunks, those after it have ``chunk`` tokens (25, a second),
+    the last has the rest. Noise is that of :func:`imfbench.sampling.synthesize_mel` for the same id and seed.
 
     Args:
         method: A teacher or student around CosyVoice 2's flow with ``streaming: true``.
@@ -47,7 +47,8 @@ class MelStream:
         counts: Of each chunk so far: each is sampled with all before it, so that they cost more and more.
 
     Raises:
-        ValueError: The method's network is another one, or its frames see all others; later, the noise given is too short.
+        ValueError: The method's network is another one, its frames see all others, or mel or vector are of another size; later,
+            the noise given is too short.
         TokenRateError: Prompt tokens and mel are not of one recording.
         LengthError: The prompt is longer than the network takes.
     """
@@ -67,6 +68,13 @@ class MelStream:
                 "the network's frames see all frames (streaming: false), those of tokens that are not made yet among them: "
                 "give one with attention over chunks, by `imfbench import … --set streaming=true` and distilled from there"
             )
+        sizes = (
+            ("the prompt's mel", prompt_mel.shape[-1], network.bands, "bands: make it by cosyvoice_mel, of 24 kHz"),
+            ("the speaker's vector", len(speaker), network.config.speaker_dims, "numbers: make it by CamPlus"),
+        )
+        for what, size, expected, how in sizes:
+            if size != expected:
+                raise ValueError(f"{what} has {size}, and the network takes {expected} {how}")
         self._method, self._network = method, network
         self._prompt = (prompt_tokens.cpu(), COSYVOICE2.normalise(prompt_mel.float().cpu()))
         self._speaker, self._grid, self._solver = speaker.float().cpu(), grid, solver
