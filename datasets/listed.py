@@ -209,6 +209,12 @@ class ListedSet(ABC):
                 f"{utterance.prompt_id}: a speaker's vector of {len(prompt.voice)} numbers, and the network takes "
                 f"{self.inputs.speaker_dims}: give vectors of the embedder that it was trained with"
             )
+        for id, tokens in ((utterance.prompt_id, prompt.tokens), (utterance.id, wanted)):
+            if (top := int(tokens.max())) >= (self.inputs.vocabulary or top + 1):
+                raise DatasetError(
+                    f"{id}: token {top}, and the network knows {self.inputs.vocabulary}: the tokens are of another tokenizer; "
+                    "make them with the one that belongs to the checkpoint"
+                )
         # Upstream as well cuts prompts to as many tokens as their mel has frames for.
         count = min(len(mel) // FRAMES_PER_TOKEN, len(prompt.tokens))
         before, after = ((tokens + 1).repeat_interleave(FRAMES_PER_TOKEN) for tokens in (prompt.tokens[:count], wanted))

@@ -155,6 +155,9 @@ class Method(ABC):
         config: An instance of the class's ``Config``.
         network: The backbone ``u(z, t, r, condition)``; ``r`` is None for networks of one time.
         teacher: The frozen teacher, if ``needs.teacher``; sampling needs none.
+
+    Raises:
+        ValueError: The network refuses to learn from that teacher's (``check_teacher`` of the backbone, where it has one).
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -166,6 +169,9 @@ class Method(ABC):
     """Settings with a name, which an experiment takes by ``preset: NAME``; no preset is a default."""
 
     def __init__(self, config: Any, network: nn.Module, teacher: Method | None = None) -> None:
+        check = getattr(network, "check_teacher", None)
+        if teacher is not None and check is not None:
+            check(teacher.network)
         self.config = config
         self.network = network
         self.teacher = teacher

@@ -57,7 +57,7 @@ def check_length(condition: Condition, longest: int | None, mel: MelFormat = HIF
 @torch.no_grad()
 def synthesize_mel(
     method: Method, condition: Condition, utterance_id: str, grid: Tensor, solver: str = "euler", noise_seed: int = 0,
-    device: torch.device | str = "cpu", precision: Precision = "fp32",
+    device: torch.device | str = "cpu", precision: Precision = "fp32", noise: Tensor | None = None,
 ) -> tuple[Tensor, Counts]:  # fmt: skip
     """Sample one utterance.
 
@@ -70,6 +70,7 @@ def synthesize_mel(
         noise_seed: See ``utterance_id``.
         device: Where the network is.
         precision: Of the network's matrix products; the state is float32.
+        noise: To start from, (1, frames, bands), instead of what is drawn for the utterance.
 
     Returns:
         Log-mel of the generated part alone, (frames, bands), on the CPU, and the measured counts.
@@ -84,7 +85,8 @@ def synthesize_mel(
     made = inputs_of(method.network).mel
     check_length(condition, getattr(method.network, "longest", None), made)
     device = torch.device(device)
-    z = initial_noise(utterance_id, noise_seed, condition.prompt_mel.shape).to(device)
+    z = initial_noise(utterance_id, noise_seed, condition.prompt_mel.shape) if noise is None else noise
+    z = z.to(device)
     condition = condition.to(device)
     method.network.eval()
     with count_network(method.network) as count, autocast(device, precision):

@@ -15,6 +15,8 @@ from imfbench.backbones.second_time import TwoTimes, both_times
 from imfbench.method import Condition
 
 EXTRA = "cosyvoice"
+LOOKAHEAD = 3
+"""Tokens after its own that the encoder hears at each one: the original's ``pre_lookahead_len``."""
 WIDTH = 512
 """Of the original's layers before and after its encoder's blocks, whatever is asked for."""
 
@@ -43,9 +45,9 @@ class CosyVoice2Config(BaseModel):
     num_mid_blocks: int = 12
     dropout: float = 0.0
     chunk: int = 25
-    """Tokens of a chunk where attention is ``streaming``; twice as many frames."""
+    """Tokens of a chunk where attention is ``streaming``, the original's ``static_chunk_size``; twice as many frames."""
     streaming: bool = False
-    """Attention over the chunks up to a frame's own, instead of over all frames."""
+    """Attention over the chunks up to a frame's own, instead of over all frames, in training and sampling."""
 
     @property
     def dim(self) -> int:
@@ -66,6 +68,13 @@ class CosyVoice2Config(BaseModel):
     def vocabulary(self) -> int:
         """Tokens that it knows."""
         return self.vocab_size
+
+    @property
+    def mask(self) -> str:
+        """What a frame sees, in words."""
+        if not self.streaming:
+            return "all frames (streaming: false)"
+        return f"chunks of {self.chunk} tokens up to its own (streaming: true, chunk: {self.chunk})"
 
 
 @cache
@@ -126,7 +135,7 @@ def _encoder(config: CosyVoice2Config) -> nn.Module:
         selfattention_layer_type="rel_selfattn", use_cnn_module=False, macaron_style=False, static_chunk_size=config.chunk,
     )  # fmt: skip
     if config.input_size != WIDTH:
-        found.pre_lookahead_layer = module.PreLookaheadLayer(config.input_size, pre_lookahead_len=3)
+        found.pre_lookahead_layer = module.PreLookaheadLayer(config.input_size, pre_lookahead_len=LOOKAHEAD)
         found.up_layer = module.Upsample1D(config.input_size, config.input_size, stride=2)
     for embedding in (found.embed, found.up_embed):
         embedding.pos_enc = _positions()(config.input_size, 0.1)  # type: ignore[union-attr]
@@ -203,18 +212,56 @@ class CosyVoice2Flow(nn.Module):
         """Take over another network's weights.
 
         Raises:
-            ValueError: It has another shape.
+            ValueError: It has another shape, or another mask.
         """
-        if not isinstance(other, CosyVoice2Flow) or other.config != self.config:
-            raise ValueError(f"a flow of {self.config} cannot start from the weights of {type(other).__name__}")
+        if not isinstance(other, CosyVoice2Flow):
+            raise ValueError(f"CosyVoice 2's flow cannot start from the weights of {type(other).__name__}")
+        self.check_teacher(other)
+        mine, theirs = self.config.model_dump(), other.config.model_dump()
+        apart = [f"{name} {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        if apart:
+            raise ValueError(
+                f"the flow cannot start from weights of another shape: its settings say {', '.join(apart)}; "
+                "give both the same"
+            )
         self.load_state_dict(other.state_dict())
 
-    def encode(self, condition: Condition) -> Tensor:
-        """What the encoder makes of the tokens, (batch, frames, mel_dim): the original's μ of each row alone."""
+    def check_teacher(self, teacher: nn.Module) -> None:
+        """Refuse a teacher that sees other frames than this network: its velocities would be those of another condition.
+
+        Raises:
+            ValueError: Its mask is another one.
+        """
+        if isinstance(teacher, CosyVoice2Flow) and teacher.config.mask != self.config.mask:
+            raise ValueError(
+                f"the student's frames see {self.config.mask}, but its teacher's see {teacher.config.mask}: teacher and student "
+                "must have the same mask; set streaming and chunk alike in both, or read the teacher's flow.pt again by "
+                "`imfbench import … --set streaming=true` (or false)"
+            )
+
+    def encode(self, condition: Condition, ahead: Tensor | None = None) -> Tensor:
+        """What the encoder makes of the tokens, (batch, frames, mel_dim): the original's μ of each row alone.
+
+        Args:
+            condition: Its tokens, each on its two frames.
+            ahead: S3 tokens + 1 that follow the rows' and are heard, but not spoken yet, (batch, ``LOOKAHEAD``); None: nothing
+                follows, as at the end of an utterance. Source: ``inference(finalize=False)`` of the original.
+
+        Raises:
+            ValueError: ``ahead`` is of another length, or a row has padding, behind which nothing can follow.
+        """
         tokens = condition.tokens[:, ::2]
         lengths = (tokens > 0).sum(1)
+        follows = {}
+        if ahead is not None:
+            if ahead.shape != (len(tokens), LOOKAHEAD) or bool((tokens == 0).any()) or bool((ahead == 0).any()):
+                raise ValueError(
+                    f"{tuple(ahead.shape)} tokens ahead of {lengths.tolist()} among {tokens.shape[1]}: the encoder looks "
+                    f"{LOOKAHEAD} tokens ahead, of rows without padding"
+                )
+            follows = {"context": self.input_embedding(ahead - 1)}
         embedded = self.input_embedding((tokens - 1).clamp(min=0)) * (tokens > 0)[..., None]
-        h, _ = self.encoder(embedded, lengths, streaming=self.config.streaming)
+        h, _ = self.encoder(embedded, lengths, streaming=self.config.streaming, **follows)
         found: Tensor = self.encoder_proj(h)[:, : condition.tokens.shape[1]]
         return found
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from imfbench.backbones.cosyvoice2 import CosyVoice2Config, CosyVoice2Flow
+from imfbench.features.mel import COSYVOICE2
 from imfbench.weights import DamagedModelError, MissingModelError, load_tensors
 
 MIXER = "decoder.estimator.time_embed_mixer.weight"
@@ -54,12 +55,17 @@ def load_flow(path: Path, streaming: bool = False, chunk: int = 25, attention_he
         attention_head_dim: Of the decoder: the weights say heads × dimensions only.
 
     Raises:
-        CheckpointError: No such file, one that cannot be read, of another network, or with tensors too many, too few or of
-            other shapes.
+        CheckpointError: No such file, one that cannot be read, of another network or another mel, or with tensors too many, too
+            few or of other shapes.
     """
     path = Path(path)
     state = read_flow(path)
     config = config_of(state, path, attention_head_dim).model_copy(update={"streaming": streaming, "chunk": chunk})
+    if config.mel_dim != COSYVOICE2.bands:
+        raise CheckpointError(
+            f"{path} makes mels of {config.mel_dim} bands, and CosyVoice 2's, {COSYVOICE2}, have others: prompts, training "
+            "data and vocoder would not fit it; give the flow.pt of a CosyVoice2-0.5B"
+        )
     network = CosyVoice2Flow(config)
     if _OWN_MIXER in state:
         network.attach_second_time()

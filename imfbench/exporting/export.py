@@ -109,9 +109,10 @@ def _f5(folder: Path, method: Method, _: str, card: dict[str, Any], __: Path | N
     write_checkpoint(folder / "model.safetensors", method.network, step=int(card["training"].get("steps") or 0))  # type: ignore[arg-type]
 
 
-def _cosyvoice2(folder: Path, method: Method, _: str, __: dict[str, Any], ___: Path | None) -> None:
+def _cosyvoice2(folder: Path, method: Method, _: str, card: dict[str, Any], __: Path | None) -> None:
     from imfbench.backbones.cosyvoice2_checkpoint import state_for_original
 
+    card["streaming"] = method.network.config.streaming  # type: ignore[union-attr]
     with atomic(folder / "flow.pt") as path:
         torch.save(state_for_original(method.network), path)  # type: ignore[arg-type]
 

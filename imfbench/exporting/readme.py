@@ -119,10 +119,17 @@ def _cosyvoice2(card: Mapping[str, Any]) -> str:
             f"Put `flow.pt` in place of the one in the model's folder; CosyVoice 2 plays it as it is{more}:\n\n{code}"
         )
     imports, patch = _patched(card, "cosyvoice.model.flow", "flow.pt")
+    if card["streaming"]:
+        patch = patch.replace("])", "], streaming=True)")
+        mask = "Its frames see chunks up to their own, in streams and in whole utterances: the patch sees to it in every call."
+    else:
+        mask = (
+            "Its frames see all others: play it with `stream=False`. A stream takes a student of attention over chunks."
+        )
     code = _COSYVOICE2.format(imports=imports, patch=patch).rstrip()
     return (
         f"CosyVoice 2 plays `flow.pt` with `{card['patch']}`, which lies beside it: it opens its own model, and the patch puts "
-        f"these weights into its flow (without load_jit and load_trt).\n\n{code}"
+        f"these weights into its flow (without load_jit and load_trt).\n\n{code}\n\n{mask}"
     )
 
 

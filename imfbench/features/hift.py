@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from imfbench.weights import DamagedModelError, fill, load_tensors
 EXTRA = "cosyvoice"
 SEED = 0
 """Of the noise and the phases of the source signal, the same for every utterance: one mel gives one waveform."""
+KEPT = 8
+"""Frames of a piece that are made again with the next one: ``mel_cache_len`` of ``CosyVoice2Model``."""
 SHAPE: dict[str, Any] = {
     "in_channels": 80, "base_channels": 512, "nb_harmonics": 8, "sampling_rate": 24_000, "nsf_alpha": 0.1, "nsf_sigma": 0.003,
     "nsf_voiced_threshold": 10, "upsample_rates": [8, 5, 3], "upsample_kernel_sizes": [16, 11, 7],
@@ -79,13 +82,46 @@ class HiFT:
 
     def __call__(self, mel: Tensor) -> np.ndarray:
         """Log-mel (frames, 80) → (frames · 480,) float32 in [-0.99, 0.99] at 24 kHz."""
+        return self._spoken(mel, torch.zeros(1, 1, 0))[0]
+
+    def stream(self, mels: Iterable[Tensor]) -> Iterator[np.ndarray]:
+        """Audio of one utterance whose mel comes in pieces, each as soon as its own is there but for the last 160 ms.
+
+        These are kept back, faded into the beginning of what follows, which is made of the last 8 frames anew and goes on with
+        their source signal; at the end they come alone. Source: ``CosyVoice2Model.token2wav``, of the same audio in all.
+
+        Args:
+            mels: Log-mels, (frames, 80) each, one after the other.
+
+        Yields:
+            (samples,) float32 at 24 kHz; all together as long as all mels: frames · 480.
+        """
+        seen, source, held = torch.zeros(0, COSYVOICE2.bands), torch.zeros(1, 1, 0), np.zeros(0, np.float32)
+        for piece in mels:
+            if not len(piece):
+                continue
+            mel = torch.cat([seen, piece.float().cpu()])
+            audio, source = self._spoken(mel, source)
+            both = len(held)
+            window = np.hamming(2 * both)
+            audio[:both] = audio[:both] * window[:both] + held * window[both:]
+            cut = max(len(audio) - KEPT * COSYVOICE2.hop, 0)
+            seen, source, held = mel[-KEPT:], source[:, :, cut:], audio[cut:]
+            yield audio[:cut]
+        if len(held):
+            yield held
+
+    def _spoken(self, mel: Tensor, source: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Audio, (frames · 480,), and its source signal, (1, 1, frames · 480), which begins with ``source``."""
         if self._generator is None:
             self.load()
-        with same_randomness(self._device), torch.autocast(self._device.type, enabled=False):
+        with same_randomness(self._device), torch.autocast(self._device.type, enabled=False), torch.inference_mode():
             torch.manual_seed(SEED)
-            audio, _ = self._generator.inference(speech_feat=mel.T[None].float().to(self._device))
+            audio, made = self._generator.inference(
+                speech_feat=mel.T[None].float().to(self._device), cache_source=source.to(self._device)
+            )
         found: np.ndarray = audio[0].float().cpu().numpy()
-        return found
+        return found, made
 
 
 def weights_of(path: Path) -> dict[str, Tensor]:

@@ -52,6 +52,9 @@ def test_given_tokens_are_the_prompts_then_the_texts(layout: Callable[[str], Any
     )
     with pytest.raises(DatasetError, match=r"a speaker's vector of 256 numbers, and the network takes 192"):
         theirs.condition(u)
+    fewer = Inputs(COSYVOICE2, frames_per_token=2, vocabulary=3, speaker_dims=256)
+    with pytest.raises(DatasetError, match=r"token \d+, and the network knows 3: the tokens are of another tokenizer"):
+        opened("seed-tts-eval", copy.root, tmp_path / "f", fewer).condition(u)
     few = write_features(tmp_path / "few", {u.prompt_id: heard[u.prompt_id]})
     with pytest.raises(DatasetError, match=rf"few/tokens.safetensors has nothing of {u.id!r}"):
         opened("seed-tts-eval", copy.root, few).condition(u)
@@ -72,7 +75,9 @@ def test_without_them_the_recordings_are_listened_to(
         dataset.condition(u)
     monkeypatch.setattr(Listener, "signature", "of a test")
     monkeypatch.setattr(
-        Listener, "__call__", lambda _, audio, rate: Heard(torch.arange(-(-len(audio) * 25 // rate)), torch.ones(256))
+        Listener,
+        "__call__",
+        lambda _, audio, rate: Heard(torch.arange(-(-len(audio) * 25 // rate)) % 107, torch.ones(256)),
     )
     assert dataset.lacking("test") == ""
     assert dataset.variant == "recordings' tokens"

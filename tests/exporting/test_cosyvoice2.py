@@ -66,6 +66,29 @@ def test_the_patched_original_makes_the_students_mel(
     assert (found[2].transpose(1, 2) - other).abs().max() > 0.01, "another grid would be noticed"
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_students_own_mask_is_told_and_that_of_chunks_is_kept_whatever_is_asked_for(
+    streaming: bool, student_of: Callable[..., Path], module_of: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    """The software asks for attention over all frames in the last chunk of its streams."""
+    folder, out = student_of(pair(streaming=streaming)[1]), tmp_path / "out"
+    card, told = export(str(folder), "cosyvoice2", out, grid="[0, 0.65, 1]")
+    assert card["streaming"] is streaming
+    line = f'few_step(cosyvoice.model.flow, "flow.pt", [0.0, 0.65, 1.0]{", streaming=True" if streaming else ""})'
+    assert line in told
+    assert ("stream=False" in told) is not streaming
+    flow = copy.deepcopy(original_flow())
+    patch = module_of(out / "imfbench_cosyvoice2.py")
+    for mask in (True, streaming):  # the second call puts aside what the first one did
+        patch.few_step(flow, out / "flow.pt", GRIDS[2], streaming=mask)
+    found, _ = flow.inference(
+        token=TARGET[None], token_len=torch.tensor([9]), prompt_token=PROMPT[None], prompt_token_len=torch.tensor([5]),
+        prompt_feat=MEL[None], prompt_feat_len=torch.tensor([10]), embedding=SPEAKER[None], streaming=False, finalize=True,
+    )  # fmt: skip
+    mine = ours(folder, GRIDS[2], fixed_noise(28)[None])[:, len(MEL) :]
+    torch.testing.assert_close(found.transpose(1, 2), mine, atol=TOLERANCE, rtol=0)
+
+
 def test_a_teacher_takes_the_place_of_the_official_file(student_of: Callable[..., Path], tmp_path: Path) -> None:
     network = pair()[1]
     card, _ = export(str(student_of(network, "teacher")), "cosyvoice2", tmp_path / "out")

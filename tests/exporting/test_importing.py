@@ -185,5 +185,19 @@ def test_another_models_file_is_named(tmp_path: Path) -> None:
     assert "--set depth: the flow has no such setting" in told
 
 
+def test_a_flow_of_another_mel_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("small_cosyvoice")
+    from small_cosyvoice import SMALL as SHAPE
+
+    from imfbench.backbones.cosyvoice2 import CosyVoice2Flow
+
+    path = tmp_path / "flow.pt"
+    other = CosyVoice2Flow(SHAPE.model_copy(update={"mel_dim": 100, "input_size": 32}))
+    torch.save(other.state_dict(), path)
+    told = refused(path, "--format", "cosyvoice2", *SMALL, out=tmp_path / "out")
+    assert f"{path} makes mels of 100 bands, and CosyVoice 2's, cosyvoice2-24k" in told
+    assert [file.name for file in tmp_path.iterdir()] == ["flow.pt"]
+
+
 def test_backbones_of_the_formats_are_registered() -> None:
     assert {"f5tts", "cosyvoice2"} <= set(BACKBONES.names())

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 import torchaudio
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from small_cosyvoice_files import exported, network_file, tokenizer_state
 
 from imfbench.backbones.originals import original
 from imfbench.datasets.demo.corpus import DATA
@@ -81,22 +79,6 @@ def test_two_frames_a_token_or_an_error_with_both_numbers() -> None:
 # ---- S3 tokens ----
 
 
-def s3tokenizer() -> Any:
-    return pytest.importorskip("s3tokenizer.model_v2", reason="s3tokenizer is not installed")
-
-
-def tokenizer_state(layers: int = 1) -> tuple[Any, dict[str, Tensor]]:
-    package = s3tokenizer()
-    torch.manual_seed(0)
-    network = package.S3TokenizerV2(
-        "v2", package.ModelConfig(n_mels=80, n_audio_state=64, n_audio_head=1, n_audio_layer=layers)
-    )
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.normal_(std=0.3)
-    return network.eval(), {name: value.clone() for name, value in network.state_dict().items()}
-
-
 @pytest.mark.parametrize("layers", [1, 2])
 def test_tokens_are_the_packages_25_a_second(layers: int, tmp_path: Path, speech: np.ndarray) -> None:
     network, state = tokenizer_state(layers)
@@ -109,39 +91,6 @@ def test_tokens_are_the_packages_25_a_second(layers: int, tmp_path: Path, speech
     assert len(set(found.tolist())) > 5
     assert int(found.max()) < 3**8
     check_token_rate(len(cosyvoice_mel(torch.from_numpy(load_audio(RECORDING, 24_000)[0]))), len(found))
-
-
-EXPORTED = {
-    "encoder.conv1.weight": "onnx::Conv_2216", "encoder.conv1.bias": "onnx::Conv_2217", "encoder.conv2.weight": "onnx::Conv_2218",
-    "encoder.conv2.bias": "onnx::Conv_2219", "quantizer._codebook.project_down.weight": "onnx::MatMul_2536",
-    "quantizer._codebook.project_down.bias": "quantizer.project_in.bias",
-}  # fmt: skip
-"""Names of the published export that say nothing of the layer; the others are known by their nodes."""
-
-
-def exported(state: dict[str, Tensor], path: Path) -> None:
-    """Weights where the package looks for them in ``speech_tokenizer_v2.onnx``: matrices transposed, by the nodes' names."""
-    nodes, held = [], []
-
-    def keep(name: str, value: Tensor) -> str:
-        held.append(numpy_helper.from_array((value.T if value.ndim == 2 else value).contiguous().numpy(), name))
-        return name
-
-    for key, value in state.items():
-        place, _, kind = key.removeprefix("encoder.").rpartition(".")
-        node = "/" + place.replace(".", "/").replace("blocks/", "blocks.").replace("mlp/", "mlp/mlp.")
-        if key in EXPORTED:
-            nodes.append(helper.make_node("Conv", ["x", keep(EXPORTED[key], value)], ["y"], name=key))
-        elif place.endswith("_ln"):
-            if kind == "weight":
-                both = [keep(key, value), keep(f"{key}+", state[key.replace("weight", "bias")])]
-                nodes.append(
-                    helper.make_node("LayerNormalization", ["x", *both], ["y"], name=f"{node}/LayerNormalization")
-                )
-        else:
-            what = {"weight": "Conv" if place.endswith("fsmn_block") else "MatMul", "bias": "Add"}[kind]
-            nodes.append(helper.make_node(what, ["x", keep(key, value)], ["y"], name=f"{node}/{what}"))
-    onnx.save(helper.make_model(helper.make_graph(nodes, "tokenizer", [], [], held)), path)
 
 
 def test_the_published_form_is_read_from_its_folder(tmp_path: Path, speech: np.ndarray) -> None:
@@ -175,24 +124,6 @@ def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
 
 
 # ---- CAM++ ----
-
-
-def network_file(path: Path, bands: int = 80, dims: int = 192) -> np.ndarray:
-    """An ONNX of CAM++'s signature: the deviation over time of each band, times a matrix, which comes back."""
-    matrix = np.random.default_rng(0).standard_normal((bands, dims)).astype(np.float32)
-    nodes = [
-        helper.make_node("Mul", ["fbank", "fbank"], ["square"]),
-        helper.make_node("ReduceMean", ["square"], ["mean"], axes=[1], keepdims=0),
-        helper.make_node("MatMul", ["mean", "matrix"], ["output"]),
-    ]
-    graph = helper.make_graph(
-        nodes, "campplus",
-        [helper.make_tensor_value_info("fbank", TensorProto.FLOAT, ["B", "T", bands])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", dims])],
-        [numpy_helper.from_array(matrix, "matrix")],
-    )  # fmt: skip
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-    return matrix
 
 
 def test_the_speakers_vector_is_made_as_cosyvoices_front_end_makes_it(tmp_path: Path, speech: np.ndarray) -> None:

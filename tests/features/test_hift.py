@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imfbench.features import hift
-from imfbench.features.hift import SEED, HiFT, generator, weights_of
+from imfbench.features.hift import KEPT, SEED, HiFT, generator, weights_of
 from imfbench.inputs import vocoder_mel
 from imfbench.weights import DamagedModelError, MissingModelError
 
@@ -61,6 +61,20 @@ def test_the_audio_is_the_originals_from_the_same_random_state_and_the_same_each
     assert 0 < np.abs(found).max() <= 0.99
     assert vocoder.sample_rate / vocoder_mel_hop() == 50
     assert np.abs(vocoder(mel() + 1) - found).max() > 1e-4
+
+
+def test_pieces_become_as_much_audio_as_the_whole_and_one_piece_the_same(folder: Path) -> None:
+    vocoder = HiFT(folder).load()
+    whole = vocoder(mel())
+    alone = list(vocoder.stream([mel()]))
+    assert [len(piece) for piece in alone] == [480 * (FRAMES - KEPT), 480 * KEPT]
+    np.testing.assert_array_equal(np.concatenate(alone), whole)
+    pieces = list(vocoder.stream([mel()[:10], mel()[:0], mel()[10:]]))
+    assert [len(piece) for piece in pieces] == [480 * 2, 480 * 2, 480 * KEPT]
+    assert all(piece.dtype == np.float32 for piece in pieces)
+    short = list(vocoder.stream([mel()[:3], mel()[3:6]]))
+    assert sum(map(len, short)) == 480 * 6
+    assert not list(vocoder.stream([]))
 
 
 def vocoder_mel_hop() -> int:

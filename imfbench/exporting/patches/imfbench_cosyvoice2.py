@@ -32,10 +32,11 @@ class TwoTimes(torch.nn.Module):
         return torch.nn.functional.linear(torch.cat(both, -1), self.mixer)
 
 
-def few_step(flow: Any, checkpoint: str, grid: list[float]) -> Any:
+def few_step(flow: Any, checkpoint: str, grid: list[float], streaming: bool = False) -> Any:
     """Put a student's weights into CosyVoice 2's own flow and let its solver take one step for each interval of the grid.
 
-    The number of steps that the software asks for is left aside. Another grid: call this again.
+    The number of steps that the software asks for is left aside. Another grid: call this again. ``streaming`` is for a student
+    of attention over chunks, which the software asks for in streams alone, and not in their last chunk.
     """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     mixer = state.pop(MIXER).to(next(flow.parameters()))
@@ -44,7 +45,7 @@ def few_step(flow: Any, checkpoint: str, grid: list[float]) -> Any:
         estimator.time_embeddings, estimator.time_mlp = estimator.time_mlp.sinusoids, estimator.time_mlp.layers
     flow.load_state_dict(state)
     estimator.time_mlp = TwoTimes(estimator.time_embeddings, estimator.time_mlp, mixer)
-    estimator.time_embeddings = _AsGiven()
+    estimator.time_embeddings = torch.nn.Identity()
 
     def solve_euler(
         x: Any, t_span: Any, mu: Any, mask: Any, spks: Any, cond: Any, streaming: bool = False
@@ -55,9 +56,7 @@ def few_step(flow: Any, checkpoint: str, grid: list[float]) -> Any:
         return x.float()
 
     flow.decoder.solve_euler = solve_euler
+    vars(flow).pop("inference", None)
+    if streaming:
+        flow.inference = lambda **given: type(flow).inference(flow, **(given | {"streaming": True}))
     return flow
-
-
-class _AsGiven(torch.nn.Module):
-    def forward(self, times: torch.Tensor) -> torch.Tensor:
-        return times
