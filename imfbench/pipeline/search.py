@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from imfbench.artefact import identity
 from imfbench.config import TEACHER_DISTANCE
 from imfbench.data import Utterance, revision_of
 from imfbench.devices import out_of_memory
@@ -58,7 +59,7 @@ def search_grid(context: Context, name: str) -> None:
             raise
         log.warning("%s: no grid is searched for: %s diverged", name, search.artefact)
         return
-    recipe = recipe_of_search(context, search, utterances, str(card["sha256"]))
+    recipe = recipe_of_search(context, search, utterances, identity(card))
     present = read_json(context.folder.grid(name)) or {}
     if present.get("recipe_hash") == content_hash(recipe):
         return
@@ -198,13 +199,13 @@ def _metric_score(context: Context, metric: Metric, utterances: list[Utterance])
 def recipe_of_search(
     context: Context, search: GridSearch, utterances: list[Utterance], artefact: str
 ) -> dict[str, Any]:
-    """Everything that decides which grid is found; ``artefact`` is the sha256 of what is sampled."""
+    """Everything that decides which grid is found; ``artefact`` is the identity of what is sampled."""
     config = context.config
     teacher = None
     if TEACHER_DISTANCE in search.search.score and config.teacher is not None:
         card = context.card(teacher_artefact(config, context.plan.artefacts).name)
         rows = config.teacher
-        teacher = [card["sha256"], max(rows.nfe), rows.grid[0], rows.guidance, rows.solver]
+        teacher = [identity(card), max(rows.nfe), rows.grid[0], rows.guidance, rows.solver]
     settings = METHODS.get(search.search.method).Config(**search.search.config).model_dump(mode="json")
     revision = revision_of(context.dataset(config.dev), config.dev.split)
     return {
