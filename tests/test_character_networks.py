@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,13 +17,18 @@ from imfbench.building import build_method
 from imfbench.config import Search, load
 from imfbench.contracts.trial import small_corpus
 from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.features.audio import load_audio
 from imfbench.features.f5_condition import character_condition
 from imfbench.features.mel import VOCOS
+from imfbench.flow.grids import uniform
 from imfbench.inputs import Inputs
+from imfbench.method import Condition
+from imfbench.pipeline import search as search_stage
 from imfbench.pipeline.cells import cell_of
 from imfbench.pipeline.context import Context
 from imfbench.pipeline.plan import GridSearch
-from imfbench.pipeline.search import recipe_of_search
+from imfbench.pipeline.search import recipe_of_search, sampled_mels
+from imfbench.pipeline.synthesise import synthesise
 from imfbench.pipeline.train import recipe_of_training, settings_of, train_artefact
 from imfbench.pipeline.train_task import TrainTask
 from imfbench.store import RunFolder, content_hash, file_sha256
@@ -179,3 +185,52 @@ def test_a_student_that_is_killed_has_its_characters(
     with pytest.raises(KeyboardInterrupt):
         train_artefact(context, "student")
     assert (tiny.out / "artefacts/student/vocab.txt").read_bytes() == (ready / "vocab.txt").read_bytes()
+
+
+def test_what_is_said_is_as_quiet_as_its_prompt(tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In cells and in searches: the network hears the same of a prompt that is ten times quieter, and its speech is quieter."""
+    path = tiny.config(
+        task="text2mel",
+        dataset={"limit": 1, "prefer_short": True},
+        systems=[{"method": "teacher", "name": "own", "artefact": str(artefact(tmp_path / "f5")), "nfe": [1]}],
+    )
+    scored: list[np.ndarray] = []
+
+    class Scorer:
+        summary_columns = ("loudness",)
+
+        def score(self, item: Any) -> dict[str, float]:
+            scored.append(item.audio)
+            return {"loudness": 0.0}
+
+        def summarise(self, _: Any) -> dict[str, float]:
+            return {"loudness": 0.0}
+
+    def made(rms: float) -> tuple[np.ndarray, np.ndarray, Condition]:
+        def quiet(path: Path, *rate: int) -> tuple[np.ndarray, int]:
+            audio, found = load_audio(path, *rate)
+            return audio * np.float32(rms / np.sqrt(np.mean(audio**2))), found
+
+        monkeypatch.setattr("imfbench.datasets.demo.corpus.load_audio", quiet)
+        context = Context(load(str(path)), RunFolder(tmp_path / f"run-{rms}"))
+        row = next(row for row in context.plan.rows.values() if row.kind == "sampled")
+        synthesise(context, row.label)
+        wav = next((tmp_path / f"run-{rms}").rglob("cells/*/audio/*"))
+        utterance = context.utterances(context.test_set(row))[0]
+        condition = context.dataset(context.test_set(row)).condition(utterance)
+        mels = sampled_mels(
+            context, context.load("own")[0], [utterance], {utterance.id: condition}, uniform(1), "euler"
+        )
+        search_stage._metric_score(context, Scorer(), [utterance], {utterance.id: condition})(mels)  # type: ignore[arg-type]
+        return load_audio(wav)[0], scored.pop(), condition
+
+    (low, low_scored, of_low), (quiet, quiet_scored, of_quiet) = made(0.05), made(0.005)
+    assert of_low.gain is not None
+    assert of_quiet.gain is not None
+    assert [*of_low.gain.tolist(), *of_quiet.gain.tolist()] == pytest.approx([0.5, 0.05], rel=1e-4)
+    torch.testing.assert_close(of_quiet.prompt_mel, of_low.prompt_mel, atol=1e-3, rtol=0)
+    assert low_scored.std() > 1e-3
+    np.testing.assert_allclose(quiet_scored, 0.1 * low_scored, atol=2e-4 * float(np.abs(low_scored).max()))
+    np.testing.assert_allclose(low, low_scored, atol=1 / 32_768)  # 16 bits
+    np.testing.assert_allclose(quiet, quiet_scored, atol=1 / 32_768)
+    assert made(0.2)[2].gain == torch.ones(1)

@@ -28,7 +28,7 @@ from imfbench.pipeline.reuse import take_grid
 from imfbench.pipeline.teacher_distance import TeacherDistance
 from imfbench.progress import log
 from imfbench.registry import METHODS
-from imfbench.sampling import synthesize_mel
+from imfbench.sampling import as_loud, synthesize_mel
 from imfbench.store import StoreError, content_hash, read_json, write_json
 from imfbench.weights import DamagedModelError, MissingModelError
 
@@ -159,7 +159,7 @@ def _scores(
             found.append((weight, TeacherDistance(teacher_mels(context, utterances, conditions))))
         else:
             metric = models.enter_context(context.metric(name).loaded())
-            found.append((weight, _metric_score(context, metric, utterances)))
+            found.append((weight, _metric_score(context, metric, utterances, conditions)))
     return found
 
 
@@ -176,7 +176,9 @@ def teacher_mels(context: Context, utterances: list[Utterance], conditions: dict
     )
 
 
-def _metric_score(context: Context, metric: Metric, utterances: list[Utterance]) -> Callable[[Mels], float]:
+def _metric_score(
+    context: Context, metric: Metric, utterances: list[Utterance], conditions: dict[str, Condition]
+) -> Callable[[Mels], float]:
     """The metric's figure over the development set, every utterance vocoded."""
     vocoder = context.vocoder()
     prompts = {}
@@ -187,7 +189,7 @@ def _metric_score(context: Context, metric: Metric, utterances: list[Utterance])
     def score(mels: Mels) -> float:
         rows: list[dict[str, Any]] = []
         for u in utterances:
-            audio, (prompt, rate) = vocoder(mels[u.id]), prompts[u.id]
+            audio, (prompt, rate) = as_loud(vocoder(mels[u.id]), conditions[u.id]), prompts[u.id]
             item = ScoreItem(u.id, audio, vocoder.sample_rate, u.text, u.language, prompt, rate)
             with _named(u):
                 rows.append({"id": u.id, **metric.score(item)})
