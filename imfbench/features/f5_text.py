@@ -102,11 +102,20 @@ def ended(prompt: str) -> str:
     Raises:
         PromptError: It is empty: upstream then transcribes the prompt.
     """
+    return spaced(stopped(prompt))
+
+
+def stopped(prompt: str) -> str:
+    """A prompt's text with a full stop and one space: what upstream's preparation makes of it, and counts the rate of speech by.
+
+    Raises:
+        PromptError: It is empty.
+    """
     if not prompt.strip():
         raise PromptError("F5-TTS needs the text of its prompt, and it is empty: give what is said in the recording")
     if not prompt.endswith((". ", "。")):
         prompt += " " if prompt.endswith(".") else ". "
-    return spaced(prompt)
+    return prompt
 
 
 def spaced(prompt: str) -> str:
