@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from imfbench import model_hub, published
 from imfbench.artefact import load_artefact, read_card, save_artefact
 from imfbench.building import build_method
+from imfbench.config import load
 from imfbench.config_file import ConfigError
 from imfbench.features.f5_condition import character_condition
 from imfbench.features.mel import BIGVGAN, MEL_FORMATS, VOCOS
 from imfbench.flow.grids import uniform
 from imfbench.inputs import common_inputs, inputs_of, vocoder_mel
+from imfbench.pipeline.lacking import models_lacking
 from imfbench.registry import BACKBONES, VOCODERS
 from imfbench.sampling import synthesize_mel
 
@@ -83,3 +86,26 @@ def test_an_artefact_keeps_its_mel_and_is_sampled_in_it(tmp_path: Path) -> None:
     torch.testing.assert_close(condition.prompt_mel[0, :frames], BIGVGAN.log_mel(torch.from_numpy(prompt)))
     mel, _ = synthesize_mel(network, condition, "x", uniform(1))
     assert len(mel) == condition.valid.shape[1] - frames == int(frames / len("yes.  ") * len("no and yes and no"))
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        (False, "vocoder (bigvgan): pip install 'imfbench[bigvgan]' && pip install --no-deps bigvgan==2.4.1"),
+        (True, "nvidia/bigvgan_v2_24khz_100band_256x"),
+    ],
+)
+def test_a_missing_package_or_file_is_told_before_anything_runs(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, there: bool, told: str
+) -> None:
+    monkeypatch.setattr(published, "installed", lambda module: there)
+    monkeypatch.setattr(model_hub, "download", lambda *_, **__: None)
+    systems = [{"method": "teacher", "name": "own", "network": {"name": "f5tts", "config": dict(SHAPE)}, "nfe": [1]}]
+    path = tiny.config(task="text2mel", vocoder="bigvgan", systems=systems, metrics=[])
+    with pytest.raises(ConfigError, match=r"'f5tts' of own makes mels of vocos-24k .* 'bigvgan' takes bigvgan-24k"):
+        load(str(path))
+    config = load(str(path), ("systems.own.network.config.mel_format=bigvgan-24k",))
+    found = [line for line in models_lacking(config) if "bigvgan" in line]
+    assert len(found) == 1
+    assert told.partition(": ")[2] in found[0]
+    assert told.partition(": ")[0] in found[0]
