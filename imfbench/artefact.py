@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ WEIGHTS = "model.safetensors"
 CARD = "card.json"
 VOCABULARY = "vocab.txt"
 """The characters of a network that reads texts so (F5-TTS's), beside its weights; a student gets its teacher's."""
+VOCABULARY_SHA256 = "vocabulary_sha256"
+"""Of that file, in cards and recipes."""
 METADATA = "imfbench"
 FORMAT = "imfbench-1"
 
@@ -98,10 +101,10 @@ def locate(reference: str | Path) -> Path:
 
 
 def read_card(reference: str | Path) -> dict[str, Any]:
-    """The card of an artefact.
+    """The card of an artefact; where a ``vocab.txt`` lies beside the weights, with the file's ``vocabulary_sha256``.
 
     Raises:
-        ArtefactError: There is no artefact, or its card cannot be read.
+        ArtefactError: There is no artefact, its card cannot be read, or its ``vocab.txt`` is not the one that the card tells of.
     """
     path = locate(reference) / CARD
     try:
@@ -113,7 +116,49 @@ def read_card(reference: str | Path) -> dict[str, Any]:
         ) from None
     if not isinstance(card, dict):
         raise ArtefactError(f"{path} holds no card: fetch the artefact again, or remove its folder and train it again")
-    return card
+    return card | _vocabulary(path.parent, card.get(VOCABULARY_SHA256))
+
+
+def vocabulary_sha256(reference: str | Path) -> str | None:
+    """sha256 of the ``vocab.txt`` beside an artefact's weights; None: its contents are no characters.
+
+    Raises:
+        ArtefactError: There is no artefact, or the file cannot be read.
+    """
+    path = locate(reference) / VOCABULARY
+    try:
+        return file_sha256(path) if path.exists() else None
+    except OSError as error:
+        raise ArtefactError(
+            f"{path} cannot be read ({error.strerror}): lay the network's own vocab.txt there"
+        ) from None
+
+
+def identity(card: Mapping[str, Any]) -> str:
+    """What an artefact is known by in cells, searches and tables: 64 hexadecimal digits.
+
+    The weights' sha256; of a network of characters that of its weights and its characters. Two vocabularies of one size give the
+    same weights other meanings, and what they say must never stand for one another.
+
+    Args:
+        card: As ``read_card`` and ``load_artefact`` give it.
+    """
+    weights, characters = str(card["sha256"]), card.get(VOCABULARY_SHA256)
+    return weights if characters is None else hashlib.sha256(f"{weights}/{characters}".encode()).hexdigest()
+
+
+def _vocabulary(folder: Path, wanted: Any) -> dict[str, str]:
+    """The characters' sha256 as a card has it; nothing where there are none."""
+    found = vocabulary_sha256(folder)
+    if wanted is not None and found != wanted:
+        state = (
+            "is missing" if found is None else f"has sha256 {found[:12]}…, but the card beside it says {wanted[:12]}…"
+        )
+        raise ArtefactError(
+            f"{folder / VOCABULARY} {state}: the weights mean nothing without the characters that they were trained on. Lay the "
+            "network's own vocab.txt there, or fetch, import or train the artefact again"
+        )
+    return {} if found is None else {VOCABULARY_SHA256: found}
 
 
 def read_settings(reference: str | Path) -> tuple[str, dict[str, Any]]:

@@ -46,7 +46,7 @@ def own_text_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--method", "methods", default="teacher", show_default=True, help="Methods or artefacts: a,b"),
         click.option("--prompt-text", help="What the prompt says; the recogniser listens without it."),
         click.option("--prompt", type=click.Path(path_type=Path), help="Recording whose voice is to speak, 1 to 10 s."),
-        click.option("--text", help="A text of your own, English, instead of CONFIG."),
+        click.option("--text", help="A text of your own instead of CONFIG; English."),
     ):
         command = option(command)
     return command

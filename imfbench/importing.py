@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imfbench.artefact import VOCABULARY, read_card, save_artefact
+from imfbench.artefact import VOCABULARY, VOCABULARY_SHA256, read_card, save_artefact
 from imfbench.backbones.originals import MissingPackageError
 from imfbench.disk import whole_folder
 from imfbench.method import Method
@@ -88,6 +88,7 @@ def import_checkpoint(
             "format": form, "file": path.name, "sha256": file_sha256(path), "layout": model,
             "weights": weights, "settings": dict(settings or {}),
         },
+        **({} if vocabulary is None else {VOCABULARY_SHA256: file_sha256(vocabulary)}),
         "parameters": sum(p.numel() for p in network.parameters()),
         **({"unknown": list(UNKNOWN)} if network.has_second_time else {}),
     }  # fmt: skip

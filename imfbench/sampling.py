@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +53,11 @@ def check_length(condition: Condition, longest: int | None, mel: MelFormat = HIF
         f"the prompt of {prompt / second:.1f} s and the {(frames - prompt) / second:.1f} s to generate are {frames} mel frames, "
         f"but the network takes {longest} ({longest / second:.1f} s): {remedy}"
     )
+
+
+def as_loud(audio: np.ndarray, condition: Condition) -> np.ndarray:
+    """What a vocoder made of a sampled mel, (samples,), as loud as its condition, a batch of 1, wants it (``Condition.gain``)."""
+    return audio if condition.gain is None else (audio * float(condition.gain[0])).astype(np.float32)
 
 
 @torch.no_grad()

@@ -21,16 +21,19 @@ from imfbench.devices import Precision, resolve_device, synchronize
 from imfbench.disk import unwritable
 from imfbench.features.audio import load_audio, notes_of_file, save_audio
 from imfbench.features.audio_check import REMEDY
+from imfbench.features.f5_condition import character_condition
+from imfbench.features.f5_pieces import cross_faded, most_bytes, pieces_of
 from imfbench.features.mel import HIFIGAN, SAMPLE_RATE, MelFormat
 from imfbench.features.phones import PromptError
 from imfbench.flow.grids import make_grid
 from imfbench.inputs import EMBEDDED, Inputs, common_inputs, inputs_of, open_vocoder
+from imfbench.method import Condition
 from imfbench.metrics import ScoreItem
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.context import told
 from imfbench.pipeline.networks import with_characters
 from imfbench.registry import BACKBONES, DATASETS, METHODS, METRICS, VOCODERS, UnknownNameError, nearest
-from imfbench.sampling import synthesize_mel
+from imfbench.sampling import LengthError, as_loud, check_length, synthesize_mel
 from imfbench.sets import open_dataset
 from imfbench.store import write_text
 from imfbench.weights import MissingModelError, find
@@ -48,7 +51,7 @@ class Request:
     """What to say, and how.
 
     Attributes:
-        text: English.
+        text: English; Chinese too for networks of characters, which say a long text in pieces.
         prompt: Recording whose voice is to say it.
         prompt_text: What the recording says; None lets the recogniser listen.
         methods: Names of methods that ship for text2mel, ``embedded:NAME``, or folders of artefacts.
@@ -113,8 +116,8 @@ def speak(
         scored: Whether to listen with the scorers.
 
     Returns:
-        A row for every file: method, nfe, network_calls, seconds, rtf_network, and the scores, ``not_scored`` saying why one is
-        missing. Its ``attrs`` hold ``prompt_text`` and ``prompt_notes``.
+        A row for every file: method, nfe, network_calls, seconds, rtf_network, ``pieces`` if the text is said in several, and the
+        scores, ``not_scored`` saying why one is missing. Its ``attrs`` hold ``prompt_text`` and ``prompt_notes``.
 
     Raises:
         SpeakError, TextError, ArtefactError and others: Text, prompt or method cannot be used; the message says why.
@@ -157,11 +160,14 @@ def speak(
     rates = {inputs.mel.sample_rate for inputs in given.values()} - {SAMPLE_RATE}
     prompts = {SAMPLE_RATE: prompt} | {rate: load_audio(request.prompt, rate)[0] for rate in rates}
     conditions = {
-        name: _condition(
+        name: _conditions(
             request, references[name], card, prompts[given[name].mel.sample_rate], prompt_text, given[name]
         )
         for name, (_, card) in loaded.items()
     }
+    for name, (method, _) in loaded.items():
+        _check_lengths(conditions[name], method.network, given[name].mel)
+    in_pieces = any(len(pieces) > 1 for pieces in conditions.values())
 
     @cache
     def loaded_vocoder(name: str, mel: MelFormat) -> Any:
@@ -173,20 +179,24 @@ def speak(
     for name, label in zip(names, _labels(names), strict=True):
         method, vocoder = loaded[name][0], loaded_vocoder(vocoders[name], given[name].mel)
         for nfe in request.nfe:
-            grid, condition = grids[name, nfe], conditions[name]
-            synthesize_mel(method, condition, "warm-up", make_grid("uniform", 1), "euler", 0, where, precision)
+            grid, pieces = grids[name, nfe], conditions[name]
+            synthesize_mel(method, pieces[0], "warm-up", make_grid("uniform", 1), "euler", 0, where, precision)
             synchronize(where)
             start = time.perf_counter()
-            mel, counts = synthesize_mel(method, condition, "own", grid, "euler", request.seed, where, precision)
+            made = [
+                synthesize_mel(method, piece, noise, grid, "euler", request.seed, where, precision)
+                for noise, piece in zip(_noises(len(pieces)), pieces, strict=True)
+            ]
             synchronize(where)
             taken = time.perf_counter() - start
-            audio = vocoder(mel)
+            audios = [as_loud(vocoder(mel), piece) for (mel, _), piece in zip(made, pieces, strict=True)]
+            audio = cross_faded(audios, vocoder.sample_rate)
             path = out if single else out / f"{label}-{nfe}.wav"
             save_audio(path, audio, vocoder.sample_rate)
             seconds = len(audio) / vocoder.sample_rate
             row = {
-                "file": path.name, "method": name, "nfe": nfe, "network_calls": counts.network_calls,
-                "seconds": seconds, "rtf_network": taken / seconds,
+                "file": path.name, "method": name, "nfe": nfe, "network_calls": sum(counts.network_calls for _, counts in made),
+                "seconds": seconds, "rtf_network": taken / seconds, **({"pieces": len(pieces)} if in_pieces else {}),
             }  # fmt: skip
             frame = pd.concat([frame, pd.DataFrame([row])], ignore_index=True)
             items.append(ScoreItem(path.name, audio, vocoder.sample_rate, request.text, "en", prompt, SAMPLE_RATE))
@@ -278,14 +288,36 @@ def _vocoder(request: Request, name: str, inputs: Inputs) -> str:
     return found
 
 
-def _condition(
+def _noises(pieces: int) -> list[str]:
+    """What seeds each piece's noise: a text of one piece is said as it was before there were several."""
+    return ["own", *(f"own-{i}" for i in range(1, pieces))]
+
+
+def _check_lengths(pieces: Sequence[Condition], network: Any, mel: MelFormat) -> None:
+    """Refuse a piece that is longer than the network takes, before anything is written.
+
+    Raises:
+        SpeakError: There is one.
+    """
+    for number, piece in enumerate(pieces, 1):
+        try:
+            check_length(piece, getattr(network, "longest", None), mel)
+        except LengthError as error:
+            where = f"piece {number} of {len(pieces)}, cut at marks (.,;:!?): " if len(pieces) > 1 else ""
+            raise SpeakError(f"the text cannot be said: {where}{error}") from None
+
+
+def _conditions(
     request: Request, reference: str, card: dict[str, Any], prompt: np.ndarray, prompt_text: Callable[[], str],
     inputs: Inputs = EMBEDDED,
-) -> Any:  # fmt: skip
+) -> list[Condition]:  # fmt: skip
+    """What the network is given, of each piece of the text; networks of phones take it whole."""
     if card.get("task") != TASK:
         raise ArtefactError(
             f"this network's task is {card.get('task')}, which takes speech tokens with their timing; a text needs one of {TASK}"
         )
+    if inputs.characters is not None:  # its own rules, whatever it was trained on
+        return _character_conditions(request, prompt_text(), inputs)
     data = card.get("train_data") or {}
     name, options = data.get("name", "demo"), data.get("options") or {}
     trained = f"the network {reference} was trained on the dataset {name!r}"
@@ -298,7 +330,7 @@ def _condition(
         task = {"task": TASK} if "task" in inspect.signature(cls).parameters else {}
         # Its own options: another copy may have other phones.
         dataset = open_dataset(name, {**task, **options}, inputs)
-        return dataset.own_condition(prompt, prompt_text, request.text, request.british, request.speed)
+        return [dataset.own_condition(prompt, prompt_text, request.text, request.british, request.speed)]
     except PromptError as error:
         raise SpeakError(f"the prompt {request.prompt} cannot be used: {error}") from None
     except UnknownNameError as error:
@@ -307,6 +339,27 @@ def _condition(
         ) from None
     except DatasetError as error:
         raise SpeakError(f"{trained}, as its card says, which cannot be used here: {error}") from None
+
+
+def _character_conditions(request: Request, prompt_text: str, inputs: Inputs) -> list[Condition]:
+    """F5-TTS's: a text that is too long for one piece at the prompt's rate of speech is cut as upstream's inference cuts it.
+
+    Raises:
+        SpeakError: The text is empty, or the prompt silent, too short or without words.
+    """
+    assert inputs.characters is not None
+    audio, rate = load_audio(request.prompt)
+    try:
+        pieces = pieces_of(request.text, most_bytes(prompt_text, len(audio) / rate, request.speed))
+        found = [
+            character_condition(inputs.characters, audio, rate, prompt_text, piece, inputs.mel, request.speed)
+            for piece in pieces
+        ]
+    except ValueError as error:
+        raise SpeakError(f"the prompt {request.prompt} cannot be used: {error}") from None
+    if not found:
+        raise SpeakError("the text is empty: there is nothing to say")
+    return found
 
 
 def _write(out: Path, frame: pd.DataFrame, prompt_text: str, notes: Sequence[str]) -> None:

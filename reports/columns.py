@@ -239,7 +239,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("status", "string", "", "record", "`ok`, `diverged`, or `failed: reason`.", header="Status"),
     Column("signatures", "object", "", "record", "Metric → how its figure was made."),
     Column("not_measured", "object", "", "record", "Column → why it has no value."),
-    Column("artefact_sha256", "string or null", "", "record", "Weights that were sampled.", _SAMPLED),
+    Column("artefact_sha256", "string or null", "", "record", "What was sampled: sha256 of weights and `vocab.txt`.", _SAMPLED),
     Column("key", "string", "", "record", "The cell's key; its folder is `cells/<key>`."),
     Column("schema_version", "integer", "", "record", "Version of this schema."),
 )

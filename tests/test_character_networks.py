@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from imfbench.artefact import save_artefact
+from imfbench.artefact import ArtefactError, identity, load_artefact, read_card, save_artefact
 from imfbench.building import build_method
+from imfbench.config import Search, load
 from imfbench.contracts.trial import small_corpus
 from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.features.audio import load_audio
 from imfbench.features.f5_condition import character_condition
 from imfbench.features.mel import VOCOS
+from imfbench.flow.grids import uniform
 from imfbench.inputs import Inputs
+from imfbench.method import Condition
+from imfbench.pipeline import search as search_stage
+from imfbench.pipeline.cells import cell_of
+from imfbench.pipeline.context import Context
+from imfbench.pipeline.plan import GridSearch
+from imfbench.pipeline.search import recipe_of_search, sampled_mels
+from imfbench.pipeline.synthesise import synthesise
+from imfbench.pipeline.train import recipe_of_training, settings_of, train_artefact
+from imfbench.pipeline.train_task import TrainTask
+from imfbench.store import RunFolder, content_hash, file_sha256
 
 pytest.importorskip("f5_tts", reason="the extra f5 is not installed")
 pytest.importorskip("rjieba", reason="the extra f5 is not installed")
@@ -90,3 +105,132 @@ def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path, tiny: Any) -> N
     message = tiny.refused(tiny.config(task="text2mel", systems=systems))
     assert f"vocab.txt has {len(CHARACTERS) - 1} lines" in message
     assert f"knows {len(CHARACTERS)} characters" in message
+
+
+def order(folder: Path, lines: tuple[str, ...]) -> Path:
+    """The same weights beside characters in another order."""
+    shutil.copytree(folder, folder.with_name("other-order"))
+    (folder.with_name("other-order") / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder.with_name("other-order")
+
+
+def test_cells_searches_and_trainings_know_their_characters(tmp_path: Path, tiny: Any) -> None:
+    one = artefact(tmp_path / "f5")
+    other, none = order(one, (CHARACTERS[0], *reversed(CHARACTERS[1:]))), tmp_path / "phones"
+    shutil.copytree(one, none)
+    (none / "vocab.txt").unlink()
+    assert len({(folder / "model.safetensors").read_bytes() for folder in (one, other, none)}) == 1
+
+    def known(folder: Path) -> tuple[str, str, dict[str, Any], str]:
+        path = tiny.config(
+            f"{folder.name}.yaml",
+            task="text2mel",
+            teacher={"artefact": str(folder), "nfe": [2]},
+            systems=[{"method": "intmeanflow", "name": "student", "nfe": [1]}],
+        )
+        context = Context(load(str(path)), RunFolder(tmp_path / f"run-{folder.name}"))
+        context.once("inputs", lambda: Inputs(VOCOS, "plain"))
+        cell = cell_of(context, next(row for row in context.plan.rows.values() if row.artefact == "teacher"))
+        student = context.plan.artefacts["student"]
+        recipe = recipe_of_training(context, student, settings_of(context.config, student))
+        search = GridSearch("s", "teacher", "euler", 2, Search(method="o3s", nfe=[2], score={"sim": 1.0}))
+        searched = recipe_of_search(context, search, [], identity(context.card("teacher")))
+        return cell.folder.key, cell.identity["artefact_sha256"], recipe, content_hash(searched)
+
+    found = [known(folder) for folder in (one, other, none)]
+    for of_each in zip(*(map(str, row) for row in found), strict=True):
+        assert len(set(of_each)) == 3
+    _, sha256, recipe, _ = found[2]
+    assert (
+        sha256 == recipe["teacher_sha256"] == file_sha256(none / "model.safetensors")
+    )  # as before there were characters
+    assert "vocabulary_sha256" not in recipe
+    assert found[0][2]["vocabulary_sha256"] == file_sha256(one / "vocab.txt")
+    assert found[0][2]["teacher_sha256"] == recipe["teacher_sha256"]
+
+
+def test_a_vocabulary_that_was_changed_or_lost_is_told(tmp_path: Path) -> None:
+    ready = artefact(tmp_path / "f5")
+    assert read_card(ready)["vocabulary_sha256"] == file_sha256(ready / "vocab.txt")
+    card = json.loads((ready / "card.json").read_text())
+    (ready / "card.json").write_text(json.dumps(card | {"vocabulary_sha256": file_sha256(ready / "vocab.txt")}))
+    load_artefact(ready)
+    whole = (ready / "vocab.txt").read_text()
+    (ready / "vocab.txt").write_text(whole + "x\n")
+    with pytest.raises(
+        ArtefactError, match=r"vocab.txt has sha256 .*, but the card beside it says .*own vocab.txt there"
+    ):
+        load_artefact(ready)
+    (ready / "vocab.txt").unlink()
+    with pytest.raises(ArtefactError, match=r"vocab.txt is missing: the weights mean nothing"):
+        read_card(ready)
+
+
+def test_a_student_that_is_killed_has_its_characters(
+    tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = artefact(tmp_path / "f5")
+    path = tiny.config(
+        task="text2mel",
+        teacher={"artefact": str(ready), "nfe": [2]},
+        systems=[{"method": "intmeanflow", "name": "student", "nfe": [1]}],
+    )
+    context = Context(load(str(path)), RunFolder(tiny.out))
+
+    def killed(task: Any, *_: Any) -> None:
+        assert task.card["vocabulary_sha256"] == file_sha256(ready / "vocab.txt")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainTask, "carry_out", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_artefact(context, "student")
+    assert (tiny.out / "artefacts/student/vocab.txt").read_bytes() == (ready / "vocab.txt").read_bytes()
+
+
+def test_what_is_said_is_as_quiet_as_its_prompt(tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In cells and in searches: the network hears the same of a prompt that is ten times quieter, and its speech is quieter."""
+    path = tiny.config(
+        task="text2mel",
+        dataset={"limit": 1, "prefer_short": True},
+        systems=[{"method": "teacher", "name": "own", "artefact": str(artefact(tmp_path / "f5")), "nfe": [1]}],
+    )
+    scored: list[np.ndarray] = []
+
+    class Scorer:
+        summary_columns = ("loudness",)
+
+        def score(self, item: Any) -> dict[str, float]:
+            scored.append(item.audio)
+            return {"loudness": 0.0}
+
+        def summarise(self, _: Any) -> dict[str, float]:
+            return {"loudness": 0.0}
+
+    def made(rms: float) -> tuple[np.ndarray, np.ndarray, Condition]:
+        def quiet(path: Path, *rate: int) -> tuple[np.ndarray, int]:
+            audio, found = load_audio(path, *rate)
+            return audio * np.float32(rms / np.sqrt(np.mean(audio**2))), found
+
+        monkeypatch.setattr("imfbench.datasets.demo.corpus.load_audio", quiet)
+        context = Context(load(str(path)), RunFolder(tmp_path / f"run-{rms}"))
+        row = next(row for row in context.plan.rows.values() if row.kind == "sampled")
+        synthesise(context, row.label)
+        wav = next((tmp_path / f"run-{rms}").rglob("cells/*/audio/*"))
+        utterance = context.utterances(context.test_set(row))[0]
+        condition = context.dataset(context.test_set(row)).condition(utterance)
+        mels = sampled_mels(
+            context, context.load("own")[0], [utterance], {utterance.id: condition}, uniform(1), "euler"
+        )
+        search_stage._metric_score(context, Scorer(), [utterance], {utterance.id: condition})(mels)  # type: ignore[arg-type]
+        return load_audio(wav)[0], scored.pop(), condition
+
+    (low, low_scored, of_low), (quiet, quiet_scored, of_quiet) = made(0.05), made(0.005)
+    assert of_low.gain is not None
+    assert of_quiet.gain is not None
+    assert [*of_low.gain.tolist(), *of_quiet.gain.tolist()] == pytest.approx([0.5, 0.05], rel=1e-4)
+    torch.testing.assert_close(of_quiet.prompt_mel, of_low.prompt_mel, atol=1e-3, rtol=0)
+    assert low_scored.std() > 1e-3
+    np.testing.assert_allclose(quiet_scored, 0.1 * low_scored, atol=2e-4 * float(np.abs(low_scored).max()))
+    np.testing.assert_allclose(low, low_scored, atol=1 / 32_768)  # 16 bits
+    np.testing.assert_allclose(quiet, quiet_scored, atol=1 / 32_768)
+    assert made(0.2)[2].gain == torch.ones(1)

@@ -72,7 +72,9 @@ def test_a_network_of_another_copy_is_given_its_phones(tmp_path: Path) -> None:
     request = speak_module.Request("Good evening.", tmp_path / "me.wav", PROMPT_TEXT, ["own"], [1])
     prompt = resample(AUDIO, RATE, SAMPLE_RATE)
     ours, theirs = (
-        speak_module._condition(request, "own", {"task": "text2mel", "train_data": data}, prompt, lambda: PROMPT_TEXT)
+        speak_module._conditions(request, "own", {"task": "text2mel", "train_data": data}, prompt, lambda: PROMPT_TEXT)[
+            0
+        ]
         for data in ({"name": "demo"}, {"name": "demo", "options": {"root": str(tmp_path)}})
     )
     said = (ours.tokens > 0) & (ours.tokens <= len(phones))

@@ -34,6 +34,8 @@ MIXER = "transformer.time_embed.mixer.weight"
 """Of a network of two times: the one key that the original has not."""
 EMBEDDING = "transformer.text_embed.text_embed.weight"
 MEL = "transformer.proj_out.weight"
+MELS = {"vocos": "vocos-24k", "bigvgan": "bigvgan-24k"}
+"""The original's ``mel_spec_type`` → our format."""
 SHOWN = 8
 
 Which = Literal["ema", "raw"]
@@ -58,6 +60,9 @@ def _settings() -> dict[str, dict[str, Any]]:
         model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {})
         if model.get("backbone") == "DiT":
             found[path.stem] = model
+    if "F5TTS_Base" in found:  # published under this name, and without a configuration of its own
+        base = found["F5TTS_Base"]
+        found["F5TTS_Base_bigvgan"] = {**base, "mel_spec": {**base["mel_spec"], "mel_spec_type": "bigvgan"}}
     return found
 
 
@@ -76,9 +81,8 @@ def settings(model: str, characters: int, **changes: Any) -> F5Config:
         raise CheckpointError(f"unknown F5-TTS model {model!r}: {nearest(model, models())}")
     found = _settings()[model]
     arch = {name: value for name, value in found["arch"].items() if name != "attn_mask_enabled"}
-    return F5Config(
-        **{**arch, "mel_dim": found["mel_spec"]["n_mel_channels"], "text_num_embeds": characters, **changes}
-    )
+    mel = {"mel_dim": found["mel_spec"]["n_mel_channels"], "mel_format": MELS[found["mel_spec"]["mel_spec_type"]]}
+    return F5Config(**{**arch, **mel, "text_num_embeds": characters, **changes})
 
 
 def read_checkpoint(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from imfbench.backbones.originals import not_here, original
@@ -52,6 +52,19 @@ class F5Config(BaseModel):
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     mel_dim: int = 100
+    mel_format: Literal["vocos-24k", "bigvgan-24k"] = "vocos-24k"
+    """The original's ``mel_spec_type``, which leaves no trace in the weights: which vocoder's mel it makes."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the usual mel: networks from before there was another stay known by what they were."""
+        found: dict[str, Any] = told(self)
+        return {name: value for name, value in found.items() if (name, value) != ("mel_format", "vocos-24k")}
+
+    @property
+    def arch(self) -> dict[str, Any]:
+        """What the original's class is built with."""
+        return self.model_dump(exclude={"mel_format"})
 
     @property
     def bands(self) -> int:
@@ -189,6 +202,7 @@ class F5DiT(nn.Module):
     Config = F5Config
     task: ClassVar[str] = "text2mel"
     mel_format: ClassVar[str] = "vocos-24k"
+    """Unless its settings name the other."""
     text: ClassVar[str] = "plain"
     prompt_frames: ClassVar[str] = "evolve"
     """The prompt's frames of z are seen and get a velocity; the sampler cuts them off."""
@@ -198,7 +212,7 @@ class F5DiT(nn.Module):
     def __init__(self, config: F5Config | None = None) -> None:
         super().__init__()
         self.config = config = config or F5Config()
-        self.transformer: Any = _transformer()(**config.model_dump())
+        self.transformer: Any = _transformer()(**config.arch)
         embedding: Any = self.transformer.time_embed
         self.transformer.time_embed = TwoTimes({"time_mlp": embedding.time_mlp}, embedding.time_embed, config.dim)
 

@@ -17,7 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-APART = {"cosyvoice": ("pip install --no-deps", "cosyvoice2-eu==0.2.8", "chatterbox-tts==0.1.7", "s3tokenizer==0.3.0")}
+APART = {
+    "cosyvoice": ("pip install --no-deps", "cosyvoice2-eu==0.2.8", "chatterbox-tts==0.1.7", "s3tokenizer==0.3.0"),
+    "bigvgan": ("pip install --no-deps", "bigvgan==2.4.1"),
+}
 """Extra → how its original packages are installed: without their requirements, which name versions that nothing else can use."""
 
 

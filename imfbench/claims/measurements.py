@@ -292,7 +292,7 @@ def measure_scores(settings: ScoreMeasurement, record: Record, context: Any, not
         cost = lambda u, mel: mel_distance(mel, references[u.id])  # noqa: E731
         close = lambda: None  # noqa: E731
     else:
-        cost, close = _metric_cost(context, settings.score)
+        cost, close = _metric_cost(context, settings.score, conditions)
     method, _ = context.load(settings.artefact)
     try:
         for grid in grids:
@@ -304,10 +304,13 @@ def measure_scores(settings: ScoreMeasurement, record: Record, context: Any, not
         close()
 
 
-def _metric_cost(context: Any, name: str) -> tuple[Callable[[Any, Any], float], Callable[[], None]]:
+def _metric_cost(
+    context: Any, name: str, conditions: dict[str, Any]
+) -> tuple[Callable[[Any, Any], float], Callable[[], None]]:
     """A metric as a cost of each utterance: what is better when higher is negated."""
     from imfbench.features.audio import load_audio
     from imfbench.metrics.base import ScoreItem
+    from imfbench.sampling import as_loud
 
     metric, vocoder, models = context.metric(name), context.vocoder(), contextlib.ExitStack()
     models.enter_context(metric.loaded())
@@ -315,7 +318,8 @@ def _metric_cost(context: Any, name: str) -> tuple[Callable[[Any, Any], float], 
 
     def cost(u: Any, mel: Any) -> float:
         prompt, rate = load_audio(u.prompt_audio)
-        item = ScoreItem(u.id, vocoder(mel), vocoder.sample_rate, u.text, u.language, prompt, rate)
+        audio = as_loud(vocoder(mel), conditions[u.id])
+        item = ScoreItem(u.id, audio, vocoder.sample_rate, u.text, u.language, prompt, rate)
         return sign * float(metric.score(item)[metric.summary_columns[0]])
 
     return cost, models.close

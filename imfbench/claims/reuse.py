@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imfbench.artefact import ArtefactError
+from imfbench.artefact import ArtefactError, identity
 from imfbench.config import ExperimentConfig
 from imfbench.pipeline.cells import all_cells
 from imfbench.pipeline.context import Context, NotReadyError
@@ -43,9 +43,7 @@ def take_over(config: ExperimentConfig, out: Path, sources: Sequence[Path]) -> i
         for name, search in context.plan.searches.items():
             with contextlib.suppress(NotReadyError, ArtefactError):
                 card = context.card(search.artefact)
-                wanted = content_hash(
-                    recipe_of_search(context, search, context.utterances(config.dev), str(card["sha256"]))
-                )
+                wanted = content_hash(recipe_of_search(context, search, context.utterances(config.dev), identity(card)))
                 if folder.grid(name).is_file():
                     continue
                 for path, found in _documents(sources, "grids/*.json"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from imfbench.artefact import ArtefactError
+from imfbench.artefact import ArtefactError, identity
 from imfbench.claims import measurements as measuring
 from imfbench.claims.definition import FILE, BudgetName, Claim, Claims, load_experiment, of_budget
 from imfbench.claims.evidence import Evidence, measurement_file
@@ -229,11 +229,11 @@ def measure(
 
 
 def _shas(context: Context) -> dict[str, str]:
-    """Artefact → sha256 of its weights, as far as they are there."""
+    """Artefact → what it is known by, as far as it is there."""
     found = {}
     for name in context.plan.artefacts:
         try:
-            found[name] = str(context.card(name)["sha256"])
+            found[name] = identity(context.card(name))
         except (NotReadyError, ArtefactError):
             continue
     return found

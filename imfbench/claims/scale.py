@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from imfbench.artefact import ArtefactError, read_card
+from imfbench.artefact import ArtefactError, identity, read_card
 from imfbench.claims.definition import BudgetName, Claim, of_budget
 from imfbench.claims.evidence import Evidence
 from imfbench.claims.machines import in_words, machines_of
@@ -91,8 +91,8 @@ def _same(artefact: Artefact, teacher: Artefact | None) -> bool:
     if artefact.ready is None or teacher.ready is None:
         return False
     try:
-        return (
-            artefact.ready == teacher.ready or read_card(artefact.ready)["sha256"] == read_card(teacher.ready)["sha256"]
+        return artefact.ready == teacher.ready or identity(read_card(artefact.ready)) == identity(
+            read_card(teacher.ready)
         )
     except ArtefactError:
         return False

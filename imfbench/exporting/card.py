@@ -56,7 +56,7 @@ def run_of(artefact: Path, given: Path | None) -> Path | None:
 
 
 def read_run(folder: Path, sha256: str) -> Run:
-    """What a run tells of the artefact with these weights; nothing where it has not searched or scored yet."""
+    """What a run tells of the artefact of this identity; nothing where it has not searched or scored yet."""
     searched: dict[int, Mapping[str, Any]] = {}
     for path in sorted((folder / "grids").glob("*.json")):
         found = read_json(path) or {}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from imfbench.artefact import VOCABULARY, load_artefact, locate, read_network
+from imfbench.artefact import VOCABULARY, identity, load_artefact, locate, read_network
 from imfbench.disk import whole_folder
 from imfbench.exporting.card import ExportError, grids_of, make_card, read_run, run_of
 from imfbench.exporting.readme import readme
@@ -75,7 +75,7 @@ def export(
         raise ExportError(f"{missing[0]} is not installed, which writes ONNX: pip install 'imfbench[onnx]'")
     method, artefact = load_artefact(place)
     folder_of_run = run_of(place, run)
-    known = None if folder_of_run is None else read_run(folder_of_run, str(artefact["sha256"]))
+    known = None if folder_of_run is None else read_run(folder_of_run, identity(artefact))
     if (
         run is not None
         and known is not None

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from imfbench.features.mel import BIGVGAN
+
 _NOT_KNOWN = "not known"
 _F5 = """\
     from f5_tts.api import F5TTS
@@ -13,6 +15,10 @@ _F5 = """\
     f5 = F5TTS(model="{model}", ckpt_file="{checkpoint}", vocab_file="vocab.txt")
     {patch}f5.infer("prompt.wav", "what the prompt says", "what is to be said", file_wave="said.wav"{how})
 """
+_BIGVGAN = (
+    ". It makes BigVGAN's mels: first write `mel_spec_type: bigvgan` into `configs/{model}.yaml` of the package f5_tts, and put "
+    "BigVGAN where F5-TTS's own README says"
+)
 _COSYVOICE2 = """\
     from cosyvoice.cli.cosyvoice import CosyVoice2
     {imports}
@@ -95,17 +101,18 @@ def _patched(card: Mapping[str, Any], what: str, file: str) -> tuple[str, str]:
 
 def _f5(card: Mapping[str, Any]) -> str:
     source = card["imported"] or card["teacher"].get("imported") or {}
-    model = source.get("layout") or "F5TTS_v1_Base"
+    model = str(source.get("layout") or "F5TTS_v1_Base").removesuffix("_bigvgan")
+    mel = "" if card["mel"]["format"] != BIGVGAN.name else _BIGVGAN.format(model=model)
     if card["patch"] is None:
         how = f", nfe_step={len(_grid(card)) - 1}" + (", cfg_strength=0" if card["guidance_baked_in"] else "")
         code = _F5.format(imports="", model=model, checkpoint="model.safetensors", patch="", how=how)
-        return f"F5-TTS (package f5-tts) plays `model.safetensors` as it is:\n\n{code}".rstrip()
+        return f"F5-TTS (package f5-tts) plays `model.safetensors` as it is{mel}:\n\n{code}".rstrip()
     imports, patch = _patched(card, "f5.ema_model", "model.safetensors")
     code = _F5.format(
         imports=imports, model=model, checkpoint=source.get("file", "TEACHER.safetensors"), patch=patch, how=""
     )
     return (
-        f"F5-TTS (package f5-tts) plays `model.safetensors` with `{card['patch']}`, which lies beside it. `F5TTS` opens the "
+        f"F5-TTS (package f5-tts) plays `model.safetensors` with `{card['patch']}`, which lies beside it{mel}. `F5TTS` opens the "
         "teacher's file (or any of this layout and vocabulary), the patch puts these weights into it. Without the patch the "
         f"original refuses the file: it does not know the mixer of the second time.\n\n{code}"
     ).rstrip()

@@ -17,14 +17,12 @@ from torch.nn.utils import remove_weight_norm
 
 from imfbench import published
 from imfbench.backbones.originals import original
-from imfbench.features.mel import MelFormat
+from imfbench.features.mel import BIGVGAN
 from imfbench.published import Published
 from imfbench.weights import DamagedModelError, MissingModelError, fill, load_tensors
 
 EXTRA = "bigvgan"
 CONFIG, WEIGHTS = "config.json", "bigvgan_generator.pt"
-BIGVGAN = MelFormat("bigvgan-24k", 24_000, 256, 1024, 100, 12_000.0, "slaney", False, 1e-9, 0.0, 1.0)
-"""Its mel: as wide as Vocos's, with other filters and other frames, so that neither vocoder can take the other's."""
 MODEL = Published(
     "bigvgan-v2-24khz-100band-256x", "the vocoder bigvgan", "nvidia/bigvgan_v2_24khz_100band_256x", (WEIGHTS,),
     ("bigvgan_v2_24khz_100band_256x", "nvidia/bigvgan_v2_24khz_100band_256x"), "MIT", 450_000_000, needed=(CONFIG,),

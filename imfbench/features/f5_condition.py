@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imfbench.data import make_text_condition
 from imfbench.features.audio import resample
-from imfbench.features.f5_text import characters, ended, frames_to_generate, numbers, scaled_up, tokens
+from imfbench.features.f5_text import characters, ended, frames_to_generate, gain_back, numbers, scaled_up, tokens
 from imfbench.features.mel import MelFormat
 from imfbench.method import Condition
 
@@ -33,7 +33,8 @@ def character_condition(
 ) -> Condition:  # fmt: skip
     """The condition of one utterance, a batch of 1.
 
-    The prompt is scaled up to the original's loudness if it is quieter, and its text ends as the original ends it. The mel is
+    The prompt is scaled up to the original's loudness if it is quieter, ``gain`` is what makes the output as quiet as it was, and
+    its text ends as the original ends it. The mel is
     centred and has a frame more than the prompt has whole hops; the original counts hops, and so is one frame nearer to the end.
 
     Args:
@@ -51,7 +52,7 @@ def character_condition(
         MissingPackageError: The extra ``f5`` is not installed.
     """
     spoken = ended(prompt_text)
-    audio, _ = scaled_up(prompt)
+    audio, rms = scaled_up(prompt)
     audio = resample(audio, rate, mel.sample_rate)
     spectrogram = mel.normalise(mel.log_mel(torch.from_numpy(audio)))
     hops = len(audio) // mel.hop
@@ -59,4 +60,4 @@ def character_condition(
     row = character_tokens(spoken + text, vocabulary)
     total = max(hops + wanted, len(row) + 1, len(spectrogram) + 1)
     found = make_text_condition(spectrogram, row[:0], row[:0], total - len(spectrogram), "plain")
-    return replace(found, tokens=tokens(row[None] - 1, total))
+    return replace(found, tokens=tokens(row[None] - 1, total), gain=torch.tensor([gain_back(rms)]))

@@ -102,11 +102,20 @@ def ended(prompt: str) -> str:
     Raises:
         PromptError: It is empty: upstream then transcribes the prompt.
     """
+    return spaced(stopped(prompt))
+
+
+def stopped(prompt: str) -> str:
+    """A prompt's text with a full stop and one space: what upstream's preparation makes of it, and counts the rate of speech by.
+
+    Raises:
+        PromptError: It is empty.
+    """
     if not prompt.strip():
         raise PromptError("F5-TTS needs the text of its prompt, and it is empty: give what is said in the recording")
     if not prompt.endswith((". ", "。")):
         prompt += " " if prompt.endswith(".") else ". "
-    return spaced(prompt)
+    return prompt
 
 
 def spaced(prompt: str) -> str:
@@ -145,7 +154,7 @@ def scaled_up(audio: np.ndarray) -> tuple[np.ndarray, float]:
         audio: (samples,), mono.
 
     Returns:
-        The audio that the network hears, float32, and the RMS that it had, for :func:`scaled_back`.
+        The audio that the network hears, float32, and the RMS that it had, for :func:`gain_back`.
 
     Raises:
         PromptError: It is silent.
@@ -159,6 +168,9 @@ def scaled_up(audio: np.ndarray) -> tuple[np.ndarray, float]:
     return heard.numpy(), float(rms)
 
 
-def scaled_back(audio: np.ndarray, rms: float) -> np.ndarray:
-    """The loudness rule for the output: as quiet as the prompt was, ``rms``, if that had been scaled up."""
-    return (audio * (rms / TARGET_RMS)).astype(np.float32) if rms < TARGET_RMS else audio
+def gain_back(rms: float) -> float:
+    """The loudness rule for the output: what makes it as quiet as the prompt was, ``rms``, if that had been scaled up; else 1.
+
+    Upstream's inference and its evaluation have the same rule.
+    """
+    return rms / TARGET_RMS if rms < TARGET_RMS else 1.0

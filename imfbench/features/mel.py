@@ -127,9 +127,12 @@ HIFIGAN = MelFormat("hifigan-22k", 22_050, 256, 1024, 80, 8000.0, "slaney", Fals
 """Of the HiFi-GAN universal generator; mean and deviation over the embedded corpus."""
 VOCOS = MelFormat("vocos-24k", 24_000, 256, 1024, 100, 12_000.0, "htk", True, 0.0, 0.0, 1.0)
 """Of F5-TTS and the Vocos vocoder (torchaudio's MelSpectrogram, power 1)."""
+BIGVGAN = MelFormat("bigvgan-24k", 24_000, 256, 1024, 100, 12_000.0, "slaney", False, 1e-9, 0.0, 1.0)
+"""Of F5-TTS's ``mel_spec_type: bigvgan`` and BigVGAN v2: as wide as Vocos's, with other filters and other frames, so that neither
+vocoder can take the other's."""
 COSYVOICE2 = MelFormat("cosyvoice2-24k", 24_000, 480, 1920, 80, 8000.0, "slaney", False, 1e-9, 0.0, 1.0)
 """Of CosyVoice 2's flow and HiFT."""
-MEL_FORMATS = {mel.name: mel for mel in (HIFIGAN, VOCOS, COSYVOICE2)}
+MEL_FORMATS = {mel.name: mel for mel in (HIFIGAN, VOCOS, BIGVGAN, COSYVOICE2)}
 
 
 def mel_format(name: str) -> MelFormat:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from imfbench.artefact import identity as identity_of
 from imfbench.data import revision_of
 from imfbench.flow.grids import grid_name, make_grid
 from imfbench.method import Method
@@ -57,7 +58,7 @@ def cell_of(context: Context, row: Row) -> Cell:
     vocoder = None if row.kind in ("ground-truth", "recordings") else context.vocoder_name
     identity = {
         "task": config.task,
-        "artefact_sha256": card["sha256"] if card else None,
+        "artefact_sha256": identity_of(card) if card else None,
         "system": row.system,
         "kind": row.kind,
         "solver": row.solver,

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from imfbench.artefact import read_settings
+from imfbench.artefact import identity, read_settings
 from imfbench.config import TEACHER_DISTANCE
 from imfbench.flow.counting import declared_counts
 from imfbench.flow.grids import uniform
@@ -284,10 +284,10 @@ def _scored(context: Context, cell: Cell, metric: str) -> int:
 
 
 def _network(context: Context, artefact: Artefact) -> str:
-    """What the figures of a network call are kept by: its weights' sha256, or, before its training, how it is trained."""
+    """What the figures of a network call are kept by: its artefact's identity, or, before its training, how it is trained."""
     if artefact.ready is not None or _ended(context, artefact):
         try:
-            return str(context.card(artefact.name)["sha256"])
+            return identity(context.card(artefact.name))
         except (RuntimeError, ValueError):  # it diverged, or is not there
             return ""
     return step_key(context, artefact)

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from imfbench.artefact import locate
+from imfbench.artefact import VOCABULARY_SHA256, locate, vocabulary_sha256
 from imfbench.devices import describe
 from imfbench.pipeline.context import Context
 from imfbench.plugins import plugins
@@ -123,5 +123,7 @@ def _artefacts(context: Context) -> dict[str, Any]:
             continue
         status = read_json(context.folder.artefact(artefact.name) / "status.json") or {}
         found[artefact.name] = {"from": str(artefact.ready or "trained in this run"), "sha256": file_sha256(weights)}
+        if (characters := vocabulary_sha256(reference)) is not None:
+            found[artefact.name][VOCABULARY_SHA256] = characters
         found[artefact.name] |= {"seed": status["seed"]} if "seed" in status else {}
     return found

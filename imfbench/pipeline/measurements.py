@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import torch
 
+from imfbench.artefact import identity
 from imfbench.data import Utterance
 from imfbench.devices import synchronize
 from imfbench.features.audio import save_audio
@@ -147,7 +148,7 @@ def first_cell(
     begun = clock()
     utterance = _middle(context)
     for name in ready:
-        sha256 = str(context.card(name)["sha256"])
+        sha256 = identity(context.card(name))
         if ("call", sha256) not in found.figures:
             with _attempt(found, f"sampling {name}"):
                 _time_sampling(context, found, context.load(name)[0], utterance, sha256)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from imfbench.artefact import identity
 from imfbench.config import TEACHER_DISTANCE
 from imfbench.data import Utterance, revision_of
 from imfbench.devices import out_of_memory
@@ -27,7 +28,7 @@ from imfbench.pipeline.reuse import take_grid
 from imfbench.pipeline.teacher_distance import TeacherDistance
 from imfbench.progress import log
 from imfbench.registry import METHODS
-from imfbench.sampling import synthesize_mel
+from imfbench.sampling import as_loud, synthesize_mel
 from imfbench.store import StoreError, content_hash, read_json, write_json
 from imfbench.weights import DamagedModelError, MissingModelError
 
@@ -58,7 +59,7 @@ def search_grid(context: Context, name: str) -> None:
             raise
         log.warning("%s: no grid is searched for: %s diverged", name, search.artefact)
         return
-    recipe = recipe_of_search(context, search, utterances, str(card["sha256"]))
+    recipe = recipe_of_search(context, search, utterances, identity(card))
     present = read_json(context.folder.grid(name)) or {}
     if present.get("recipe_hash") == content_hash(recipe):
         return
@@ -158,7 +159,7 @@ def _scores(
             found.append((weight, TeacherDistance(teacher_mels(context, utterances, conditions))))
         else:
             metric = models.enter_context(context.metric(name).loaded())
-            found.append((weight, _metric_score(context, metric, utterances)))
+            found.append((weight, _metric_score(context, metric, utterances, conditions)))
     return found
 
 
@@ -175,7 +176,9 @@ def teacher_mels(context: Context, utterances: list[Utterance], conditions: dict
     )
 
 
-def _metric_score(context: Context, metric: Metric, utterances: list[Utterance]) -> Callable[[Mels], float]:
+def _metric_score(
+    context: Context, metric: Metric, utterances: list[Utterance], conditions: dict[str, Condition]
+) -> Callable[[Mels], float]:
     """The metric's figure over the development set, every utterance vocoded."""
     vocoder = context.vocoder()
     prompts = {}
@@ -186,7 +189,7 @@ def _metric_score(context: Context, metric: Metric, utterances: list[Utterance])
     def score(mels: Mels) -> float:
         rows: list[dict[str, Any]] = []
         for u in utterances:
-            audio, (prompt, rate) = vocoder(mels[u.id]), prompts[u.id]
+            audio, (prompt, rate) = as_loud(vocoder(mels[u.id]), conditions[u.id]), prompts[u.id]
             item = ScoreItem(u.id, audio, vocoder.sample_rate, u.text, u.language, prompt, rate)
             with _named(u):
                 rows.append({"id": u.id, **metric.score(item)})
@@ -198,13 +201,13 @@ def _metric_score(context: Context, metric: Metric, utterances: list[Utterance])
 def recipe_of_search(
     context: Context, search: GridSearch, utterances: list[Utterance], artefact: str
 ) -> dict[str, Any]:
-    """Everything that decides which grid is found; ``artefact`` is the sha256 of what is sampled."""
+    """Everything that decides which grid is found; ``artefact`` is the identity of what is sampled."""
     config = context.config
     teacher = None
     if TEACHER_DISTANCE in search.search.score and config.teacher is not None:
         card = context.card(teacher_artefact(config, context.plan.artefacts).name)
         rows = config.teacher
-        teacher = [card["sha256"], max(rows.nfe), rows.grid[0], rows.guidance, rows.solver]
+        teacher = [identity(card), max(rows.nfe), rows.grid[0], rows.guidance, rows.solver]
     settings = METHODS.get(search.search.method).Config(**search.search.config).model_dump(mode="json")
     revision = revision_of(context.dataset(config.dev), config.dev.split)
     return {

@@ -24,7 +24,7 @@ from imfbench.pipeline.context import Context, recording_of, told
 from imfbench.pipeline.recordings import take_recordings
 from imfbench.pipeline.reuse import take_audio
 from imfbench.progress import log
-from imfbench.sampling import synthesize_mel
+from imfbench.sampling import as_loud, synthesize_mel
 from imfbench.store import StoreError, file_sha256, read_json, write_json
 
 
@@ -189,9 +189,10 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
     network = time_passes(lambda: mels.append(maker.mel(utterance, given)), 0, 1, context.device)[0]
     mel, counts = mels[0]
     vocoding = time_passes(lambda: made.append(vocoder(mel)), 0, 1, context.device)[0]
+    audio = made[0] if counts is None else as_loud(made[0], given)
     return {
-        **_saved(cell, utterance, made[0], vocoder.sample_rate),
-        "notes": [f"output {note}" for note in audio_notes(made[0], vocoder.sample_rate)],
+        **_saved(cell, utterance, audio, vocoder.sample_rate),
+        "notes": [f"output {note}" for note in audio_notes(audio, vocoder.sample_rate)],
         "network_seconds": None if counts is None else network,
         "vocoder_seconds": vocoding,
         "counts": None if counts is None else asdict(counts),

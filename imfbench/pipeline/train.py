@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imfbench.artefact import VOCABULARY, locate
+from imfbench.artefact import VOCABULARY, VOCABULARY_SHA256, locate, vocabulary_sha256
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.pipeline.context import Context, NotReadyError, RunError
@@ -65,16 +65,16 @@ def train_artefact(context: Context, name: str) -> None:
         "task": context.config.task,
         "train_data": recipe["train_data"],
         "teacher_sha256": recipe["teacher_sha256"],
+        **{key: recipe[key] for key in (VOCABULARY_SHA256,) if key in recipe},
         "experiment": context.config.name,
         **_inherited(context, recipe),
     }
+    _take_vocabulary(context, folder, recipe)
     _announce_features(context)
     if not (folder / MEMORY).is_file():
         log.info("%s: measuring the memory of a step", name)
     with context.reporting.bar(f"train {name}", settings.steps or 1) as bar:
         result = TrainTask("train", name, settings, card).carry_out(context, bar)
-    if result.status == "ok" and recipe["teacher_sha256"] is not None:
-        _take_vocabulary(context, folder)
     if result.status == "diverged":
         log.warning("%s diverged after %d steps: %s; its rows say so", name, result.steps, result.reason)
 
@@ -87,12 +87,14 @@ def _inherited(context: Context, recipe: dict[str, Any]) -> dict[str, Any]:
     return {} if licence is None else {"licence": licence}
 
 
-def _take_vocabulary(context: Context, folder: Path) -> None:
-    """Lay the teacher's characters beside a student's weights, which mean nothing without them."""
-    teacher = context.reference(teacher_artefact(context.config, context.plan.artefacts))
-    path = locate(teacher) / VOCABULARY
-    if path.is_file():
-        write_bytes(folder / VOCABULARY, path.read_bytes())
+def _take_vocabulary(context: Context, folder: Path, recipe: dict[str, Any]) -> None:
+    """Lay the teacher's characters where a student's weights will be, which mean nothing without them.
+
+    Before the training: a run that is killed right behind it would leave a student without characters.
+    """
+    if VOCABULARY_SHA256 in recipe:
+        teacher = context.reference(teacher_artefact(context.config, context.plan.artefacts))
+        write_bytes(folder / VOCABULARY, (locate(teacher) / VOCABULARY).read_bytes())
 
 
 def settings_of(config: ExperimentConfig, artefact: Artefact) -> TrainConfig:
@@ -166,11 +168,14 @@ def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConf
     method = METHODS.get(system.method)
     backbone = BACKBONES.get(system.network.name)
     data = context.dataset(config.train_data)
-    network, teacher = system.network, None
-    start = [] if network.start is None else [file_sha256(locate(network.start) / "model.safetensors")]
+    network, teacher, characters = system.network, None, None
+    start: list[str] = []
+    if network.start is not None:
+        known = vocabulary_sha256(network.start)
+        start = [file_sha256(locate(network.start) / "model.safetensors"), *([] if known is None else [known])]
     if method.needs.teacher:
         reference = context.reference(teacher_artefact(config, context.plan.artefacts))
-        teacher = file_sha256(locate(reference) / "model.safetensors")
+        teacher, characters = file_sha256(locate(reference) / "model.safetensors"), vocabulary_sha256(reference)
     # What ships is pinned by the release; a plug-in's file is changed all the time, and then its training is another one.
     plugins = [source_of("method", system.method), source_of("backbone", system.network.name)]
     sources = sorted({str(plugin.sha256) for plugin in plugins if plugin is not None})
@@ -184,6 +189,8 @@ def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConf
         if teacher
         else [network.name, backbone.Config(**network.config).model_dump(mode="json"), *start],
         "teacher_sha256": teacher,
+        # What the teacher's contents mean decides what a student learns; a network of other contents has no such entry.
+        **({} if characters is None else {VOCABULARY_SHA256: characters}),
         "training": settings.decisive("minutes", "memory"),
         "train_data": {"name": config.train_data.name, "revision": data.revision, "options": config.train_data.options},
         "task": config.task,

@@ -155,13 +155,15 @@ def test_a_network_of_two_times_comes_back_and_is_refused_by_an_original_that_ha
 
 
 def test_published_shapes_are_those_of_the_originals_configurations() -> None:
-    assert models() == ["F5TTS_Base", "F5TTS_Small", "F5TTS_v1_Base", "F5TTS_v1_Small"]
+    assert models() == ["F5TTS_Base", "F5TTS_Base_bigvgan", "F5TTS_Small", "F5TTS_v1_Base", "F5TTS_v1_Small"]
     assert settings("F5TTS_v1_Base", 2545) == F5Config()
     base = settings("F5TTS_Base", 2545)
     assert (base.text_mask_padding, base.pe_attn_head) == (False, 1)
+    assert settings("F5TTS_Base_bigvgan", 2545) == base.model_copy(update={"mel_format": "bigvgan-24k"})
+    assert settings("F5TTS_v1_Base", 2545, mel_format="bigvgan-24k").mel_format == "bigvgan-24k"
     with torch.device("meta"):
         sizes = [sum(p.numel() for p in F5DiT(settings(name, 2545)).parameters()) / 1e6 for name in models()]
-    assert [round(size, 1) for size in sizes] == [337.1, 159.2, 337.1, 159.2]
+    assert [round(size, 1) for size in sizes] == [337.1, 337.1, 159.2, 337.1, 159.2]
 
 
 def test_an_unknown_model_is_told_with_the_nearest(files: SimpleNamespace) -> None:

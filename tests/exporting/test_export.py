@@ -12,7 +12,7 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 
-from imfbench.artefact import read_card
+from imfbench.artefact import identity, read_card
 from imfbench.backbones.dit import DiT, DiTConfig
 from imfbench.cli import main
 from imfbench.contracts.batches import fill
@@ -51,7 +51,7 @@ def f5(student_of: Callable[..., Path]) -> Path:
 
 def as_run(student: Path) -> Path:
     """The run folder around a student: two searched grids of its own, one of another artefact, and a leaderboard."""
-    run, sha256 = student.parent.parent, read_card(student)["sha256"]
+    run, sha256 = student.parent.parent, identity(read_card(student))
     teacher = run / "teacher"
     experiment = {"name": "r", "teacher": {"artefact": str(teacher)}}
     (run / "experiment.yaml").write_text(yaml.safe_dump(experiment))

@@ -123,3 +123,12 @@ def test_a_teacher_is_played_by_the_original_as_it_is(student_of: Callable[..., 
     inference().load_checkpoint(model, str(tmp_path / "out" / "model.safetensors"), "cpu", torch.float32)
     found = theirs(model, steps=7)
     torch.testing.assert_close(found, ours(folder, make_grid("epss", 7), 2.0), atol=TOLERANCE, rtol=0)
+
+
+def test_a_network_of_bigvgans_mel_says_what_the_original_has_to_be_told(
+    student_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = student_of(network(V1.model_copy(update={"mel_format": "bigvgan-24k"})), "teacher")
+    card, told = export(str(folder), "f5", tmp_path / "out")
+    assert card["mel"]["format"] == "bigvgan-24k"
+    assert "write `mel_spec_type: bigvgan` into `configs/F5TTS_v1_Base.yaml`" in told

@@ -11,11 +11,18 @@ import pytest
 import torch
 
 from imfbench import published
-from imfbench.features.bigvgan import BIGVGAN, CONFIG, WEIGHTS, BigVGAN, build
+from imfbench.features.bigvgan import CONFIG, WEIGHTS, BigVGAN, build
+from imfbench.features.mel import BIGVGAN
+from imfbench.inputs import open_vocoder
 from imfbench.weights import DamagedModelError, MissingModelError
 
 if not published.installed("bigvgan"):  # importing it would ask for librosa, which nothing here needs
     pytest.skip("needs `pip install --no-deps bigvgan==2.4.1`", allow_module_level=True)
+
+TRUE: dict[str, Any] = {
+    "upsample_initial_channel": 1536, "resblock_kernel_sizes": [3, 7, 11], "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+}  # fmt: skip
+"""What ``settings`` has smaller than nvidia/bigvgan_v2_24khz_100band_256x."""
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -32,7 +39,7 @@ def settings(**changes: Any) -> dict[str, Any]:
 def folder(place: Path, **changes: Any) -> Path:
     """Configuration and random weights, as they are published."""
     (place / CONFIG).write_text(json.dumps(settings(**changes)), encoding="utf-8")
-    if not changes:
+    if not changes or changes == TRUE:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = build(place / CONFIG)
@@ -46,15 +53,21 @@ def speech() -> torch.Tensor:
     return tone + 0.01 * torch.randn(len(time), generator=torch.Generator().manual_seed(0))
 
 
-def test_the_waveform_is_the_packages_own(tmp_path: Path) -> None:
-    place = folder(tmp_path)
+@pytest.mark.parametrize("changes", [{}, pytest.param(TRUE, marks=pytest.mark.slow)], ids=["small", "true size"])
+def test_the_waveform_is_the_packages_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    place = folder(tmp_path, **changes)
     theirs = build(place / CONFIG)
     theirs.load_state_dict(torch.load(place / WEIGHTS, weights_only=True)["generator"])
     theirs.remove_weight_norm()
+    parameters = sum(p.numel() for p in theirs.parameters())
+    assert (parameters > 100e6) == bool(changes), parameters
     mel = BIGVGAN.log_mel(speech())
     with torch.no_grad():
         wanted = theirs.eval()(mel.T[None])[0, 0].numpy()
-    found = BigVGAN(place).load()(mel)
+    monkeypatch.setenv("IMFBENCH_BIGVGAN_V2_24KHZ_100BAND_256X", str(place))
+    found = open_vocoder("bigvgan", BIGVGAN)(mel)
     assert np.array_equal(found, wanted)
     assert found.dtype == np.float32
     assert len(found) == len(mel) * 256
@@ -105,5 +118,5 @@ def test_what_is_missing_or_damaged_is_told(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(DamagedModelError, match="no configuration in JSON"):
         BigVGAN(place).load()
     monkeypatch.setattr(published, "installed", lambda module: False)
-    with pytest.raises(MissingModelError, match="needs the package bigvgan"):
+    with pytest.raises(MissingModelError, match=r"needs the package bigvgan: .*pip install --no-deps bigvgan==2.4.1"):
         BigVGAN(place).load()

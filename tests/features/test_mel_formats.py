@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from imfbench.data import Example, collate, join
 from imfbench.datasets.demo.corpus import DemoCorpus
-from imfbench.features.mel import COSYVOICE2, HIFIGAN, MEL_FORMATS, VOCOS, MelFormat, mel_format
+from imfbench.features.mel import BIGVGAN, COSYVOICE2, HIFIGAN, MEL_FORMATS, VOCOS, MelFormat, mel_format
 from imfbench.features.units import tokens_of_frames, units
 from imfbench.inputs import EMBEDDED, Inputs, common_inputs, open_vocoder, vocoder_name
 
@@ -20,6 +21,39 @@ def test_the_vocos_mel_is_f5_ttss() -> None:
 
     theirs = original_module("modules").get_vocos_mel_spectrogram(AUDIO[None])[0].T
     torch.testing.assert_close(VOCOS.log_mel(AUDIO), theirs, atol=1e-5, rtol=0)
+
+
+def by_hand(audio: np.ndarray) -> np.ndarray:
+    """BigVGAN's log-mel, (frames, 100), by the definition of Slaney's scale, frame by frame, in double precision."""
+
+    def hertz(mel: np.ndarray) -> np.ndarray:
+        return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+    edges = hertz(np.linspace(0, 15 + 27 * np.log(12) / np.log(6.4), 102))[:, None]
+    lower, peak, upper = edges[:-2], edges[1:-1], edges[2:]
+    at = np.arange(513) * 24_000 / 1024
+    filters = (
+        np.clip(np.minimum((at - lower) / (peak - lower), (upper - at) / (upper - peak)), 0, None) * 2 / (upper - lower)
+    )
+    padded = np.pad(audio.astype(np.float64), 384, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
+    frames = np.stack([padded[i : i + 1024] * window for i in range(0, len(padded) - 1023, 256)])
+    power = np.abs(np.fft.rfft(frames)) ** 2
+    return np.log(np.maximum(np.sqrt(power + 1e-9) @ filters.T, 1e-5))
+
+
+def test_the_bigvgan_mel_is_bigvgans() -> None:
+    wanted = torch.from_numpy(by_hand(AUDIO.numpy())).float()
+    found = BIGVGAN.log_mel(AUDIO)
+    assert len(found) == len(AUDIO) // 256
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+    assert float((VOCOS.log_mel(AUDIO)[: len(found)] - found).abs().mean()) > 1  # another mel altogether
+
+
+def test_the_bigvgan_filters_are_librosas() -> None:
+    librosa = pytest.importorskip("librosa.filters", reason="librosa is not installed")
+    wanted = torch.from_numpy(librosa.mel(sr=24_000, n_fft=1024, n_mels=100, fmin=0, fmax=None))
+    torch.testing.assert_close(BIGVGAN.filters, wanted, atol=1e-6, rtol=1e-4)
 
 
 def test_the_cosyvoice_mel_is_cosyvoice_2s() -> None:
