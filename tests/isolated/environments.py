@@ -1,7 +1,7 @@
 """Virtual environments in which other people's packages live alone, with the requirements that they themselves declare.
 
-Ours is not installed there, and nothing is held by a placeholder: what such an environment computes is what the package's own users
-hear. Environments lie in ``.cache/originals`` and are found again; ``make clean`` removes them.
+Ours is not installed there, and nothing is held by a placeholder: what such an environment computes is what the package's own
+users hear. Environments lie in ``.cache/originals`` and are found again; ``make clean`` removes them.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _ask_registry(folder: Path, exact: str) -> None:
 
 
 def _share_torch(folder: Path) -> dict[str, str]:
-    """Links to our torch and what it loads, in a folder of their own behind the environment's: pip sees and never removes them."""
+    """Links to our torch and what it loads, in a folder behind the environment's own, where pip sees and never removes them."""
     (site,) = folder.glob("lib/python*/site-packages")
     shared = folder / "shared"
     shared.mkdir()

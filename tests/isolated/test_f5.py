@@ -69,7 +69,9 @@ class Taught:
         noise = torch.randn(FRAMES, 100, generator=torch.Generator().manual_seed(5))[None]
         with torch.no_grad():
             known = encoded(network, condition)
-            z = euler(lambda z, t, r: guided_velocity(network, z, t, known, w, r), noise, torch.as_tensor(grid).double())
+            z = euler(
+                lambda z, t, r: guided_velocity(network, z, t, known, w, r), noise, torch.as_tensor(grid).double()
+            )
         return whole(z, condition)[0]
 
 
@@ -124,7 +126,17 @@ def agreement(case: Taught, network: Any, samplings: list[Any]) -> dict[str, flo
 def test_ours_is_not_there_and_the_package_is_whole(there: Environment) -> None:
     assert "imfbench" not in there.versions
     assert there.versions["f5-tts"] == "1.1.22"
-    told = {"torch", "transformers", "x-transformers", "torchdiffeq", "ema-pytorch", "numpy", "wandb", "datasets", "hydra-core"}
+    told = {
+        "torch",
+        "transformers",
+        "x-transformers",
+        "torchdiffeq",
+        "ema-pytorch",
+        "numpy",
+        "wandb",
+        "datasets",
+        "hydra-core",
+    }
     assert told <= there.versions.keys()
     print({name: there.versions[name] for name in sorted(told)})
 
@@ -151,7 +163,9 @@ def test_our_mel_of_a_wave_is_the_packages(small: Taught) -> None:
     assert (found - small.answered["prompt"]).abs().max() < TOLERANCE
 
 
-def test_an_exported_student_plays_there(small: Taught, tmp_path: Path, answer: Callable[..., dict[str, Tensor]]) -> None:
+def test_an_exported_student_plays_there(
+    small: Taught, tmp_path: Path, answer: Callable[..., dict[str, Tensor]]
+) -> None:
     network = small.imported(tmp_path / "teacher")
     student = save_student(tmp_path / "student", network)
     shutil.copy(small.folder / "vocab.txt", student)
