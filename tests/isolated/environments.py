@@ -134,7 +134,8 @@ def _make(original: Original, folder: Path) -> None:
     if original.shares_torch:
         pins = _share_torch(folder)
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins.items()), encoding="utf-8")
-    install = ["-m", "pip", "install", "-q", "--no-cache-dir", "-c", str(constraints)]
+    # Not compiled: of some thirty thousand files only what is imported ever need be, and the copies in pip's cache are of no use.
+    install = ["-m", "pip", "install", "-q", "--no-compile", "--no-cache-dir", "-c", str(constraints)]
     _run(folder, [*install, "setuptools<81", "wheel"], 600)  # old packages import pkg_resources, and build with it
     _run(folder, [*install, "--no-deps", exact], 600)
     declared: dict[str, str] = json.loads(_run(folder, ["-c", _DECLARED, original.name], 60))
