@@ -51,16 +51,10 @@ ORIGINALS = {
     original.name: original
     for original in (
         Original("f5-tts", "1.1.22", shares_torch=True),
-        Original(
-            "cosyvoice2-eu", "0.2.8", shares_torch=True,
-            left_out={
-                "onnxruntime-gpu": "runs on CUDA alone; only its front end uses it",
-                "deepspeed": "builds against CUDA's compiler; only its trainer uses it",
-            },
-        ),
+        Original("cosyvoice2-eu", "0.2.8", shares_torch=True),
         Original("chatterbox-tts", "0.1.7", shares_torch=False),
     )
-}  # fmt: skip
+}
 
 
 class UnreachableError(RuntimeError):

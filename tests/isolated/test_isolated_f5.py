@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -201,9 +202,7 @@ def test_a_checkpoint_of_the_published_size_makes_its_mels(
     there: Environment, answer: Callable[..., dict[str, Tensor]], tmp_path: Path
 ) -> None:
     """337 M parameters and the package's own vocabulary; the files, 2.7 GB, are removed at once."""
-    import f5_tts
-
-    vocabulary = Path(str(f5_tts.__file__)).parent / "infer" / "examples" / "vocab.txt"
+    vocabulary = importlib.resources.files("f5_tts").joinpath("infer/examples/vocab.txt")
     samplings = [(1, 2.0, -1.0), (2, 0.0, -1.0), (3, 2.0, -1.0), (16, 2.0, -1.0)]
     try:
         case = taught(tmp_path, there, answer, "F5TTS_v1_Base", {}, vocabulary.read_text(encoding="utf-8"), samplings)
