@@ -40,4 +40,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-models.txt requi
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .cache/originals
