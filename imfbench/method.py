@@ -169,12 +169,12 @@ class Method(ABC):
     """Settings with a name, which an experiment takes by ``preset: NAME``; no preset is a default."""
 
     def __init__(self, config: Any, network: nn.Module, teacher: Method | None = None) -> None:
-        check = getattr(network, "check_teacher", None)
-        if teacher is not None and check is not None:
-            check(teacher.network)
         self.config = config
         self.network = network
         self.teacher = teacher
+        check = getattr(network, "check_teacher", None)
+        if teacher is not None and check is not None:
+            check(teacher.network)
 
     @abstractmethod
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
