@@ -25,7 +25,7 @@ from imfbench.contracts.layouts import write_layout
 from imfbench.contracts.manifests import heard_in_set, heard_of, write_features, write_manifests
 from imfbench.features.audio import load_audio
 from imfbench.sets import open_set, options_problem
-from imfbench.store import read_json
+from imfbench.store import read_json, write_json
 
 PAGE = (Path(__file__).parent.parent / "docs" / "paper_experiments.md").read_text(encoding="utf-8")
 NEEDS = {"paper_text2mel": ("f5_tts", "rjieba", "pypinyin"), "paper_token2mel": ("cosyvoice",)}
@@ -167,6 +167,19 @@ def test_models_that_cannot_be_had_are_told_all_at_once_and_no_folder_is_left(
     for what in ("vocoder hift", "cosyvoice2-tokenizer", "cosyvoice2-campplus", "utmos"):
         assert f"\n- {what}: the model " in message, message
     assert "or give tokens and speaker vectors by the data's option `features`" in message
+    assert not tiny.out.exists()
+
+
+def test_an_imported_teacher_without_its_characters_is_refused(tmp_path: Path, tiny_in: Callable[[Path], Any]) -> None:
+    needed("paper_text2mel")
+    tiny = tiny_in(tmp_path)
+    settings = _settings("paper_text2mel", tmp_path)
+    card = tmp_path / "teacher" / "card.json"
+    write_json(card, {**read_json(card), "imported": {"format": "f5"}})
+    (tmp_path / "teacher" / "vocab.txt").unlink()
+    message = tiny.refused(Path("paper_text2mel"), *settings)
+    assert message.startswith(f"imfbench: {tmp_path / 'teacher' / 'vocab.txt'} is missing")
+    assert len(message.splitlines()) == 1
     assert not tiny.out.exists()
 
 
