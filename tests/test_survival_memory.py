@@ -289,7 +289,7 @@ def test_the_numbers_are_those_that_the_allocators_measured() -> None:
     ],
 )
 def test_a_training_without_memory_tells_measured_numbers(tiny, error: Exception, words: str) -> None:  # type: ignore[no-untyped-def]
-    settings = TrainConfig(steps=1, frames_per_batch=400)
+    settings = TrainConfig.model_validate({"steps": 1, "frames_per_batch": 400})
     config = load(str(tiny.config(systems=tiny.trained)))
     context = Context(config, RunFolder(tiny.out))
     told = lacking_memory(error, TrainTask("train", "own", settings), context)

@@ -65,7 +65,9 @@ def models_lacking(config: ExperimentConfig) -> list[str]:
 
 def heard_by(config: ExperimentConfig) -> tuple[Published, ...]:
     """The models that hear S3 tokens and voices, if any data of the experiment need them."""
-    needed = [*config.dataset] if config.teacher is not None or config.systems else []  # references alone need none
+    needed: list[Data] = (
+        [*config.dataset] if config.teacher is not None or config.systems else []
+    )  # references alone need none
     needed += [config.dev] if any(system.search for system in config.systems) else []
     needed += [config.train_data] if any(system.artefact is None for system in config.systems) else []
     return (TOKENIZER, CAMPPLUS) if any(_listens(config, data) for data in needed) else ()
