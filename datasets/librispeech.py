@@ -53,8 +53,8 @@ class LibriSpeech(ListedSet):
             "dev-other": SetCard(None, "en"),
         },
         licence=LICENCE,
-        source="https://www.openslr.org/12, test-clean.tar.gz",
-        layout="LibriSpeech/test-clean/SPEAKER/CHAPTER/*.flac and *.trans.txt",
+        source="https://www.openslr.org/12, such as test-clean.tar.gz",
+        layout="LibriSpeech/SET/SPEAKER/CHAPTER/*.flac and *.trans.txt",
     )
     sample_rate: ClassVar[int | None] = 16_000
 

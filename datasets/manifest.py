@@ -67,6 +67,8 @@ class Manifest:
     """
 
     name: ClassVar[str] = "manifest"
+    serves: ClassVar[tuple[str, ...]] = ("f5tts", "cosyvoice2")
+    """Backbones whose kind its batches are for; a dataset without this serves the embedded networks' kind."""
 
     def __init__(
         self, manifest: str | Path | Sequence[str | Path], supervisions: str | Path | Sequence[str | Path] = (),

@@ -87,6 +87,10 @@ def _trial(plugin: Plugin, kind: str, name: str, options: dict[str, Any]) -> Ite
     from imfbench.contracts.trial import run_trial
 
     subject = f"run with {kind} {name}"
+    if kind == "dataset" and (serves := getattr(DATASETS.get(name), "serves", ())):
+        told = f"not tried: its batches are for networks of the kind of {' and '.join(serves)}, of which none ships"
+        yield Finding("note", subject, told)
+        return
     yield Finding(
         "note", subject, "begins now: a few steps of training or sampling, two utterances, a scorer, a report"
     )

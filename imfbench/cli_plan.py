@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from imfbench.pipeline.planning import ExperimentPlan
+    from imfbench.pipeline.planning import ExperimentPlan, PlannedTraining
 
 FORMATS = ("table", "json")
 
@@ -119,6 +119,11 @@ def _table(plan: ExperimentPlan) -> str:
     from imfbench.profiling.parts import PARTS
     from imfbench.progress import clock
 
+    several = len({t.experiment for t in plan.trainings}) > 1
+
+    def called(training: PlannedTraining) -> str:
+        return f"{training.experiment}/{training.name}" if several else training.name  # names are an experiment's own
+
     blocks = []
     if plan.trainings:
         head = [
@@ -134,7 +139,7 @@ def _table(plan: ExperimentPlan) -> str:
         ]
         rows = [
             [
-                t.name, f"{t.sizes.method} on {t.sizes.backbone}", *(_millions(n) for n in (
+                called(t), f"{t.sizes.method} on {t.sizes.backbone}", *(_millions(n) for n in (
                     t.price.parameters, t.price.trained, t.price.teacher, t.price.average
                 )),
                 str(t.sizes.settings.frames_per_batch), str(t.sizes.settings.accumulate),
@@ -146,7 +151,7 @@ def _table(plan: ExperimentPlan) -> str:
         head = ["memory of a step", *PARTS, "together", "kind"]
         rows = [
             [
-                t.name, *(size(t.price.memory[part]) if part in t.price.memory else "–" for part in PARTS),
+                called(t), *(size(t.price.memory[part]) if part in t.price.memory else "–" for part in PARTS),
                 "–" if t.price.peak is None else size(t.price.peak), t.price.peak_kind or "–",
             ]
             for t in plan.trainings
@@ -154,7 +159,7 @@ def _table(plan: ExperimentPlan) -> str:
         blocks.append(_lines(head, rows, 1))
         rows = [
             [
-                t.name, "–" if t.price.seconds is None else f"{t.price.seconds:.3g}",
+                called(t), "–" if t.price.seconds is None else f"{t.price.seconds:.3g}",
                 "–" if t.seconds is None else clock(t.seconds), t.price.dtype, t.price.seconds_kind or "–",
             ]
             for t in plan.trainings

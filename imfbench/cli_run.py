@@ -110,8 +110,9 @@ def run_experiment(
             stages = tuple(name for name in engine.STAGES if stage in (None, name))
             folder = out or engine.default_folder(experiment)
             check_size(experiment, max_cells)
-            if dry_run:
+            if dry_run or {"train", "search", "synthesise"} & {*stages}:
                 _tell_what_is_lacking(experiment)
+            if dry_run:
                 describe(experiment, folder, stages, not no_measuring)
                 return
             announce(experiment, folder, stages)
@@ -129,9 +130,9 @@ def run_experiment(
 
 
 def _tell_what_is_lacking(experiment: ExperimentConfig) -> None:
-    """Refuse a plan without its artefacts or data.
+    """Refuse a run, or a plan, without its artefacts or data, before anything is made.
 
-    Models alone do not stop it: the plan says what could not be measured for want of them.
+    Models alone do not stop it here: a run fetches them or says which it cannot have, a plan says what could not be measured.
 
     Raises:
         ConfigError: All that is not here, the models too, each with what to do about it.
@@ -144,8 +145,11 @@ def _tell_what_is_lacking(experiment: ExperimentConfig) -> None:
     files = list(dict.fromkeys(line for part in parts for line in files_lacking(part)))
     if files:
         models = list(dict.fromkeys(line for part in parts for line in models_lacking(part)))
-        told = "\n".join(f"- {line}" for line in (*files, *models))
-        raise ConfigError(f"{experiment.name} needs {len(files) + len(models)} things that are not here:\n{told}")
+        lines = [*files, *models]
+        if len(lines) == 1:
+            raise ConfigError(lines[0])
+        told = "\n".join(f"- {line}" for line in lines)
+        raise ConfigError(f"{experiment.name} needs {len(lines)} things that are not here or cannot be used:\n{told}")
 
 
 def command_line() -> str:

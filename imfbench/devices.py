@@ -175,13 +175,16 @@ def describe(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def peak_memory_told(device: torch.device, error: BaseException) -> int | None:
-    """Bytes that work needed when memory ran out: what was allocated at most, where that is counted, and what was asked for then.
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
-    None where the error does not say what it was asked for and nothing was counted.
+
+def memory_told(error: BaseException) -> tuple[int | None, int | None]:
+    """What an allocator says when memory runs out, in bytes: what it was asked for, and what was allocated already.
+
+    None for what it does not say: that of the CPU does not count what is allocated.
     """
-    found = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]iB)", str(error))
-    scale = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-    asked = 0.0 if found is None else float(found[1]) * scale[found[2]]
-    counted = peak_memory_allocated(device) if device.type == "cuda" else 0
-    return round(counted + asked) or None
+    size = rf"([\d.]+) ({'|'.join(_UNITS)})"
+    words = (rf"[Tt]ried to allocate {size}", rf"[Oo]f the allocated memory {size} is allocated by PyTorch")
+    found = [re.search(pattern, str(error)) for pattern in words]
+    asked, allocated = (None if match is None else round(float(match[1]) * _UNITS[match[2]]) for match in found)
+    return asked, allocated

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from imfbench import plugins
 from imfbench.artefact import locate
@@ -17,14 +20,17 @@ from imfbench.disk import FULL_DISK, unwritable, write_fault
 from imfbench.executors import Executor
 from imfbench.executors.local import LocalExecutor
 from imfbench.executors.processes import ProcessExecutor
+from imfbench.features.cosyvoice_files import find
 from imfbench.metrics.clustered import require_clusters
 from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline import manifest
 from imfbench.pipeline.context import STOPPING, Context, RunError, told
+from imfbench.pipeline.lacking import heard_by
 from imfbench.pipeline.plan import STAGES, Job, Stage
 from imfbench.pipeline.train import settings_of
 from imfbench.pipeline.work import RunWork
 from imfbench.progress import Reporting, log
+from imfbench.published import Published
 from imfbench.store import RunFolder
 from imfbench.weights import MissingModelError
 
@@ -126,6 +132,7 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
         if artefact.ready is not None:
             locate(artefact.ready)  # before data, which are opened for what it is given
     _ = context.inputs  # networks and vocoder agree
+    _check_models(context, stages)
     for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
         context.utterances(selection)
     _check_data(context)
@@ -143,38 +150,63 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
                     f"{context.config.task}: name another artefact, or set task: {card['task']}"
                 )
     context.forget("artefact")
-    searched = {name for search in context.plan.searches.values() for name in search.search.score} - {TEACHER_DISTANCE}
-    scored = [*(context.config.metrics if "score" in stages else ()), *(sorted(searched) if "search" in stages else ())]
-    _check_models(context, list(dict.fromkeys(scored)))
-    vocoded = any(row.kind in ("sampled", "vocoded-ground-truth") for row in context.plan.rows.values())
-    if "synthesise" in stages and vocoded:
-        context.vocoder()
-        context.forget("vocoder")  # it would count as memory of the trainings
     context.record(context.config)
 
 
-def _check_models(context: Context, metrics: list[str]) -> None:
-    """Find and verify the models of all metrics: their signatures hold the models' sha256.
+def _check_models(context: Context, stages: tuple[Stage, ...]) -> None:
+    """Find and verify all models that these stages need: the vocoder, what hears tokens and voices, those of the metrics.
 
     Raises:
-        MissingModelError: All that is missing, metric by metric, each with what to do about it.
+        MissingModelError: All that is missing, one by one, each with what to do about it.
     """
     missing: dict[str, str] = {}
-    for name in metrics:
+    for what, look in _models(context, stages).items():
         try:
-            if not str(context.metric(name).signature):
-                raise RunError(f"metric {name!r} has no signature")
+            look()
         except MissingModelError as error:
-            missing[name] = str(error)
+            missing[what] = str(error)
     if len(missing) == 1 and context.config.protocol is None:
         raise MissingModelError(next(iter(missing.values())))
     if missing:
-        whose = "this experiment" if context.config.protocol is None else f"protocol {context.config.protocol!r}"
-        told = "\n".join(f"- {name}: {message}" for name, message in missing.items())
+        protocol = context.config.protocol if all(what in context.config.metrics for what in missing) else None
+        whose = "this experiment" if protocol is None else f"protocol {protocol!r}"
+        told = "\n".join(f"- {what}: {message}" for what, message in missing.items())
         raise MissingModelError(
-            f"{whose} needs models that are not here; nothing was scored. `imfbench doctor` lists all models, "
-            f"`--metrics` leaves some out\n{told}"
+            f"{whose} needs models that are not here; nothing was scored. `imfbench doctor` lists all models, `--metrics` (of a "
+            f"run: --set 'metrics=[…]') leaves some out\n{told}"
         )
+
+
+def _models(context: Context, stages: tuple[Stage, ...]) -> dict[str, Callable[[], Any]]:
+    """Each model → what finds it; metrics by their signatures, which hold the models' sha256."""
+    found: dict[str, Callable[[], Any]] = {}
+    vocoded = any(row.kind in ("sampled", "vocoded-ground-truth") for row in context.plan.rows.values())
+    if "synthesise" in stages and vocoded:
+        found[f"vocoder {context.config.vocoder}"] = partial(_try_vocoder, context)
+    if context.inputs.speaker_dims is not None and {"train", "search", "synthesise"} & {*stages}:
+        found |= {model.name: partial(_find_hearing, model) for model in heard_by(context.config)}
+    searched = {name for search in context.plan.searches.values() for name in search.search.score} - {TEACHER_DISTANCE}
+    scored = [*(context.config.metrics if "score" in stages else ()), *(sorted(searched) if "search" in stages else ())]
+    return found | {name: partial(_try_metric, context, name) for name in dict.fromkeys(scored)}
+
+
+def _try_vocoder(context: Context) -> None:
+    context.vocoder()
+    context.forget("vocoder")  # it would count as memory of the trainings
+
+
+def _find_hearing(model: Published) -> None:
+    try:
+        find(model)
+    except MissingModelError as error:
+        raise MissingModelError(
+            f"{error}, or give tokens and speaker vectors by the data's option `features`"
+        ) from None
+
+
+def _try_metric(context: Context, name: str) -> None:
+    if not str(context.metric(name).signature):
+        raise RunError(f"metric {name!r} has no signature")
 
 
 def _check_data(context: Context) -> None:

@@ -233,7 +233,7 @@ def obtain(model: Published, path: Path | None = None) -> Path:
         )
     if place is None:
         raise weights.MissingModelError(
-            f"{model.repository} on the hub lacks {_lacking(model, Path())}: {remedy(model)}"
+            f"{model.repository} on the hub is not whole, {_lacking(model, Path())}: {remedy(model)}"
         )
     if path is None:  # a file that somebody gives on purpose is another model, and the signature says so
         verify(model, place)

@@ -282,7 +282,7 @@ class RunFolder:
         Raises:
             StoreError: Another process holds it, or it cannot be made or written.
         """
-        owner = self.path / ".owner"
+        owner, made = self.path / ".owner", not self.path.exists()
         lock = FileLock(self.path / ".lock")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -303,6 +303,14 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 owner.unlink(missing_ok=True)
             lock.release()
+            if made:  # and nothing was written: a run that was refused leaves no folder
+                self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.path.iterdir()] == [".lock"]:
+                (self.path / ".lock").unlink()
+                self.path.rmdir()
 
     def _sweep(self) -> None:
         """Remove temporary files that a killed process left: whoever holds the lock is the only one who writes here."""

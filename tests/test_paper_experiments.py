@@ -25,7 +25,7 @@ from imfbench.contracts.layouts import write_layout
 from imfbench.contracts.manifests import heard_in_set, heard_of, write_features, write_manifests
 from imfbench.features.audio import load_audio
 from imfbench.sets import open_set, options_problem
-from imfbench.store import read_json
+from imfbench.store import read_json, write_json
 
 PAGE = (Path(__file__).parent.parent / "docs" / "paper_experiments.md").read_text(encoding="utf-8")
 NEEDS = {"paper_text2mel": ("f5_tts", "rjieba", "pypinyin"), "paper_token2mel": ("cosyvoice",)}
@@ -115,8 +115,9 @@ def test_the_page_gives_commands_that_are_and_hours_that_follow() -> None:
         ),
     ],
 )
-def test_a_dry_run_says_all_that_is_missing(
-    name: str, places: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_run_and_a_dry_run_say_all_that_is_missing(
+    name: str, places: tuple[str, ...], dry: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     download = model_hub.download
@@ -127,11 +128,12 @@ def test_a_dry_run_says_all_that_is_missing(
         return download(repository, files, folder, True, whole)
 
     monkeypatch.setattr(model_hub, "download", noted)
-    result = CliRunner().invoke(main, ["run", name, "--dry-run", "--out", str(tmp_path / "run")])
+    result = CliRunner().invoke(main, ["run", name, "--out", str(tmp_path / "run"), *dry])
     assert result.exit_code == 2, result.output
     told = result.output
-    for place in (*places, "imfbench import", "dataset[0] (librispeech-pc)", "dataset[1] (seed-tts-eval)", "dev (librispeech)",
-                  "train_data (manifest)", "there is no manifest data/", "metrics.sim", "metrics.utmos"):  # fmt: skip
+    for place in (*places, "imfbench import", "dataset[0] (librispeech-pc/test)", "dataset[1] (seed-tts-eval/en)",
+                  "dev (librispeech/dev-clean)", "train_data (manifest)", "there is no manifest data/", "metrics.sim",
+                  "metrics.utmos"):  # fmt: skip
         assert place in told, told
     assert "https://www.openslr.org/12" in told
     assert "docs/paper_experiments.md" in told
@@ -146,6 +148,39 @@ def test_a_vocoder_of_another_mel_is_refused(tmp_path: Path, tiny_in: Callable[[
     message = tiny.refused(Path("paper_text2mel"), *settings, "vocoder=hifigan")
     assert "makes mels of vocos-24k" in message
     assert "'hifigan' takes hifigan-22k" in message
+
+
+def test_models_that_cannot_be_had_are_told_all_at_once_and_no_folder_is_left(
+    tmp_path: Path, tiny_in: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With data and teacher there: vocoder, tokenizer, speaker encoder and scorers, not one after another."""
+    needed("paper_token2mel")
+
+    def unreachable(_repository: str, _files: Any, _folder: bool, local: bool, _whole: Any) -> None:
+        if not local:
+            raise ConnectionError
+
+    monkeypatch.setattr(model_hub, "download", unreachable)
+    tiny = tiny_in(tmp_path)
+    settings = [word for word in _settings("paper_token2mel", tmp_path) if ".features=" not in word]
+    message = tiny.refused(Path("paper_token2mel"), *settings, "vocoder=hift", "metrics=[sim, utmos]")
+    for what in ("vocoder hift", "cosyvoice2-tokenizer", "cosyvoice2-campplus", "utmos"):
+        assert f"\n- {what}: the model " in message, message
+    assert "or give tokens and speaker vectors by the data's option `features`" in message
+    assert not tiny.out.exists()
+
+
+def test_an_imported_teacher_without_its_characters_is_refused(tmp_path: Path, tiny_in: Callable[[Path], Any]) -> None:
+    needed("paper_text2mel")
+    tiny = tiny_in(tmp_path)
+    settings = _settings("paper_text2mel", tmp_path)
+    card = tmp_path / "teacher" / "card.json"
+    write_json(card, {**read_json(card), "imported": {"format": "f5"}})
+    (tmp_path / "teacher" / "vocab.txt").unlink()
+    message = tiny.refused(Path("paper_text2mel"), *settings)
+    assert message.startswith(f"imfbench: {tmp_path / 'teacher' / 'vocab.txt'} is missing")
+    assert len(message.splitlines()) == 1
+    assert not tiny.out.exists()
 
 
 @pytest.mark.slow

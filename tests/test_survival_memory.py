@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from imfbench.devices import out_of_memory
+from imfbench.config import load
+from imfbench.devices import memory_told, out_of_memory
 from imfbench.metrics.base import ScoreItem
 from imfbench.metrics.sim import SpeakerSimilarity
 from imfbench.pipeline import synthesise as synthesise_stage
-from imfbench.pipeline.context import RunError
+from imfbench.pipeline.context import Context, RunError
 from imfbench.pipeline.score_workers import Recipe, by_processes
+from imfbench.pipeline.train_task import TrainTask, lacking_memory
 from imfbench.plugins import load_file
-from imfbench.training import Training
+from imfbench.store import RunFolder, write_json
+from imfbench.train_settings import TrainConfig
+from imfbench.training import MEMORY, Training
 
 OWN = "own 1 NFE uniform"
 
@@ -98,6 +102,10 @@ def test_memory_that_runs_out_in_training_says_what_to_lower(tiny, monkeypatch: 
         told = tiny.refused(path)
     assert told.startswith("imfbench: own: memory ran out while training (OutOfMemoryError: CUDA out of memory. Tried")
     assert "Lower training.frames_per_batch (now 400) and raise training.accumulate (now 1)" in told
+    assert "at most 400 frames a batch" in told
+    assert "9.66 GB more were asked for" in told
+    assert " GB are free beside it" in told
+    assert ("GB when it was measured" in told) == (step > 0)
     assert len(told.splitlines()) == 1
     folder = tiny.out / "artefacts" / "own"
     assert (folder / "checkpoint.pt").is_file() == (step > 0)
@@ -255,3 +263,40 @@ def test_a_process_that_cannot_begin_to_score_says_why(tmp_path: Path) -> None:
     assert str(gone) in told
     assert told.endswith("; mend that, or repeat the command with --workers 1")
     assert "memory" not in told
+
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 512.00 MiB is free. "
+    "Including non-PyTorch memory, this process has 78.60 GiB memory in use. Of the allocated memory 76.00 GiB is allocated by "
+    "PyTorch, and 1.20 GiB is reserved by PyTorch but unallocated."
+)
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes."
+)
+
+
+def test_the_numbers_are_those_that_the_allocators_measured() -> None:
+    assert memory_told(torch.OutOfMemoryError(CUDA)) == (round(1.5 * 2**30), 76 * 2**30)
+    assert memory_told(RuntimeError(CPU)) == (4096, None)
+    assert memory_told(MemoryError()) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError(CUDA), "83.2 GB were needed, of which 81.6 GB were there"),
+        (RuntimeError(CPU), "4.1e-06 GB more were asked for"),
+    ],
+)
+def test_a_training_without_memory_tells_measured_numbers(tiny, error: Exception, words: str) -> None:  # type: ignore[no-untyped-def]
+    settings = TrainConfig.model_validate({"steps": 1, "frames_per_batch": 400})
+    config = load(str(tiny.config(systems=tiny.trained)))
+    context = Context(config, RunFolder(tiny.out))
+    told = lacking_memory(error, TrainTask("train", "own", settings), context)
+    assert words in told
+    assert "a step took" not in told, "none was measured"
+    (tiny.out / "artefacts" / "own").mkdir(parents=True)
+    write_json(tiny.out / "artefacts" / "own" / MEMORY, {"bytes": 2_500_000_000, "kind": "allocator"})
+    assert "a step took 2.5 GB when it was measured" in lacking_memory(
+        error, TrainTask("train", "own", settings), context
+    )

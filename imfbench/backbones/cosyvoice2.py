@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import Any, ClassVar
 
@@ -145,11 +146,13 @@ def _encoder(config: CosyVoice2Config) -> nn.Module:
 
 def _decoder(config: CosyVoice2Config) -> nn.Module:
     module = original("cosyvoice.flow.decoder", extra=EXTRA)
-    found: nn.Module = module.CausalConditionalDecoder(
-        in_channels=4 * config.mel_dim, out_channels=config.mel_dim, channels=[config.channels], dropout=config.dropout,
-        attention_head_dim=config.attention_head_dim, n_blocks=config.n_blocks, num_mid_blocks=config.num_mid_blocks,
-        num_heads=config.heads, act_fn="gelu", static_chunk_size=2 * config.chunk, num_decoding_left_chunks=-1,
-    )  # fmt: skip
+    with warnings.catch_warnings():  # of a class of diffusers, to whoever wrote the decoder
+        warnings.filterwarnings("ignore", ".*LoRACompatible", FutureWarning)
+        found: nn.Module = module.CausalConditionalDecoder(
+            in_channels=4 * config.mel_dim, out_channels=config.mel_dim, channels=[config.channels], dropout=config.dropout,
+            attention_head_dim=config.attention_head_dim, n_blocks=config.n_blocks, num_mid_blocks=config.num_mid_blocks,
+            num_heads=config.heads, act_fn="gelu", static_chunk_size=2 * config.chunk, num_decoding_left_chunks=-1,
+        )  # fmt: skip
     return found
 
 

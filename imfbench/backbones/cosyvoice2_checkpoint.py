@@ -60,7 +60,8 @@ def load_flow(path: Path, streaming: bool = False, chunk: int = 25, attention_he
     """
     path = Path(path)
     state = read_flow(path)
-    config = config_of(state, path, attention_head_dim).model_copy(update={"streaming": streaming, "chunk": chunk})
+    found = config_of(state, path, attention_head_dim)
+    config = CosyVoice2Config(**{**found.model_dump(), "streaming": streaming, "chunk": chunk})  # checks what is given
     if config.mel_dim != COSYVOICE2.bands:
         raise CheckpointError(
             f"{path} makes mels of {config.mel_dim} bands, and CosyVoice 2's, {COSYVOICE2}, have others: prompts, training "
@@ -126,7 +127,8 @@ def config_of(state: Mapping[str, Tensor], path: Path, attention_head_dim: int =
         inner, channels = state[f"{estimator}down_blocks.0.1.0.attn1.to_q.weight"].shape
         if inner % attention_head_dim:
             raise CheckpointError(
-                f"{path} has attention of {inner} channels in its decoder, which do not divide into heads of {attention_head_dim}"
+                f"{path} has attention of {inner} channels in its decoder, which do not divide into heads of "
+                f"{attention_head_dim}: set attention_head_dim to what it was trained with (CosyVoice2-0.5B: 64)"
             )
         return CosyVoice2Config(
             vocab_size=vocab_size,

@@ -129,7 +129,7 @@ def read_checkpoint(
     if MIXER in state:
         network.attach_second_time()
     if told := _misfits({name: value.shape for name, value in network.state_dict().items()}, state):
-        raise CheckpointError(f"{path} does not fit {model}: {told}. {_remedy(model, state)}")
+        raise CheckpointError(f"{path} does not fit {model}: {_sizes(config, state)}{told}. {_remedy(model, state)}")
     network.load_state_dict(state)  # copies into float32
     return network.eval()
 
@@ -218,10 +218,23 @@ def _some(names: list[str], shown: int = SHOWN) -> str:
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
+def _size(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Width and number of blocks."""
+    blocks = {name.split(".")[2] for name in state if name.startswith("transformer.transformer_blocks.")}
+    return state[MEL].shape[1], len(blocks)
+
+
+def _sizes(config: F5Config, state: Mapping[str, Tensor]) -> str:
+    """That a file is of another size, before the tensors that follow from it; empty if it is not."""
+    width, blocks = _size(state)
+    if (width, blocks) == (config.dim, config.depth):
+        return ""
+    return f"it is of {blocks} blocks of width {width}, and that of {config.depth} of width {config.dim}; "
+
+
 def _remedy(model: str, state: Mapping[str, Tensor]) -> str:
     """What to do with a file that does not fit: the models of its size, if there are some."""
-    blocks = {name.split(".")[2] for name in state if name.startswith("transformer.transformer_blocks.")}
-    size = (state[MEL].shape[1], len(blocks))
+    size = _size(state)
     same = [name for name, of in _settings().items() if (of["arch"]["dim"], of["arch"]["depth"]) == size]
     if same and model not in same:
         return f"It has the size of {' and '.join(same)}: name the one it is"

@@ -99,6 +99,17 @@ class Given:
     def __contains__(self, id: str) -> bool:
         return id in self._tokens and id in self._voices
 
+    @property
+    def dims(self) -> int:
+        """Numbers of a speaker's vector.
+
+        Raises:
+            DatasetError: There is not one vector.
+        """
+        for id in self._voices:
+            return len(self.voice(id))
+        raise DatasetError(f"{self._voices_file} holds no vector of a speaker: make it anew")
+
     def __call__(self, id: str) -> Heard:
         """Those of an id; raises DatasetError where there are none."""
         return Heard(self.tokens(id), self.voice(id))

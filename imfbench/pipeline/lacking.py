@@ -13,7 +13,7 @@ from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.data import DatasetError
 from imfbench.features.cosyvoice_files import CAMPPLUS, TOKENIZER, find
 from imfbench.inputs import open_vocoder, vocoder_mel
-from imfbench.published import look_in, nothing_fetched
+from imfbench.published import Published, look_in, nothing_fetched
 from imfbench.registry import DATASETS, METRICS, BrokenEntryError, UnknownNameError
 from imfbench.sets import TestSet, open_dataset
 from imfbench.weights import DamagedModelError, MissingModelError
@@ -42,9 +42,9 @@ def files_lacking(config: ExperimentConfig) -> list[str]:
     trained = any(system.artefact is None for system in config.systems)
     for i, selection in enumerate(config.dataset):
         where = "dataset" if len(config.dataset) == 1 else f"dataset[{i}]"
-        told(f"{where} ({selection.name})", partial(_open, config, selection))
+        told(f"{where} ({selection.name}/{selection.split})", partial(_open, config, selection))
     if searched:
-        told(f"dev ({config.dev.name})", partial(_open, config, config.dev))
+        told(f"dev ({config.dev.name}/{config.dev.split})", partial(_open, config, config.dev))
     if trained:
         told(f"train_data ({config.train_data.name})", partial(_open, config, config.train_data))
     return found
@@ -56,12 +56,21 @@ def models_lacking(config: ExperimentConfig) -> list[str]:
     found = []
     if config.task != "speech" and (mel := vocoder_mel(config.vocoder)) is not None:
         found += _model(f"vocoder ({config.vocoder})", partial(open_vocoder, config.vocoder, mel))
-    if any(_listens(config, data) for data in (*config.dataset, config.train_data)):
-        found += [line for model in (TOKENIZER, CAMPPLUS) for line in _model(model.name, partial(find, model))]
+    found += [line for model in heard_by(config) for line in _model(model.name, partial(find, model))]
     for name, options in config.metrics.items():
         cls = METRICS.get(name)
         found += _model(f"metrics.{name}", partial(_signature, cls, options))
     return found
+
+
+def heard_by(config: ExperimentConfig) -> tuple[Published, ...]:
+    """The models that hear S3 tokens and voices, if any data of the experiment need them."""
+    needed: list[Data] = (
+        [*config.dataset] if config.teacher is not None or config.systems else []
+    )  # references alone need none
+    needed += [config.dev] if any(system.search for system in config.systems) else []
+    needed += [config.train_data] if any(system.artefact is None for system in config.systems) else []
+    return (TOKENIZER, CAMPPLUS) if any(_listens(config, data) for data in needed) else ()
 
 
 def _listens(config: ExperimentConfig, data: Data) -> bool:

@@ -183,7 +183,7 @@ class _attempt:
     def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> bool:
         if not isinstance(error, Exception):
             return False
-        self.found.unmeasured[self.what] = one_line(error, 300)
+        self.found.unmeasured[self.what] = one_line(error)
         return True
 
 

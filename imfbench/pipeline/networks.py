@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imfbench.artefact import VOCABULARY, ArtefactError, locate, read_network
+from imfbench.artefact import VOCABULARY, ArtefactError, locate, read_card, read_network
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.inputs import Inputs, common_inputs, inputs_of
@@ -77,6 +77,11 @@ def with_characters(inputs: Inputs, folder: Path) -> Inputs:
     """
     path = folder / VOCABULARY
     if not path.is_file():
+        if (read_card(folder).get("imported") or {}).get("format") == "f5":
+            raise ConfigError(
+                f"{path} is missing, without which nobody knows which characters the network's numbers are: put the vocab.txt "
+                "of its checkpoint there, or `imfbench import` the checkpoint again"
+            )
         return inputs
     from imfbench.features.f5_text import VocabularyError, read_vocabulary
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from imfbench.config import ExperimentConfig
@@ -65,7 +66,8 @@ def describe(
     console.print(table)
     for what, why in found.unmeasured.items():
         if what not in before:
-            console.print(f"not measured: {what}: {why}", highlight=False)
+            # Without markup: the extra in 'imfbench[utmos]' is none.
+            console.print(f"not measured: {what}: {why}", highlight=False, markup=False)
     console.print(f"{summary(lefts, costs, everything)}", highlight=False, soft_wrap=True)
     if everything.disk is not None and (free := _free(out)) < everything.disk:
         console.print(f"[red]only {size(free)} are free at {out}[/red]", highlight=False)
@@ -241,7 +243,7 @@ def _one_outcome(console: Console, context: Context, stages: tuple[str, ...]) ->
             )
         console.print(table)
     for name, reason in context.failures.items():
-        console.print(f"[red]failed[/red] {name}: {reason}", highlight=False)
+        console.print(f"[red]failed[/red] {escape(f'{name}: {reason}')}", highlight=False)
 
 
 def _figure(value: Any, decimals: int, scale: float = 1.0) -> str:

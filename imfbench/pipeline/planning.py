@@ -113,7 +113,7 @@ def plan_experiment(
             for left in lefts:
                 measure_first(left, found, PRICED)
     except STOPPING + (OSError,) as error:  # noqa: RUF005
-        plan.notes.append(f"the whole experiment is not known: {one_line(error, 300)}")
+        plan.notes.append(f"the whole experiment is not known: {one_line(error)}")
         return plan
     plan.notes += [f"not measured: {what}: {why}" for what, why in found.unmeasured.items()]
     _total(plan, lefts, found)

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from imfbench.contracts import BrokenContract, clauses
 from imfbench.contracts.manifests import MANIFESTS, heard_of, write_features, write_manifests
 from imfbench.data import DatasetError
+from imfbench.datasets.manifest import Manifest
 from imfbench.features.audio import load_audio, save_audio
 from imfbench.features.mel import COSYVOICE2, VOCOS
 from imfbench.inputs import Inputs
@@ -260,3 +262,27 @@ def test_tokens_of_another_rate_another_tokenizer_or_voice_are_errors(
         first(opened(folder / "plain.jsonl", theirs, features=features), 1)
     with pytest.raises(DatasetError, match=r"holds no tokens.safetensors and no utt2speech_token.pt"):
         opened(folder / "plain.jsonl", COSYVOICE, features=str(folder))
+
+
+@pytest.mark.parametrize("form", ["plain.jsonl", "cuts.jsonl.gz"])
+def test_a_manifest_keeps_the_contract_for_the_networks_that_it_serves(
+    form: str, speech: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, rows = speech
+    heard = {row["id"]: heard_of(row["row"], *load_audio(folder / row["audio"])) for row in rows}
+    options = {"manifest": str(folder / form), "features": str(write_features(tmp_path / "heard", heard))}
+    asked = clauses("dataset", "manifest", options)
+    assert [task for task, _ in asked[0].part.trainings] == ["text2mel", "token2mel"]
+    assert len(asked) == 3
+    for clause in asked:
+        clause()
+
+
+def test_the_contract_finds_what_is_wrong_with_a_manifests_batches(
+    speech: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = clauses("dataset", "manifest", {"manifest": str(speech[0] / "plain.jsonl"), "task": "text2mel"})
+    made = Manifest._mel
+    monkeypatch.setattr(Manifest, "_mel", lambda self, *audio: made(self, *audio).exp() * 100)
+    with pytest.raises(BrokenContract, match="natural-log mels between -12 and 8"):
+        asked[-1]()

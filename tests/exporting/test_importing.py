@@ -109,7 +109,8 @@ def test_what_is_missing_of_an_f5_checkpoint_is_told(f5: dict[str, Any], tmp_pat
 def test_another_size_and_unknown_settings_are_told(f5: dict[str, Any], tmp_path: Path) -> None:
     given = ("--format", "f5", "--model", "F5TTS_v1_Base", "--vocab", f5["vocab"])
     told = refused(f5["path"], *given, *f5["size"], "--set", "depth=3", out=tmp_path / "out")
-    assert "does not fit F5TTS_v1_Base: it lacks transformer.transformer_blocks.2" in told
+    size = "it is of 2 blocks of width 64, and that of 3 of width 64"
+    assert f"does not fit F5TTS_v1_Base: {size}; it lacks transformer.transformer_blocks.2" in told
     assert "--set colour: " in refused(f5["path"], *given, *f5["size"], "--set", "colour=red", out=tmp_path / "out")
 
 
@@ -197,6 +198,21 @@ def test_a_flow_of_another_mel_is_refused_and_leaves_nothing(tmp_path: Path) -> 
     told = refused(path, "--format", "cosyvoice2", *SMALL, out=tmp_path / "out")
     assert f"{path} makes mels of 100 bands, and CosyVoice 2's, cosyvoice2-24k" in told
     assert [file.name for file in tmp_path.iterdir()] == ["flow.pt"]
+
+
+def test_settings_of_a_flow_are_checked_and_a_file_that_is_cut_short_is_told(flow: Any, tmp_path: Path) -> None:
+    from imfbench.backbones.cosyvoice2_checkpoint import state_for_original
+
+    path, out = tmp_path / "flow.pt", tmp_path / "out"
+    torch.save(state_for_original(flow), path)
+    told = refused(path, "--format", "cosyvoice2", *SMALL, "--set", "streaming=maybe", out=out)
+    assert "--set streaming: Input should be a valid boolean" in told
+    told = refused(path, "--format", "cosyvoice2", out=out)
+    assert "do not divide into heads of 64: set attention_head_dim" in told
+    path.write_bytes(path.read_bytes()[:100_000])
+    told = refused(path, "--format", "cosyvoice2", *SMALL, out=out)
+    assert f"{path} is no checkpoint of tensors that can be read" in told
+    assert told.strip().endswith("If it was cut short, fetch it again; else give another file")
 
 
 def test_backbones_of_the_formats_are_registered() -> None:
