@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from imfbench.building import build_method
-from imfbench.data import text_tokens
+from imfbench.data import plain_tokens, text_tokens
 from imfbench.devices import available_memory, dtype_name, free_memory, out_of_memory, synchronize
 from imfbench.method import Batch, Condition, Method
 from imfbench.metrics.memory import peak_memory
@@ -203,7 +203,8 @@ def _masks(sizes: Sizes) -> tuple[torch.Tensor, ...]:
     prompt = (torch.arange(frames) < frames // 3).repeat(rows, 1)
     if sizes.task == "text2mel":
         phones = torch.ones(max(1, frames // 18), dtype=torch.int64)
-        tokens = text_tokens(phones, phones.repeat(2), frames).repeat(rows, 1)
+        plain = getattr(BACKBONES.get(sizes.backbone), "text", None) == "plain"
+        tokens = (plain_tokens if plain else text_tokens)(phones, phones.repeat(2), frames).repeat(rows, 1)
     else:
         tokens = torch.ones(rows, frames, dtype=torch.int64)
     return tokens, prompt, torch.ones(rows, frames, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
@@ -253,8 +254,9 @@ def _call(sizes: Sizes, device: torch.device) -> Step:
     return sampling_step(method, batch, 1, device, sizes.settings.precision)
 
 
+@cache
 def matrix_product_speed(device: torch.device, dtype: str) -> float:
-    """Floating point operations a second of a large matrix product; ``dtype`` as ``dtype_name`` has it."""
+    """Floating point operations a second of a large matrix product, as measured once; ``dtype`` as ``dtype_name`` has it."""
     large = 8192 if device.type != "cpu" else 1024
     kind = torch.bfloat16 if dtype.startswith("bf16") else torch.float32
     a = torch.ones(large, large, dtype=kind, device=device)
