@@ -48,7 +48,9 @@ def test_characters_of_a_priced_batch_are_in_the_networks_table() -> None:
     """F5-TTS reads one text without a sign between prompt and target: such a sign would be outside of its embedding."""
     pytest.importorskip("f5_tts")
     shape = {"dim": 32, "depth": 1, "heads": 2, "text_dim": 16, "text_num_embeds": 4, "conv_layers": 1}
-    small = Sizes("intmeanflow", {}, "f5tts", shape, TrainConfig(steps=1, frames_per_batch=200, precision="fp32"), "text2mel")
+    small = Sizes(
+        "intmeanflow", {}, "f5tts", shape, TrainConfig(steps=1, frames_per_batch=200, precision="fp32"), "text2mel"
+    )
     assert price(small, CPU).seconds_kind == "measured"
 
 
