@@ -14,6 +14,7 @@ quickstart: install
 test: install lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Also runs F5-TTS, CosyVoice 2 and Chatterbox in environments of their own, made once in .cache/originals (10 GB).
 test-all: install lint
 	$(BIN)/pytest -m "not gpu"
 

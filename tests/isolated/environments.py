@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,11 @@ class Original:
         name: In the registry.
         version: The one that the tests know.
         shares_torch: Whether our torch is used: only where it is a version that the package allows. Otherwise its own is fetched.
-        left_out: Requirements that are not installed → why not. None of them is imported by what is compared.
     """
 
     name: str
     version: str
     shares_torch: bool
-    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -59,14 +57,6 @@ ORIGINALS = {
 
 class UnreachableError(RuntimeError):
     """No registry answers."""
-
-
-_DECLARED = """
-import importlib.metadata, json, sys
-from pip._vendor.packaging.requirements import Requirement
-found = [Requirement(line) for line in importlib.metadata.requires(sys.argv[1]) or []]
-print(json.dumps({r.name: str(r).partition(";")[0].strip() for r in found if not r.marker or r.marker.evaluate({"extra": ""})}))
-"""
 
 
 @dataclass(frozen=True)
@@ -128,13 +118,10 @@ def _make(original: Original, folder: Path) -> None:
     if original.shares_torch:
         pins = _share_torch(folder)
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins.items()), encoding="utf-8")
-    # Not compiled: of some thirty thousand files only what is imported ever need be, and the copies in pip's cache are of no use.
+    # Not compiled: of more than ten thousand modules only what is imported ever need be. A cache would keep gigabytes twice.
     install = ["-m", "pip", "install", "-q", "--no-compile", "--no-cache-dir", "-c", str(constraints)]
     _run(folder, [*install, "setuptools<81", "wheel"], 600)  # old packages import pkg_resources, and build with it
-    _run(folder, [*install, "--no-deps", exact], 600)
-    declared: dict[str, str] = json.loads(_run(folder, ["-c", _DECLARED, original.name], 60))
-    asked = [line for name, line in declared.items() if _canonical(name) not in original.left_out]
-    _run(folder, [*install, *asked], 3000)
+    _run(folder, [*install, exact], 3000)
 
 
 def _ask_registry(folder: Path, exact: str) -> None:
