@@ -282,9 +282,10 @@ class RunFolder:
         Raises:
             StoreError: Another process holds it, or it cannot be made or written.
         """
-        owner, made = self.path / ".owner", not self.path.exists()
+        owner, made = self.path / ".owner", False
         lock = FileLock(self.path / ".lock")
         try:
+            made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
@@ -302,9 +303,9 @@ class RunFolder:
         finally:
             with contextlib.suppress(OSError):
                 owner.unlink(missing_ok=True)
-            lock.release()
             if made:  # and nothing was written: a run that was refused leaves no folder
                 self._remove_if_empty()
+            lock.release()
 
     def _remove_if_empty(self) -> None:
         with contextlib.suppress(OSError):

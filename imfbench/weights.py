@@ -296,8 +296,7 @@ def load_tensors(path: Path, key: str | None = None) -> Any:
         )
         raise DamagedModelError(
             f"{path} is no checkpoint of tensors that can be read ({type(error).__name__}: {told}); files that would run code "
-            "when they are read (pickles of anything but tensors) are refused. If it was cut short, fetch it again; else give "
-            "another file"
+            "when read (pickles of anything but tensors) are refused. If it was cut short, fetch it again; else give another file"
         ) from None
 
 

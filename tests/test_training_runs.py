@@ -91,6 +91,8 @@ def test_memory_that_runs_out_is_told_in_measured_numbers(tiny, monkeypatch: pyt
     monkeypatch.setattr(train_task, "available_memory", lambda _: 1_500_000_000)
     told = tiny.refused(path)
     measured = json.loads((tiny.out / "artefacts" / "own" / "step_memory.json").read_text())["bytes"]
-    assert f"at most 500 frames a batch, 4 GB were needed, a step took {measured / 1e9:.3g} GB when it was" in told
+    assert (
+        f"at most 500 frames a batch, 4 GB more were asked for, a step took {measured / 1e9:.3g} GB when it was" in told
+    )
     assert "1.5 GB are free" in told
     assert "Lower training.frames_per_batch (now 500) and raise training.accumulate (now 2)" in told
