@@ -17,8 +17,8 @@ from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.features.audio import load_audio
 from imfbench.features.audio_check import AudioError
 from imfbench.features.f5_condition import character_condition
-from imfbench.features.phones import PromptError
-from imfbench.features.s3_tokens import FRAMES_PER_TOKEN, check_token_rate
+from imfbench.features.phones import PromptError, TextError
+from imfbench.features.s3_tokens import FRAMES_PER_TOKEN, TokenRateError, check_token_rate
 from imfbench.features.speech_store import Given, Listener, Recordings
 from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Condition
@@ -26,6 +26,12 @@ from imfbench.registry import nearest
 from imfbench.weights import MissingModelError
 
 Task = Literal["token2mel", "text2mel"]
+FIRST = 3
+"""Utterances of which given tokens are looked at before anything runs."""
+
+
+class ForeignFeaturesError(DatasetError):
+    """Tokens or speaker vectors that were made for other networks."""
 
 
 class ListedSet(ABC):
@@ -147,7 +153,7 @@ class ListedSet(ABC):
                 f"have: set task: text2mel for its English texts, {instead}"
             )
         if self.features is not None:
-            return ""
+            return self._foreign_features(split)
         if not any(u.target_audio is not None for u in self.utterances(split)):
             return (
                 f"{what} its set {split!r} has no recordings of its texts to take S3 tokens from: give tokens of CosyVoice 2's "
@@ -161,6 +167,20 @@ class ListedSet(ABC):
                 f"`features`: {error}"
             )
         return ""
+
+    def _foreign_features(self, split: str) -> str:
+        """What is wrong with the given tokens and vectors if it is wrong with the first few utterances alike: with all, then."""
+        told = ""
+        for utterance in self.utterances(split)[:FIRST]:
+            try:
+                self.condition(utterance)
+            except (TokenRateError, ForeignFeaturesError) as error:
+                told = told or f"dataset {self.name!r}, option `features` ({self.features}): {error}"
+            except (DatasetError, AudioError, PromptError, TextError, OSError):
+                return ""  # its own row fails
+            else:
+                return ""
+        return told
 
     def condition(self, utterance: Utterance) -> Condition:
         """What networks may know: the prompt's mel and both texts' phones by espeak-ng, or characters, or S3 tokens.
@@ -205,13 +225,13 @@ class ListedSet(ABC):
                 raise DatasetError(f"S3 tokens and speaker vectors cannot be made: {error}") from None
         check_token_rate(len(mel), len(prompt.tokens), f"the prompt {utterance.prompt_audio}")
         if len(prompt.voice) != self.inputs.speaker_dims:
-            raise DatasetError(
+            raise ForeignFeaturesError(
                 f"{utterance.prompt_id}: a speaker's vector of {len(prompt.voice)} numbers, and the network takes "
                 f"{self.inputs.speaker_dims}: give vectors of the embedder that it was trained with"
             )
         for id, tokens in ((utterance.prompt_id, prompt.tokens), (utterance.id, wanted)):
             if (top := int(tokens.max())) >= (self.inputs.vocabulary or top + 1):
-                raise DatasetError(
+                raise ForeignFeaturesError(
                     f"{id}: token {top}, and the network knows {self.inputs.vocabulary}: the tokens are of another tokenizer; "
                     "make them with the one that belongs to the checkpoint"
                 )

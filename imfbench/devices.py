@@ -188,3 +188,13 @@ def memory_told(error: BaseException) -> tuple[int | None, int | None]:
     found = [re.search(pattern, str(error)) for pattern in words]
     asked, allocated = (None if match is None else round(float(match[1]) * _UNITS[match[2]]) for match in found)
     return asked, allocated
+
+
+def memory_words(error: BaseException) -> str:
+    """The same for people; empty where the allocator says nothing."""
+    asked, allocated = memory_told(error)
+    if asked is None:
+        return ""
+    if allocated is None:
+        return f"{asked / 1e9:.3g} GB more were asked for"
+    return f"{(allocated + asked) / 1e9:.3g} GB were needed, of which {allocated / 1e9:.3g} GB were there"

@@ -229,6 +229,21 @@ def test_tokens_of_another_rate_fail_their_rows_and_leave_no_audio(experiment: A
     assert str(utterances[0].prompt_audio) in told
 
 
+def test_tokens_that_are_all_of_another_rate_are_told_before_anything_runs(experiment: Any, tmp_path: Path) -> None:
+    from imfbench.contracts.manifests import write_features
+
+    tiny, values, utterances = experiment
+    heard = {}
+    for u in utterances:
+        for id, file in ((u.prompt_id, u.prompt_audio), (u.id, u.target_audio)):
+            heard[id] = torch.arange(round(soundfile.info(file).duration * 50)), torch.ones(192)
+    values["dataset"]["options"]["features"] = str(write_features(tmp_path / "features", heard))
+    told = tiny.refused(tiny.config(**values))
+    assert "25 tokens and 50 frames a second" in told
+    assert f"option `features` ({tmp_path / 'features'})" in told
+    assert [path.name for path in tiny.out.rglob("*")] in ([], [".lock"])
+
+
 def test_a_mel_that_differs_is_told_before_anything_runs(experiment: Any, tmp_path: Path) -> None:
     """A vocoder of another mel, a network of other bands, an artefact of other bands; nothing of a run is written."""
     tiny, values, _ = experiment

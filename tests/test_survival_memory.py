@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from imfbench.config import load
-from imfbench.devices import memory_told, out_of_memory
+from imfbench.devices import memory_told, memory_words, out_of_memory
 from imfbench.metrics.base import ScoreItem
 from imfbench.metrics.sim import SpeakerSimilarity
 from imfbench.pipeline import synthesise as synthesise_stage
@@ -279,6 +279,9 @@ def test_the_numbers_are_those_that_the_allocators_measured() -> None:
     assert memory_told(torch.OutOfMemoryError(CUDA)) == (round(1.5 * 2**30), 76 * 2**30)
     assert memory_told(RuntimeError(CPU)) == (4096, None)
     assert memory_told(MemoryError()) == (None, None)
+    assert memory_words(torch.OutOfMemoryError(CUDA)) == "83.2 GB were needed, of which 81.6 GB were there"
+    assert memory_words(RuntimeError(CPU)) == "4.1e-06 GB more were asked for"
+    assert memory_words(MemoryError()) == ""
 
 
 @pytest.mark.parametrize(

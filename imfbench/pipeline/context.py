@@ -16,7 +16,7 @@ from imfbench.cache import CacheError
 from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError, Utterance, length_of
-from imfbench.devices import available_cores, dtype_name, out_of_memory, resolve_device
+from imfbench.devices import available_cores, dtype_name, memory_words, out_of_memory, resolve_device
 from imfbench.inputs import Inputs, open_vocoder, vocoder_name
 from imfbench.method import Method
 from imfbench.metrics.base import Metric, ScoreError
@@ -212,7 +212,9 @@ class Context:
 
 def told(error: BaseException) -> str:
     """An error as a row or a table says it: in one line, and with what to lower where memory ran out."""
-    return f"{one_line(error, 300)}; {LESS_MEMORY}" if out_of_memory(error) else one_line(error)
+    if not out_of_memory(error):
+        return one_line(error)
+    return "; ".join(part for part in (one_line(error, 300), memory_words(error), LESS_MEMORY) if part)
 
 
 def recording_of(error: BaseException, what: str, path: Path | None) -> str:

@@ -18,7 +18,7 @@ from imfbench.artefact import load_artefact
 from imfbench.building import build_method
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
-from imfbench.devices import available_memory, device_of_process, memory_told, out_of_memory
+from imfbench.devices import available_memory, device_of_process, memory_words, out_of_memory
 from imfbench.fitting import fit
 from imfbench.method import Method
 from imfbench.pipeline.context import Context, RunError, one_line
@@ -151,11 +151,8 @@ def lacking_memory(error: BaseException, task: TrainTask, context: Context) -> s
     settings, device = task.settings, context.device
     measured = (read_json(context.folder.artefact(task.name) / MEMORY) or {}).get("bytes")
     numbers = [f"at most {settings.frames_per_batch} frames a batch"]
-    asked, allocated = memory_told(error)
-    if asked is not None and allocated is not None:
-        numbers.append(f"{(allocated + asked) / 1e9:.3g} GB were needed, of which {allocated / 1e9:.3g} GB were there")
-    elif asked is not None:
-        numbers.append(f"{asked / 1e9:.3g} GB more were asked for")
+    if words := memory_words(error):
+        numbers.append(words)
     if measured is not None:
         numbers.append(f"a step took {measured / 1e9:.3g} GB when it was measured")
     numbers.append(f"{available_memory(device) / 1e9:.3g} GB are free beside it")
