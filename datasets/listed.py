@@ -169,7 +169,7 @@ class ListedSet(ABC):
         return ""
 
     def _foreign_features(self, split: str) -> str:
-        """What is wrong with the given tokens and vectors if it is wrong with the first few utterances alike: with all, then."""
+        """What is wrong with given tokens and vectors, if none of the first few utterances' fit: then none do."""
         told = ""
         for utterance in self.utterances(split)[:FIRST]:
             try:
@@ -177,7 +177,7 @@ class ListedSet(ABC):
             except (TokenRateError, ForeignFeaturesError) as error:
                 told = told or f"dataset {self.name!r}, option `features` ({self.features}): {error}"
             except (DatasetError, AudioError, PromptError, TextError, OSError):
-                return ""  # its own row fails
+                continue  # its own row fails
             else:
                 return ""
         return told

@@ -246,7 +246,7 @@ def test_a_model_that_is_not_installed_is_named_with_its_pip_line(  # type: igno
     [
         ({"model_state": {"lstm.weight_ih_l0": torch.zeros(2, 2)}}, r"another network: it lacks lstm.weight_hh_l0"),
         ({"state": {}}, r"it holds no 'model_state'"),
-        ({"model_state": Path("x")}, r"that would run code when they are read .* are refused"),
+        ({"model_state": Path("x")}, r"that would run code when read .* are refused"),
         (None, r"is no checkpoint of tensors that can be read"),
     ],
     ids=["another shape", "another file", "a pickle with code", "cut short"],
