@@ -77,6 +77,7 @@ def plugin(folder: Path, text: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_search_that_is_right(tmp_path: Path) -> None:
     file = plugin(tmp_path, SEARCH)
     result = check("--plugin", file)

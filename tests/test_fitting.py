@@ -83,6 +83,7 @@ class Tones:
         return training_batches(examples, frames_per_batch, seed, start_step, seconds_per_frame=0.2, pool=12)
 
 
+@pytest.mark.slow
 def test_a_real_training_is_fitted_by_running_it() -> None:
     """The fit's own peak is what ``step_memory`` measures at its settings, and half the budget gives smaller batches."""
     method = build_method("teacher", {}, backbone_config=SHAPE)

@@ -54,6 +54,7 @@ def test_characters_of_a_priced_batch_are_in_the_networks_table() -> None:
     assert price(small, CPU).seconds_kind == "measured"
 
 
+@pytest.mark.slow
 def test_memory_savers_are_seen_in_their_parts() -> None:
     plain = price(sizes(), CPU, measure=False, flops_per_second=1e12)
     rounded = price(sizes(teacher_dtype="bf16"), CPU, measure=False, flops_per_second=1e12)

@@ -48,6 +48,7 @@ def test_two_processes_have_the_gradient_and_the_weights_of_one(
     assert [f["step"] for f in figures] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
     """Whichever process is told to stop, all stop after the same step, and the first one has saved it."""
     train(method_of("meanflow, split"), "meanflow", Tones(), settings(1, steps=8), tmp_path / "whole", CPU)

@@ -164,6 +164,7 @@ def test_a_damaged_entry_is_made_again_in_a_run(score, tmp_path: Path) -> None: 
     assert "is damaged" not in score().output
 
 
+@pytest.mark.slow
 def test_processes_give_the_rows_of_threads(score, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     score(metrics="f0cv,sim")
     score("--workers", 2, "--set", f"score_cache={tmp_path / 'fresh'}", metrics="f0cv,sim", out="two")

@@ -48,7 +48,7 @@ def test_a_shipped_network_has_five_million_parameters_at_most(name: str) -> Non
     assert sum(p.numel() for p in build_network(network.name, network.config).parameters()) <= 5_000_000
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("name", ["small_f5", pytest.param("small_cosyvoice2", marks=pytest.mark.slow)])
 def test_from_training_to_report(name: str, tmp_path: Path, tiny_in: Callable[[Path], Any]) -> None:
     needed(name)
     tiny = tiny_in(tmp_path)

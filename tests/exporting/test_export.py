@@ -114,6 +114,7 @@ def test_a_grid_that_is_named_wins_over_the_searched_one(f5: Path, tmp_path: Pat
     assert card["licence"] == "MIT"
 
 
+@pytest.mark.slow
 def test_without_a_licence_the_teachers_is_taken(student_of: Callable[..., Path], tmp_path: Path) -> None:
     folder = student_of(dit(), teacher_sha256="cd" * 32, licence=None)
     as_run(folder)
