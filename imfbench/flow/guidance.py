@@ -50,8 +50,10 @@ def guided_velocity(
         v: Tensor = network(z, t, r, condition)
         return v if v.dtype == torch.float64 else v.float()
     both = network(torch.cat([z, z]), torch.cat([t, t]), None if r is None else torch.cat([r, r]), condition.twice())
-    v_condition, v_null = (both if both.dtype == torch.float64 else both.float()).chunk(2)
-    return guided(v_condition, v_null, w, getattr(network, "guided_bands", None))
+    both = both if both.dtype == torch.float64 else both.float()
+    # With chunk(2) or len(z) an exported graph would hold for the number of rows alone that it was made with.
+    rows = z.shape[0]
+    return guided(both[:rows], both[rows:], w, getattr(network, "guided_bands", None))
 
 
 def drop_condition(condition: C, probability: float, generator: torch.Generator) -> C:
