@@ -18,7 +18,7 @@ from imfbench.features.audio import load_audio
 from imfbench.features.audio_check import AudioError
 from imfbench.features.f5_condition import character_condition
 from imfbench.features.phones import PromptError, TextError
-from imfbench.features.s3_tokens import FRAMES_PER_TOKEN, TokenRateError, check_token_rate
+from imfbench.features.s3_tokens import FRAMES_PER_TOKEN, TokenRateError, check_token_rate, foreign_token
 from imfbench.features.speech_store import Given, Listener, Recordings
 from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Condition
@@ -230,11 +230,8 @@ class ListedSet(ABC):
                 f"{self.inputs.speaker_dims}: give vectors of the embedder that it was trained with"
             )
         for id, tokens in ((utterance.prompt_id, prompt.tokens), (utterance.id, wanted)):
-            if (top := int(tokens.max())) >= (self.inputs.vocabulary or top + 1):
-                raise ForeignFeaturesError(
-                    f"{id}: token {top}, and the network knows {self.inputs.vocabulary}: the tokens are of another tokenizer; "
-                    "make them with the one that belongs to the checkpoint"
-                )
+            if told := foreign_token(tokens, self.inputs.vocabulary):
+                raise ForeignFeaturesError(f"{id}: {told}")
         # Upstream as well cuts prompts to as many tokens as their mel has frames for.
         count = min(len(mel) // FRAMES_PER_TOKEN, len(prompt.tokens))
         before, after = ((tokens + 1).repeat_interleave(FRAMES_PER_TOKEN) for tokens in (prompt.tokens[:count], wanted))

@@ -321,18 +321,15 @@ class Manifest:
         return {character: number for number, character in enumerate(self.inputs.characters or ())}
 
     def _tokens(self, i: int, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        from imfbench.features.s3_tokens import TokenRateError, check_token_rate
+        from imfbench.features.s3_tokens import TokenRateError, check_token_rate, foreign_token
 
         heard, each = self._heard[i], self.inputs.frames_per_token
         try:
             check_token_rate(len(mel), len(heard.tokens), f"{self.rows[i].audio or self.rows[i].id}")
         except TokenRateError as error:
             raise DatasetError(f"{self.paths[0]}: {error}") from None
-        if (top := int(heard.tokens.max())) >= (self.inputs.vocabulary or top + 1):
-            raise DatasetError(
-                f"{self.rows[i].id!r} of {self.paths[0]} has token {top}, and the network knows {self.inputs.vocabulary}: the "
-                "tokens are of another tokenizer; make them with the one that belongs to the checkpoint"
-            )
+        if told := foreign_token(heard.tokens, self.inputs.vocabulary):
+            raise DatasetError(f"{self.rows[i].id!r} of {self.paths[0]} has {told}")
         count = min(len(mel) // each, len(heard.tokens))
         return mel[: count * each], (heard.tokens[:count] + 1).repeat_interleave(each), heard.voice
 

@@ -59,6 +59,16 @@ def check_token_rate(frames: int, tokens: int, what: str = "the recording") -> N
         )
 
 
+def foreign_token(tokens: Tensor, vocabulary: int | None) -> str:
+    """A token that a network of ``vocabulary`` tokens (None: any) does not know, and what to do; empty if it knows them all."""
+    if vocabulary is None or (top := int(tokens.max())) < vocabulary:
+        return ""
+    return (
+        f"token {top}, and the network knows {vocabulary}: the tokens are of another tokenizer; make them with the one that "
+        "belongs to the checkpoint"
+    )
+
+
 class S3Tokenizer:
     """The S3 tokenizer of CosyVoice 2 (``speech_tokenizer_v2.onnx``, 25 Hz, 6561 tokens), by the package ``s3tokenizer``.
 
