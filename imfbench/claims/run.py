@@ -19,7 +19,7 @@ from imfbench.claims.reuse import take_over
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig, limited
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError
-from imfbench.devices import describe, resolve_device
+from imfbench.devices import available_cores, describe, resolve_device
 from imfbench.pipeline.context import Context, NotReadyError, RunError
 from imfbench.progress import Reporting, clock, log
 from imfbench.store import RunFolder
@@ -193,20 +193,24 @@ def measure(
     request: Request, name: str, settings: measuring.Measurement, experiments: dict[str, ExperimentConfig],
     evidence: Evidence, reporting: Reporting | None = None,
 ) -> None:  # fmt: skip
-    """Make a measurement, or the rest of it, in this process alone: nothing runs beside it."""
+    """Make a measurement, or the rest of it, in this process alone: nothing runs beside it.
+
+    Speed is timed with the threads of its experiment; all else has every core, if no number of threads was asked for.
+    """
     context: Context | None = None
     of: dict[str, Any] = {}
+    speed = isinstance(settings, measuring.SpeedMeasurement)
     if settings.experiment is not None:
-        config = experiments[settings.experiment].model_copy(update={"workers": 1})
+        alone: dict[str, Any] = {"workers": 1} | ({} if speed else {"threads": request.threads})
+        config = experiments[settings.experiment].model_copy(update=alone)
         context = Context(config, RunFolder(request.out / settings.experiment), reporting or Reporting())
-        speed = isinstance(settings, measuring.SpeedMeasurement)
         used = context.utterances(context.config.dataset[0] if speed else context.config.dev)
         of |= {"artefacts": _shas(context), "threads": context.threads, "dtype": context.dtype}
         if speed or getattr(settings, "score", None) != TEACHER_DISTANCE:
             of["vocoder"] = context.vocoder_name
         of |= {"utterances": [u.id for u in (used[: settings.utterances] if speed else used)]}  # type: ignore[union-attr]
-    elif request.threads is not None:
-        torch.set_num_threads(request.threads)
+    else:
+        torch.set_num_threads(request.threads or available_cores())  # an experiment before it may have left one
     device = request.device if context is None else context.device
     record = measuring.Record(evidence.measurement_file(name), settings, of, describe(device))
     if record.complete:
