@@ -309,17 +309,14 @@ def _metric_cost(
 ) -> tuple[Callable[[Any, Any], float], Callable[[], None]]:
     """A metric as a cost of each utterance: what is better when higher is negated."""
     from imfbench.features.audio import load_audio
-    from imfbench.metrics.base import ScoreItem
-    from imfbench.sampling import as_loud
+    from imfbench.pipeline.search import heard
 
     metric, vocoder, models = context.metric(name), context.vocoder(), contextlib.ExitStack()
     models.enter_context(metric.loaded())
     sign = -1.0 if metric.higher_is_better else 1.0
 
     def cost(u: Any, mel: Any) -> float:
-        prompt, rate = load_audio(u.prompt_audio)
-        audio = as_loud(vocoder(mel), conditions[u.id])
-        item = ScoreItem(u.id, audio, vocoder.sample_rate, u.text, u.language, prompt, rate)
-        return sign * float(metric.score(item)[metric.summary_columns[0]])
+        columns = heard(metric, vocoder, u, mel, conditions[u.id], load_audio(u.prompt_audio))
+        return sign * float(columns[metric.summary_columns[0]])
 
     return cost, models.close

@@ -189,13 +189,19 @@ def _metric_score(
     def score(mels: Mels) -> float:
         rows: list[dict[str, Any]] = []
         for u in utterances:
-            audio, (prompt, rate) = as_loud(vocoder(mels[u.id]), conditions[u.id]), prompts[u.id]
-            item = ScoreItem(u.id, audio, vocoder.sample_rate, u.text, u.language, prompt, rate)
             with _named(u):
-                rows.append({"id": u.id, **metric.score(item)})
+                rows.append({"id": u.id, **heard(metric, vocoder, u, mels[u.id], conditions[u.id], prompts[u.id])})
         return float(metric.summarise(pd.DataFrame(rows))[metric.summary_columns[0]])
 
     return score
+
+
+def heard(
+    metric: Metric, vocoder: Any, utterance: Utterance, mel: Tensor, condition: Condition, prompt: tuple[Any, int]
+) -> dict[str, Any]:
+    """A metric's columns for a sampled mel, vocoded and as loud as its prompt; ``prompt`` is that recording and its rate."""
+    audio, u = as_loud(vocoder(mel), condition), utterance
+    return metric.score(ScoreItem(u.id, audio, vocoder.sample_rate, u.text, u.language, *prompt))
 
 
 def recipe_of_search(
