@@ -75,6 +75,8 @@ class Evidence:
             NoEvidenceError: It was not run, or left nothing.
         """
         if experiment not in self._read:
+            if experiment not in self.failures and not (self.out / experiment).exists():
+                raise NoEvidenceError(f"the experiment {experiment} has not been run")
             try:
                 self._read[experiment] = read_run(self.out / experiment)
             except RunFolderError as error:
@@ -90,7 +92,7 @@ class Evidence:
         found = [cell for cell in self.results(experiment).cells if _fits(cell, pick, on)]
         told = _told(pick, on)
         if not found:
-            raise NoEvidenceError(self.failures.get(experiment, f"no row {told} in {experiment}"))
+            raise NoEvidenceError(self.failures.get(experiment, f"{experiment} has no row {told} yet"))
         for cell in found:
             if not cell.ok:
                 raise NoEvidenceError(f"{told}, cell {cell.row['key']}: {cell.row['status']}")

@@ -99,6 +99,9 @@ def _combined_reason(rule: str, standing: Standing, children: Sequence[Node]) ->
     named: dict[str, list[str]] = {}
     for child in children:
         named.setdefault(child.standing.verdict, []).append(child.name)
+    if list(named) == [NO_EVIDENCE]:
+        lacking = [leaf for child in children for leaf in child.leaves() if leaf.standing.verdict == NO_EVIDENCE]
+        return _listed(list(dict.fromkeys(leaf.reason for leaf in lacking)), "; ")
     if len(named) == 1:
         return f"all {len(children)} parts are {next(iter(named))}"
     told = "; ".join(f"{verdict}: {_listed(names)}" for verdict, names in named.items())
@@ -109,8 +112,8 @@ def _combined_reason(rule: str, standing: Standing, children: Sequence[Node]) ->
     return told
 
 
-def _listed(names: list[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: list[str], between: str = ", ", most: int = 4) -> str:
+    return between.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def single(tested: Tested, **details: Any) -> Node:

@@ -94,11 +94,18 @@ def test_a_failed_cell_is_no_evidence_and_never_passes(folder: Any, claim: Make)
 def test_no_evidence_says_why(folder: Any, claim: Make) -> None:
     assert small(claim({}), folder, speech="no artefact 'x'").reason == "no artefact 'x'"
     folder.cell("teacher", 32, sim=BASE)
-    assert small(claim({}), folder).reason == "no row student 1 NFE in speech"
+    assert small(claim({}), folder).reason == "speech has no row student 1 NFE yet"
     folder.cell("student", 1, sim=BASE, signatures={"sim": "sim-v2"})
     found = small(claim({}), folder)
     assert found.standing.verdict == "no evidence"
     assert "other signatures" in found.reason
+
+
+def test_what_several_parts_lack_is_told_once(folder: Any, claim: Make) -> None:
+    two = {"figures": {"sim": 0.03, "mos_distillmos": 0.1}}
+    assert small(claim(two), folder).reason == "the experiment speech has not been run"
+    folder.cell("teacher", 32, sim=BASE)
+    assert small(claim(two), folder).reason == "speech has no row student 1 NFE yet"
 
 
 def test_missing_scores_are_counted_and_many_are_no_evidence(folder: Any, claim: Make) -> None:
