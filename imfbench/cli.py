@@ -313,9 +313,9 @@ def _quiet() -> None:
 
     import torch
 
-    from imfbench.devices import available_cores
+    from imfbench.devices import available_threads
     from imfbench.progress import Reporting, log
 
     Reporting().set_up_logging()
     log.setLevel(logging.CRITICAL)
-    torch.set_num_threads(available_cores())
+    torch.set_num_threads(available_threads())

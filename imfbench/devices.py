@@ -21,6 +21,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def available_threads() -> int:
+    """Threads that a process alone should use: the first number of ``OMP_NUM_THREADS`` where it is set, as torch has it, else a
+    thread for each core."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) else available_cores()
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """The device called ``name``; "auto" takes an accelerator where there is one.
 

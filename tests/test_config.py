@@ -10,6 +10,7 @@ import yaml
 
 from imfbench.config import ExperimentConfig, load
 from imfbench.config_file import ConfigError, shipped
+from imfbench.devices import available_threads
 
 GOOD = """\
 name: small
@@ -217,3 +218,10 @@ def test_quickstart_has_the_promised_rows_and_an_equal_budget() -> None:
     assert {s.label: (s.artefact, s.nfe) for s in text.systems} == {
         name: (f"embedded:text2mel-{name}", [1, 3]) for name in ("meanflow", "intmeanflow")
     }
+
+
+@pytest.mark.parametrize(("set_to", "threads"), [("", 6), ("3", 3), ("3,1", 3), ("0", 6), ("many", 6)])
+def test_the_usual_variable_says_how_many_threads(monkeypatch: pytest.MonkeyPatch, set_to: str, threads: int) -> None:
+    monkeypatch.setattr("imfbench.devices.available_cores", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", set_to)
+    assert available_threads() == threads

@@ -19,7 +19,7 @@ from imfbench.claims.reuse import take_over
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig, limited
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError
-from imfbench.devices import available_cores, describe, resolve_device
+from imfbench.devices import available_threads, describe, resolve_device
 from imfbench.pipeline.context import Context, NotReadyError, RunError
 from imfbench.progress import Reporting, clock, log
 from imfbench.store import RunFolder
@@ -210,7 +210,7 @@ def measure(
             of["vocoder"] = context.vocoder_name
         of |= {"utterances": [u.id for u in (used[: settings.utterances] if speed else used)]}  # type: ignore[union-attr]
     else:
-        torch.set_num_threads(request.threads or available_cores())  # an experiment before it may have left one
+        torch.set_num_threads(request.threads or available_threads())  # an experiment before it may have left one
     device = request.device if context is None else context.device
     record = measuring.Record(evidence.measurement_file(name), settings, of, describe(device))
     if record.complete:

@@ -16,7 +16,7 @@ from imfbench.cache import CacheError
 from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError, Utterance, length_of
-from imfbench.devices import available_cores, dtype_name, memory_words, out_of_memory, resolve_device
+from imfbench.devices import available_threads, dtype_name, memory_words, out_of_memory, resolve_device
 from imfbench.inputs import Inputs, open_vocoder, vocoder_name
 from imfbench.method import Method
 from imfbench.metrics.base import Metric, ScoreError
@@ -83,8 +83,8 @@ class Context:
         self.cache = ScoreCache(Path(self.config.score_cache) if self.config.score_cache else None)
 
     def threads_of(self, workers: int) -> int:
-        """CPU threads of each of so many processes: those that were asked for, else an equal share of the cores."""
-        return self.config.threads or max(1, available_cores() // workers)
+        """CPU threads of each of so many processes: those that were asked for, else an equal share of what there is."""
+        return self.config.threads or max(1, available_threads() // workers)
 
     def use_threads(self, threads: int) -> None:
         """Let torch and the scorers have so many threads."""

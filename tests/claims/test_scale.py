@@ -16,7 +16,7 @@ from imfbench.claims.run import Request, measure, run_claims
 from imfbench.claims.verdicts import Verdict
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
-from imfbench.devices import available_cores
+from imfbench.devices import available_threads
 
 GPU = {"device": "cuda", "cpu": "Some CPU", "cores": 64, "threads": 16, "bf16": True, "gpu": "NVIDIA H100 80GB HBM3"}
 CPU = {"device": "cpu", "cpu": "Some CPU", "cores": 2, "threads": 1, "bf16": True}
@@ -142,7 +142,7 @@ def test_the_chosen_device_is_that_of_measurements(
     (folder.path / "measurements" / "other.json").unlink()
     many = Request(request_on_cpu.claims, request_on_cpu.chosen, "full", folder.path, ("device=cpu",))
     measure(many, "other", many.measurements()["other"], {}, folder.evidence())
-    assert used[2:] == [available_cores(), "cpu"]  # an experiment's single thread does not stay
+    assert used[2:] == [available_threads(), "cpu"]  # an experiment's single thread does not stay
     with pytest.raises(ConfigError, match="unknown device"):
         _ = Request(free.claims, free.chosen, "full", folder.path, ("device=nothing",)).device
 
