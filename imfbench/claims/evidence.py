@@ -75,12 +75,12 @@ class Evidence:
             NoEvidenceError: It was not run, or left nothing.
         """
         if experiment not in self._read:
-            if experiment not in self.failures and not (self.out / experiment).exists():
-                raise NoEvidenceError(f"the experiment {experiment} has not been run")
             try:
                 self._read[experiment] = read_run(self.out / experiment)
             except RunFolderError as error:
-                raise NoEvidenceError(self.failures.get(experiment, str(error))) from None
+                absent = not (self.out / experiment).exists()
+                told = f"the experiment {experiment} has not been run" if absent else str(error)
+                raise NoEvidenceError(self.failures.get(experiment, told)) from None
         return self._read[experiment]
 
     def cells(self, experiment: str, pick: Pick, on: str | None = None) -> list[Cell]:
