@@ -80,19 +80,18 @@ class CsvFolder(ListedSet):
                 continue
             prompt = prompts.setdefault(row["prompt_audio"], self.root / row["prompt_audio"])
             target, seconds = row.get("target_audio"), row.get("seconds")
-            found.append(
-                Utterance(
-                    id=row["id"],
-                    text=row["text"],
-                    language=row.get("language") or self.language or language_of(row["text"]),
-                    speaker=row.get("speaker") or speaker_of(prompt.stem),
-                    prompt_id=prompt.stem,
-                    prompt_text=row.get("prompt_text", ""),
-                    prompt_audio=prompt,
-                    target_audio=self.root / target if target else None,
-                    seconds=float(seconds) if seconds else None,
-                )
+            utterance = Utterance(
+                id=row["id"],
+                text=row["text"],
+                language=row.get("language") or self.language or language_of(row["text"]),
+                speaker=row.get("speaker") or speaker_of(prompt.stem),
+                prompt_id=prompt.stem,
+                prompt_text=row.get("prompt_text", ""),
+                prompt_audio=prompt,
+                target_audio=self.root / target if target else None,
+                seconds=float(seconds) if seconds else None,
             )
+            found.append(self.listed(utterance, path, number))
         wrong.end("" if found else f"a line with {', '.join(NEEDED)} and what else is known")
         return found
 

@@ -19,11 +19,12 @@ NAME = r"\d+-\d+-\d+"
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording of the tree with its text and length."""
+    """A recording of the tree with its text and length, and the line of its chapter's transcript."""
 
     id: str
     text: str
     seconds: float
+    line: int = 0
 
 
 class LibriSpeech(ListedSet):
@@ -114,7 +115,7 @@ class LibriSpeech(ListedSet):
         )
 
     def _utterance(self, folder: Path, speaker: str, target: Recording, prompt: Recording) -> Utterance:
-        return Utterance(
+        utterance = Utterance(
             id=target.id,
             text=target.text,
             language="en",
@@ -125,6 +126,7 @@ class LibriSpeech(ListedSet):
             target_audio=recording(folder, target.id),
             seconds=target.seconds,
         )
+        return self.listed(utterance, transcript(folder, target.id), target.line)
 
 
 def tree(root: Path, name: str) -> Path:
@@ -147,6 +149,12 @@ def recording(folder: Path, name: str) -> Path:
     """Where the recording of this name lies in a set's folder."""
     speaker, chapter, _ = name.split("-")
     return folder / speaker / chapter / f"{name}.flac"
+
+
+def transcript(folder: Path, name: str) -> Path:
+    """The list of texts in which the one of this recording stands."""
+    speaker, chapter, _ = name.split("-")
+    return folder / speaker / chapter / f"{speaker}-{chapter}.trans.txt"
 
 
 def recordings(folder: Path) -> Iterator[Recording]:
@@ -173,7 +181,7 @@ def recordings(folder: Path) -> Iterator[Recording]:
                 if seconds is None:
                     missing.append(recording(folder, name))
                 else:
-                    yield Recording(name, text, seconds)
+                    yield Recording(name, text, seconds, number)
         wrong.end()
     if missing:
         raise DatasetError(

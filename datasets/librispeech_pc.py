@@ -75,19 +75,18 @@ class LibriSpeechPC(ListedSet):
             prompt, _, prompt_text, target, seconds, text = parts
             if wrong.twice(number, target):
                 continue
-            rows.append(
-                Utterance(
-                    id=target,
-                    text=text,
-                    language="en",
-                    speaker=target.partition("-")[0],
-                    prompt_id=prompt,
-                    prompt_text=prompt_text,
-                    prompt_audio=prompts.setdefault(prompt, recording(recordings, prompt)),
-                    target_audio=recording(recordings, target),
-                    seconds=float(seconds),
-                )
+            utterance = Utterance(
+                id=target,
+                text=text,
+                language="en",
+                speaker=target.partition("-")[0],
+                prompt_id=prompt,
+                prompt_text=prompt_text,
+                prompt_audio=prompts.setdefault(prompt, recording(recordings, prompt)),
+                target_audio=recording(recordings, target),
+                seconds=float(seconds),
             )
+            rows.append(self.listed(utterance, self.list_file, number))
         wrong.end("" if rows else f"a line of {len(FIELDS)} fields between tabs: {', '.join(FIELDS)}")
         return rows
 

@@ -61,6 +61,7 @@ class ListedSet(ABC):
         self.task: Task = task
         self.features = None if features is None else Path(features).expanduser()
         self._sets: dict[str, list[Utterance]] = {}
+        self._places: dict[Utterance, tuple[Path, int]] = {}
         if not self.root.exists():
             raise DatasetError(
                 f"dataset {self.name!r}: there is no folder {self.root}; correct `root` (or --data). "
@@ -99,6 +100,16 @@ class ListedSet(ABC):
                 )
             self._sets[split] = found
         return list(self._sets[split])
+
+    def listed(self, utterance: Utterance, path: Path, line: int) -> Utterance:
+        """An utterance of which it is now known where its text stands."""
+        self._places[utterance] = (path, line)
+        return utterance
+
+    def place_of(self, utterance: Utterance) -> str:
+        """List and line of an utterance's text, for messages; empty where nobody knows."""
+        path, line = self._places.get(utterance, (None, 0))
+        return "" if path is None else f"{path}, line {line}"
 
     @cached_property
     def revision(self) -> str:

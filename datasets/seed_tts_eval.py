@@ -55,8 +55,9 @@ class SeedTTSEval(ListedSet):
         wavs = self.root / Path(path).parent / "wavs"
         # The hard texts were written for the set: a file of the same name beside them says another text.
         recorded = split != "hard" and wavs.is_dir()
-        return [
-            Utterance(
+        found = []
+        for row in read_list(self.root / path):
+            utterance = Utterance(
                 id=row.id,
                 text=row.text,
                 language=language,
@@ -67,5 +68,5 @@ class SeedTTSEval(ListedSet):
                 target_audio=row.target_audio or (wavs / f"{row.id}.wav" if recorded else None),
                 seconds=None,
             )
-            for row in read_list(self.root / path)
-        ]
+            found.append(self.listed(utterance, self.root / path, row.line))
+        return found

@@ -74,31 +74,30 @@ class ZipVoiceList(ListedSet):
             DatasetError: A list is not there, or rows of it are wrong.
         """
         rows = self._rows()
-        spoken = self._transcripts({row[0] for row in rows}) if self.texts == "transcript" else {}
-        base, dropped = self._place([PurePosixPath(row[2]) for row in rows[:_TRIED]])
+        spoken = self._transcripts({row[0] for _, row in rows}) if self.texts == "transcript" else {}
+        base, dropped = self._place([PurePosixPath(row[2]) for _, row in rows[:_TRIED]])
         recorded = self.recordings.is_dir()
         prompts: dict[str, Path] = {}
         found = []
-        for name, prompt_text, prompt, text in rows:
+        for number, (name, prompt_text, prompt, text) in rows:
             path = prompts.setdefault(prompt, base.joinpath(*PurePosixPath(prompt).parts[dropped:]))
             text = spoken.get(name, text)
-            found.append(
-                Utterance(
-                    id=name,
-                    text=text,
-                    language=self.language or language_of(text),
-                    speaker=speaker_of(path.stem),
-                    prompt_id=path.stem,
-                    prompt_text=prompt_text,
-                    prompt_audio=path,
-                    target_audio=self.recordings / f"{name}.wav" if recorded else None,
-                    seconds=None,
-                )
+            utterance = Utterance(
+                id=name,
+                text=text,
+                language=self.language or language_of(text),
+                speaker=speaker_of(path.stem),
+                prompt_id=path.stem,
+                prompt_text=prompt_text,
+                prompt_audio=path,
+                target_audio=self.recordings / f"{name}.wav" if recorded else None,
+                seconds=None,
             )
+            found.append(utterance if spoken else self.listed(utterance, self.list_file, number))
         return found
 
-    def _rows(self) -> list[list[str]]:
-        rows: list[list[str]] = []
+    def _rows(self) -> list[tuple[int, list[str]]]:
+        rows: list[tuple[int, list[str]]] = []
         wrong = Complaints(self.list_file)
         for number, line in lines(self.list_file):
             parts = line.strip().split("\t")  # quotation marks are the texts' own
@@ -106,7 +105,7 @@ class ZipVoiceList(ListedSet):
             if told := self._problem(parts):
                 wrong.add(number, told)
             elif not wrong.twice(number, parts[0]):
-                rows.append(parts)
+                rows.append((number, parts))
         wrong.end("" if rows else f"a line of {len(FIELDS)} fields between tabs: {', '.join(FIELDS)}")
         return rows
 

@@ -28,7 +28,7 @@ def build_method(
         backbone_config: Its shape.
         seed: Of its random weights.
         start: A network whose weights it takes over (``start_from`` of the backbone).
-        scratch: A student of the teacher's shape with random weights.
+        scratch: A student of the teacher's shape with random weights, but for the encoders that no student trains.
         second_time: How the layers that the second time brings begin; "random" as the backbone's own layers begin.
 
     Raises:
@@ -42,22 +42,30 @@ def build_method(
         teacher.network.eval().requires_grad_(False)
     if teacher is not None and not scratch:
         network = copy.deepcopy(teacher.network).requires_grad_(True)
-        for part in getattr(network, "frozen", ()):  # its encoders: teacher and student hear the same
-            part.requires_grad_(False)
     elif teacher is not None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = type(teacher.network)(teacher.network.config)
+        for own, its in zip(_encoders(network), _encoders(teacher.network), strict=True):
+            own.load_state_dict(its.state_dict())
     else:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build_network(backbone, backbone_config)
         if start is not None:
             network.start_from(start)  # type: ignore[operator]
+    for part in _encoders(network) if teacher is not None else ():
+        part.requires_grad_(False)
     if cls.needs.two_times:
         _attach_second_time(network, second_time, seed)
     method: Method = cls(cls.Config(**(config or {})), network, teacher)
     return method
+
+
+def _encoders(network: nn.Module) -> tuple[nn.Module, ...]:
+    """What teacher and student have in common: training encodes a condition by the teacher's own, sampling by the student's."""
+    found: tuple[nn.Module, ...] = getattr(network, "frozen", ())
+    return found
 
 
 def _attach_second_time(network: nn.Module, start: Literal["identity", "random"], seed: int) -> None:

@@ -27,7 +27,15 @@ from imfbench.cli_protocols import protocols
 from imfbench.cli_publish import publish_command, verify_command
 from imfbench.cli_report import OWN as OF_PAGES
 from imfbench.cli_report import page_options, report_of_folder, with_page
-from imfbench.cli_run import INTERRUPTED, command_line, config_argument, needed, run_experiment, run_options
+from imfbench.cli_run import (
+    INTERRUPTED,
+    command_line,
+    config_argument,
+    needed,
+    reuse_option,
+    run_experiment,
+    run_options,
+)
 from imfbench.cli_score import METRICS, recordings_options
 from imfbench.cli_speak import OWN, own_text_options, say
 
@@ -56,6 +64,7 @@ def main() -> None:
 @main.command("run")
 @config_argument
 @run_options
+@reuse_option
 def run_command(**options: Any) -> None:
     """Run an experiment from its beginning, or from where it stopped, to its leaderboard.
 
@@ -67,6 +76,7 @@ def run_command(**options: Any) -> None:
       imfbench run quickstart --limit 4 --set training.minutes=1 --out runs/try
       imfbench run my.yaml --dry-run
       imfbench run quickstart --set 'systems.intmeanflow.config.teacher_nfe=[1, 2, 4, 8]' --out runs/sweep
+      imfbench run full --reuse runs/claims-cpu
     """
     run_experiment(None, **options)
 

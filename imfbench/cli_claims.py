@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from imfbench.cli_run import reuse_option
+
 BUDGETS = ("small", "cpu", "full")
 INTERRUPTED = 130
 
@@ -18,13 +20,7 @@ INTERRUPTED = 130
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the runs and the table [runs/claims-BUDGET].")
 @click.option("--dry-run", is_flag=True, help="Show what would be run, and how far it has come; do nothing.")
 @click.option("--no-run", is_flag=True, help="Judge what is there already.")
-@click.option(
-    "--reuse",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder of another run: what it holds of the same content is taken over; may be repeated.",
-)
+@reuse_option
 @click.option("--limit", type=click.IntRange(min=2), help="At most so many utterances of each set.")
 @click.option("--device", help="auto, cpu, or an accelerator by torch's name for it.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each process.")

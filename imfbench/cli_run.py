@@ -50,6 +50,14 @@ def config_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("config", required=False)(command)
 
 
+def reuse_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Other runs, of which the same trainings, grids and rows are taken over."""
+    return click.option(
+        "--reuse", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
+        help="Folder of another run: what it holds of the same content is taken over; may be repeated.",
+    )(command)  # fmt: skip
+
+
 def needed(config: str | None) -> str:
     """The experiment that was named; a command without one is answered."""
     if config is None:
@@ -61,6 +69,7 @@ def run_experiment(
     stage: str | None, config: str | Callable[[tuple[str, ...]], ExperimentConfig] | None, settings: tuple[str, ...],
     out: Path | None, limit: int | None, device: str | None, threads: int | None, workers: int | None, max_cells: int,
     dry_run: bool, no_measuring: bool, memory: str | None = None, show: Callable[[Path], None] | None = None,
+    reuse: tuple[Path, ...] = (),
 ) -> None:  # fmt: skip
     """Run an experiment, or one of its stages, or tell what that would be; ends the process where that is not well.
 
@@ -78,6 +87,7 @@ def run_experiment(
         no_measuring: Measure nothing for that.
         memory: Of a training step; sets ``training.memory``.
         show: What prints the outcome, instead of the leaderboard in short.
+        reuse: Folders of other runs, of which what is the same is taken over first.
     """
     from imfbench.progress import Reporting
 
@@ -85,6 +95,8 @@ def run_experiment(
         raise click.BadParameter(f"{out} is a file; a run needs a folder", param_hint="--out")
     if no_measuring and not dry_run:
         raise click.UsageError("--no-measuring goes with --dry-run: a run measures by itself")
+    if dry_run and reuse:
+        raise click.UsageError("--reuse copies into the run folder, and --dry-run does nothing: give one of them")
     settings += tuple(
         f"{key}={value}"
         for key, value in (("device", device), ("threads", threads), ("workers", workers), ("training.memory", memory))
@@ -115,6 +127,8 @@ def run_experiment(
             if dry_run:
                 describe(experiment, folder, stages, not no_measuring)
                 return
+            if reuse:
+                _take_over(experiment, folder, reuse)
             announce(experiment, folder, stages)
             contexts = engine.run_all(experiment, folder, stages, reporting)
     except KeyboardInterrupt:
@@ -129,10 +143,24 @@ def run_experiment(
         sys.exit(1)
 
 
+def _take_over(experiment: ExperimentConfig, folder: Path, others: tuple[Path, ...]) -> None:
+    from imfbench.pipeline.other_runs import take_over
+    from imfbench.progress import log
+
+    taken = take_over(experiment, folder, others)
+    taken += sum(take_over(part, folder / part.name, others) for part in experiment.then)
+    if not taken:
+        log.warning(
+            "nothing in %s is the same as what this run makes and has not: nothing is taken over",
+            ", ".join(map(str, others)),
+        )
+
+
 def _tell_what_is_lacking(experiment: ExperimentConfig) -> None:
     """Refuse a run, or a plan, without its artefacts or data, before anything is made.
 
-    Models alone do not stop it here: a run fetches them or says which it cannot have, a plan says what could not be measured.
+    Models alone do not stop it here: a run fetches them, for all its parts, or says which it cannot have; a plan says what could
+    not be measured.
 
     Raises:
         ConfigError: All that is not here, the models too, each with what to do about it.

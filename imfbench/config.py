@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    model_serializer,
+)
 
 from imfbench.config_file import Key, Problem, Source, override, parts, read
 from imfbench.store import content_hash
@@ -170,12 +179,15 @@ class System(_Strict):
     """Training settings that differ from the experiment's ``training``."""
     timed_minutes: float | None = None
     """Written by a run that turned this many minutes into ``train.steps``, so that its repeats train as long."""
+    timed_for: str | None = None
+    """Written beside it: a hash of the training whose steps were timed. Of another one they are timed anew."""
     seeds: Annotated[list[int], BeforeValidator(_one_or_more)] | None = None
     """Training seeds, one artefact each; ``training.seed`` without it."""
     network: Network = Network()
     """The network of a method that starts from scratch; one with a teacher starts from the teacher's."""
     start: Literal["teacher", "scratch"] = "teacher"
-    """``scratch``: a student's network has its teacher's shape and random weights; the teacher only teaches."""
+    """``scratch``: a student's network has its teacher's shape and random weights; the teacher only teaches. Encoders that no
+    student trains are the teacher's in any case."""
     second_time: Literal["identity", "random"] = "identity"
     """How the weights that a second time brings begin: W = [I, 0], so that the student is its teacher at first, or at random."""
     artefact: str | None = None
@@ -198,6 +210,12 @@ class System(_Strict):
         """How the student begins, as far as that is not the usual: a part of what decides its training."""
         begins = {"start": self.start, "second_time": self.second_time}
         return {key: value for key, value in begins.items() if value != type(self).model_fields[key].default}
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what no run has written: systems from before there was ``timed_for`` stay what they are."""
+        found: dict[str, Any] = told(self)
+        return {key: value for key, value in found.items() if key != "timed_for" or value is not None}
 
 
 class Recordings(_Strict):
@@ -276,10 +294,10 @@ class ExperimentConfig(_Strict):
     @property
     def hash(self) -> str:
         """sha256 of everything that decides the figures (not: name, device, threads, workers, caches, folders, reports)."""
-        without = {
-            "name", "device", "threads", "workers", "overwrite", "score_cache", "model_dir", "reports", "then",
-        }  # fmt: skip
-        decides = self.model_dump(mode="json", exclude=without)
+        without: dict[str, Any] = dict.fromkeys(
+            ("name", "device", "threads", "workers", "overwrite", "score_cache", "model_dir", "reports", "then"), True
+        )
+        decides = self.model_dump(mode="json", exclude=without | {"systems": {"__all__": {"timed_for"}}})
         return content_hash([decides, *(part.hash for part in self.then)] if self.then else decides)
 
 

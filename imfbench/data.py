@@ -281,7 +281,9 @@ def training_batches(
                 prompt = draw.choice(speakers[examples[target].speaker])
             available = len(examples[prompt].mel)
             wanted = available if draw.random() < 0.2 else int(draw.uniform(1.0, 4.0) / each)
-            length = min(wanted, available)
+            length = (
+                available if inputs.characters is not None else min(wanted, available)
+            )  # ``join`` cuts no characters
             plan.append((prompt, target, draw.randint(0, available - length), length))
         plan.sort(key=lambda row: row[3] + len(examples[row[1]].mel))
         batches: list[list[tuple[int, int, int, int]]] = [[]]

@@ -104,9 +104,6 @@ def _size(subject: str, found: TestSet, utterances: list[Utterance], card: SetCa
         yield Finding("bad", subject, message)
     else:
         yield Finding("ok", subject, f"{told} ({languages}), revision {revision}")
-    twice = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
-    if twice:
-        yield Finding("bad", subject, f"{len(twice)} ids stand more than once, the first {twice[0]!r}")
 
 
 @dataclass

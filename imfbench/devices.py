@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,8 +61,14 @@ def device_of_process(device: torch.device, number: int) -> torch.device:
         raise ValueError(
             f"{number + 1} processes were asked for, and there are {there} accelerators: set training.processes={there}"
         )
-    torch.accelerator.set_device_index(number)
-    return torch.device(device.type, number)
+    return made_current(torch.device(device.type, number))
+
+
+def made_current(device: torch.device) -> torch.device:
+    """The device, made the current one where it is an accelerator with a number: others know its kind alone and take that one."""
+    if device.type != "cpu" and device.index is not None:
+        torch.accelerator.set_device_index(device.index)
+    return device
 
 
 def synchronize(device: torch.device) -> None:
@@ -180,6 +187,16 @@ def describe(device: torch.device) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         found |= {"gpu": properties.name, "gpu_memory": properties.total_memory, "cuda": torch.version.cuda}
     return found
+
+
+def machine_name(hardware: Mapping[str, Any], device: Any) -> str | None:
+    """The model of a device, as ``describe`` has it; None if that is of another kind of device, or tells none."""
+    if not device or hardware.get("device") != str(device).partition(":")[0]:
+        return None
+    if hardware.get("gpu"):
+        return str(hardware["gpu"])
+    cores = f", {hardware['cores']} cores" if hardware.get("cores") else ""
+    return f"{hardware['cpu']}{cores}" if hardware.get("cpu") else None
 
 
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}

@@ -61,20 +61,28 @@ def run(
     """
     folder = RunFolder(out or default_folder(config))
     with folder.lock():
-        context = Context(config, folder, reporting or Reporting())
-        prepare(context, stages)
-        manifest.begin(context, stages)
-        try:
-            (executor or _executor(config)).run(
-                [job for job in context.plan.of_stage(*stages) if job.stage != "prepare"],
-                RunWork(context),
-                lambda job, error: _failed(context, job, error),
-            )
-        except BaseException:
-            with contextlib.suppress(*STOPPING):  # on a full disk: the reason for stopping is told, not its consequence
-                manifest.end(context, "interrupted")
-            raise
-        manifest.end(context, "failed" if context.failures else "ok")
+        return _run(config, folder, stages, reporting, executor)
+
+
+def _run(
+    config: ExperimentConfig, folder: RunFolder, stages: tuple[Stage, ...], reporting: Reporting | None,
+    executor: Executor | None,
+) -> Context:  # fmt: skip
+    """Do what :func:`run` does in a folder that is held already."""
+    context = Context(config, folder, reporting or Reporting())
+    prepare(context, stages)
+    manifest.begin(context, stages)
+    try:
+        (executor or _executor(config)).run(
+            [job for job in context.plan.of_stage(*stages) if job.stage != "prepare"],
+            RunWork(context),
+            lambda job, error: _failed(context, job, error),
+        )
+    except BaseException:
+        with contextlib.suppress(*STOPPING):  # on a full disk: the reason for stopping is told, not its consequence
+            manifest.end(context, "interrupted")
+        raise
+    manifest.end(context, "failed" if context.failures else "ok")
     return context
 
 
@@ -90,16 +98,36 @@ def run_all(
     if not config.then:
         return [run(config, out, stages, reporting, executor)]
     work: tuple[Stage, ...] = tuple(stage for stage in stages if stage != "report")
-    contexts = []
-    if work:
-        contexts.append(run(config, out, work, reporting, executor))
-    # The whole's report shows the rows of all: a part's own is made by `imfbench report` on its folder, or when nothing else is.
-    contexts += [run(part, out / part.name, work or stages, reporting, executor) for part in config.then]
-    if "report" in stages:
-        whole = run(config, out, ("report",), reporting, executor)
-        whole.failures.update(contexts[0].failures if work else {})
-        contexts = [whole, *contexts[len(contexts) - len(config.then) :]]
+    folder, contexts = RunFolder(out), []
+    # Over all parts, whose folders have locks of their own: in between, another command would begin the whole anew.
+    with folder.lock():
+        if work:
+            _check_models_of_parts(config, out, work)
+            contexts.append(_run(config, folder, work, reporting, executor))
+        # The whole's report shows the rows of all: a part's own is made by `imfbench report` on its folder, or when nothing else
+        # is.
+        contexts += [run(part, out / part.name, work or stages, reporting, executor) for part in config.then]
+        if "report" in stages:
+            whole = _run(config, folder, ("report",), reporting, executor)
+            whole.failures.update(contexts[0].failures if work else {})
+            contexts = [whole, *contexts[len(contexts) - len(config.then) :]]
     return contexts
+
+
+def _check_models_of_parts(config: ExperimentConfig, out: Path, stages: tuple[Stage, ...]) -> None:
+    """Find the models of all parts before the first one begins: what the last one lacks would be told after hours.
+
+    Raises:
+        MissingModelError: What is missing, with the parts that need it.
+    """
+    missing: dict[str, list[str]] = {}
+    for part, folder in ((config, out), *((part, out / part.name) for part in config.then)):
+        try:
+            _check_models(Context(part, RunFolder(folder)), stages)
+        except MissingModelError as error:
+            missing.setdefault(str(error), []).append(part.name)
+    if missing:
+        raise MissingModelError("\n".join(f"{', '.join(names)}: {told}" for told, names in missing.items()))
 
 
 def _executor(config: ExperimentConfig) -> Executor:

@@ -170,6 +170,9 @@ class Method(ABC):
     """Settings whose training costs differ: `imfbench profile` shows each as a row of its own."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Settings with a name, which an experiment takes by ``preset: NAME``; no preset is a default."""
+    shares: ClassVar[tuple[str, ...]] = ()
+    """Figures of ``loss`` that are divided by the global batch's size as the loss is: a step's is their sum over its batches. The
+    others, ratios and means of a batch, are averaged."""
 
     def __init__(self, config: Any, network: nn.Module, teacher: Method | None = None) -> None:
         self.config = config

@@ -7,6 +7,7 @@ no run, except one that asks for a name that it would have given.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -70,7 +71,10 @@ class Plugin:
 
     def mentions(self, name: str) -> bool:
         """Whether ``name`` stands in its file as a string: it would probably have registered it."""
-        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path and self.path.is_file() else ""
+        text = ""
+        if self.path is not None:
+            with contextlib.suppress(OSError):  # a file that cannot be read, which is why the plug-in was left out
+                text = self.path.read_text(encoding="utf-8", errors="replace")
         return re.search(rf"""(["']){re.escape(name)}\1""", text) is not None
 
 
@@ -131,10 +135,22 @@ def load_installed() -> None:
     while unread:  # a plug-in may itself ask a registry for names: each leaves the list before it is imported
         point = unread.pop(0)
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
-        path = _file_of(point)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path else None
-        plugin = Plugin(f"{point.name!r} ({point.value})", path, digest, package)
-        _load(plugin, point.load, "Repair it or uninstall its package")
+        plugin = Plugin(f"{point.name!r} ({point.value})", _file_of(point), None, package)
+        _load(plugin, functools.partial(_import_installed, plugin, point), "Repair it or uninstall its package")
+
+
+def _import_installed(plugin: Plugin, point: metadata.EntryPoint) -> None:
+    """Import it, and keep its file's sha256.
+
+    Raises:
+        ImportError: The file cannot be read: what was imported would not be on record.
+    """
+    if plugin.path is not None:
+        try:
+            plugin.sha256 = hashlib.sha256(plugin.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ImportError(f"{plugin.path} cannot be read ({error.strerror or error})") from None
+    point.load()
 
 
 def left_out(name: str, otherwise: str) -> str:

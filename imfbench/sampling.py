@@ -29,7 +29,16 @@ def sampling_guidance(method: Method) -> float:
 
 
 class LengthError(ValueError):
-    """An utterance that is longer than the network takes; the message says how long its prompt may be."""
+    """An utterance that is longer than the network takes; the message says how long its prompt may be.
+
+    Args:
+        message: That.
+        of_prompt: Whether a shorter prompt is enough; otherwise it is the text that is too long.
+    """
+
+    def __init__(self, message: str, of_prompt: bool = False) -> None:
+        super().__init__(message)
+        self.of_prompt = of_prompt
 
 
 def check_length(condition: Condition, longest: int | None, mel: MelFormat = HIFIGAN) -> None:
@@ -51,7 +60,8 @@ def check_length(condition: Condition, longest: int | None, mel: MelFormat = HIF
     remedy = f"cut the prompt to {left / second:.1f} s" if left > 0 else "split the text"
     raise LengthError(
         f"the prompt of {prompt / second:.1f} s and the {(frames - prompt) / second:.1f} s to generate are {frames} mel frames, "
-        f"but the network takes {longest} ({longest / second:.1f} s): {remedy}"
+        f"but the network takes {longest} ({longest / second:.1f} s): {remedy}",
+        of_prompt=left > 0,
     )
 
 

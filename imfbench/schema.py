@@ -104,6 +104,7 @@ UTTERANCE: tuple[Key, ...] = (
     Key("network_calls", _WHOLE, "", "always", "Rows sent through the network, measured."),
     Key("device", _TEXT, "", "always", "Device that sampled and was timed."),
     Key("threads", _WHOLE, "", "always", "CPU threads."),
+    Key("hardware", _TEXT, "", "since rows name it", "Model of that device."),
     Key("workers", _WHOLE, "", "since there is `--workers`", "Processes that were at work side by side while it was timed."),
     *_metric(
         "wer",

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imfbench.backbones.originals import MissingPackageError
 from imfbench.data import DatasetError, Utterance, revision_of, sets_of
+from imfbench.disk import StoreError
+from imfbench.features.phones import MissingPhonemizerError
 from imfbench.inputs import EMBEDDED, Inputs
-from imfbench.registry import DATASETS, nearest
+from imfbench.registry import DATASETS, BrokenEntryError, UnknownNameError, nearest
+from imfbench.weights import DamagedModelError, MissingModelError
 
 FOLDER = "root"
 """The option of a dataset that says where it lies."""
+_OURS = (
+    BrokenEntryError, DamagedModelError, DatasetError, MissingModelError, MissingPackageError, MissingPhonemizerError,
+    StoreError, UnknownNameError,
+)  # fmt: skip
+"""Errors that say themselves what is wrong and what to do; any other one is told with the dataset that raised it."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +54,20 @@ class TestSet:
         """Its utterances, in the order of the list.
 
         Raises:
-            DatasetError: There is no such set, or its list cannot be used; the message says why.
+            DatasetError: There is no such set, or its list cannot be used, or names two utterances alike; the message says why.
         """
+        opened = f" (options {dict(self.options)})" if self.options else ""
+        what = f"the set {self.split!r} of dataset {self.name!r}{opened} cannot be used"
         try:
-            found: list[Utterance] = self.dataset.utterances(self.split)
-        except DatasetError:
+            found: list[Utterance] = list(self.dataset.utterances(self.split))
+            twice = [id for id, count in Counter(u.id for u in found).items() if count > 1]
+        except _OURS:
             raise
-        except (OSError, ValueError) as error:  # what the contract asks of other people's datasets
-            opened = f" (options {dict(self.options)})" if self.options else ""
-            raise DatasetError(
-                f"the set {self.split!r} of dataset {self.name!r}{opened} cannot be used: {error}; correct `split` or `options`, "
-                "or mend the data"
-            ) from error
+        except Exception as error:
+            raise DatasetError(f"{what}: {_said(error)}; correct `split` or `options`, or mend the data") from error
+        if twice:  # ids name files and rows: one of the two would stand for both
+            further = f", and {len(twice) - 1} more ids stand there so" if len(twice) > 1 else ""
+            raise DatasetError(f"{what}: the id {twice[0]!r} is that of several utterances{further}; give each its own")
         return found
 
 
@@ -98,20 +110,30 @@ def open_dataset(name: str, options: Mapping[str, Any], inputs: Inputs = EMBEDDE
         raise DatasetError(told)
     try:
         dataset = cls(**options)
-    except DatasetError:
+        takes_inputs = hasattr(dataset, "inputs")
+        if takes_inputs:
+            dataset.inputs = inputs
+    except _OURS:
         raise
-    except (OSError, TypeError, ValueError) as error:
+    except Exception as error:
         raise DatasetError(
-            f"dataset {name!r} cannot be opened with {dict(options)}: {error}; correct these `options`, or mend what they name"
+            f"dataset {name!r} cannot be opened with {dict(options)}: {_said(error)}; correct these `options`, or mend what they "
+            "name"
         ) from error
-    if hasattr(dataset, "inputs"):
-        dataset.inputs = inputs
-    elif inputs != EMBEDDED:
+    if not takes_inputs and inputs != EMBEDDED:
         raise DatasetError(
             f"dataset {name!r} has mels of {EMBEDDED.mel} alone (its class has no attribute `inputs`), and the networks or the "
             f"vocoder take {inputs.mel}: name another dataset, or other networks"
         )
     return dataset
+
+
+def _said(error: Exception) -> str:
+    """What an error of other people's code says: with its kind, if it is none that a dataset is asked to write for users."""
+    said = str(error)
+    if said and isinstance(error, OSError | ValueError):
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def options_problem(name: str, options: Mapping[str, Any]) -> tuple[str, str]:

@@ -40,7 +40,7 @@ def _left_alone(model: type[BaseModel]) -> set[str]:
             "name", "then", "systems", "training", "recordings", "baseline", "overwrite", "score_cache", "model_dir",
             "workers",
         }  # fmt: skip
-    return {System: {"name", "search", "timed_minutes"}, Search: {"name"}}.get(model, set())  # type: ignore[call-overload, no-any-return]
+    return {System: {"name", "search", "timed_minutes", "timed_for"}, Search: {"name"}}.get(model, set())  # type: ignore[call-overload, no-any-return]
 
 
 def axes_in(values: dict[str, Any], model: type[BaseModel], path: Key) -> Iterator[Axis]:

@@ -25,7 +25,7 @@ import torch
 from imfbench import distribution
 from imfbench.artefact import ArtefactError, save_artefact
 from imfbench.config_file import ConfigError
-from imfbench.devices import describe, dtype_name, has_fused_optimizers, out_of_memory, synchronize
+from imfbench.devices import describe, dtype_name, has_fused_optimizers, made_current, out_of_memory, synchronize
 from imfbench.economy import Economy, hold_in_bf16
 from imfbench.method import Batch, Method, State
 from imfbench.preparation import Prepared, affordable_steps, rehearsed
@@ -76,12 +76,14 @@ class Training:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
-        self.method, self.config, self.folder, self.device = method, config, folder, device
+        self.method, self.config, self.folder, self.device = method, config, folder, made_current(device)
         self.dtype = dtype_name(device, config.precision)
         as_views = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # else every gradient is there twice
+        threads = torch.get_num_threads()
         self.accelerator = Accelerator(
             cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[as_views]
         )  # autocast is ours: per training
+        torch.set_num_threads(threads)  # among processes on a CPU Accelerate sets a number of its own
         method.network.to(device).train()
         if method.teacher is not None:
             if config.teacher_dtype == "bf16":
@@ -179,7 +181,8 @@ class Training:
                 self.accelerator.backward(loss * world)
             total += float(loss.detach())
             for name, value in found.items():
-                logs[name] = logs.get(name, 0.0) + value / len(micro) / world
+                share = value if name in self.method.shares else value / len(micro) / world
+                logs[name] = logs.get(name, 0.0) + share
         total, *values = distribution.summed([total, *logs.values()], self.device)
         return total, dict(zip(logs, values, strict=True))
 
@@ -205,13 +208,22 @@ class Training:
 
 @contextlib.contextmanager
 def rehearsal(method: Method, data: TrainingData, config: TrainConfig, device: torch.device) -> Iterator[Training]:
-    """A training on a copy of the method's network: steps that are timed or measured leave no trace."""
+    """A training on a copy of the method's network: steps that are timed or measured leave no trace.
+
+    Meanwhile the network itself waits on the CPU: on an accelerator, where a student lies as its teacher did, it would count as
+    memory of the step.
+    """
     network = method.network
-    method.network = copy.deepcopy(network)
+    place = next((value.device for value in network.parameters()), device)
+    if place.type != "cpu":
+        network.to("cpu")
     try:
+        method.network = copy.deepcopy(network)
         yield Training(method, data, config, Path(), device)
     finally:
         method.network = network
+        if place.type != "cpu":
+            network.to(place)
 
 
 def step_memory(

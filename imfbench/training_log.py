@@ -22,7 +22,8 @@ class DivergenceMonitor:
     """METHODS.md's definition: a value that is not finite, or a gradient norm above 100 × its running median for 20 steps.
 
     Where a method weights its rows adaptively it logs ``weight``, the mean weight, and the norm is divided by it: an adaptive
-    weight bounds the norm of exactly those gradients that explode.
+    weight bounds the norm of exactly those gradients that explode. That is a stand-in for the unweighted gradient's norm, and
+    equal to it only where all rows weigh the same; for a factor of 100 it serves.
     """
 
     def __init__(self, window: int = 200) -> None:
@@ -42,12 +43,12 @@ class DivergenceMonitor:
         """Take a step's figures; returns the reason if training has diverged, else an empty string."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return "a value that is not finite"
-        unweighted = norm / max(weight, 1e-12)
-        if len(self._norms) >= DIVERGENCE_STEPS and unweighted > DIVERGENCE_FACTOR * statistics.median(self._norms):
+        rescaled = norm / max(weight, 1e-12)
+        if len(self._norms) >= DIVERGENCE_STEPS and rescaled > DIVERGENCE_FACTOR * statistics.median(self._norms):
             self._above += 1
         else:
             self._above = 0
-            self._norms.append(unweighted)  # steps above the bound must not move the median
+            self._norms.append(rescaled)  # steps above the bound must not move the median
         if self._above >= DIVERGENCE_STEPS:
             return f"gradient norm above {DIVERGENCE_FACTOR:g} times its running median for {DIVERGENCE_STEPS} steps"
         return ""

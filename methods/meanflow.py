@@ -70,6 +70,7 @@ class MeanFlow(Method):
     needs = Needs(teacher=True, two_times=True)
     kind: ClassVar[Kind] = "average"
     sampling_guidance = 0.0
+    shares = ("squared_error",)
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({"jvp": "one_pass"}, {"jvp": "split"})
 
     @property

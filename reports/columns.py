@@ -229,7 +229,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("device", "string or null", "", "cost",
            "Device that sampled and was timed.", "if something was generated", "Device"),
     Column("hardware", "string or null", "", "cost",
-           "Model of that device, as the run's manifest has it.", "if the manifest tells it", "Hardware"),
+           "Model of that device: its utterances', else the run's manifest's.", "if it is on record", "Hardware"),
     Column("threads", "integer or null", "", "cost", "CPU threads.", "if something was generated", "Threads"),
     Column("workers", "integer or null", "", "cost",
            "Processes that were at work side by side while it was timed.", "if something was generated", "Processes"),

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from imfbench.devices import machine_name
 from imfbench.reports.columns import RECORDINGS, REFERENCES, REPORTED, REQUIRED, TEACHER, own_name
 from imfbench.schema import VERSION_KEY, check_version, read_utterances
 
@@ -203,16 +204,6 @@ def _machine(run: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _model(device: Any, machine: Mapping[str, Any]) -> str | None:
-    """The model of the device that sampled, if the manifest is of the same kind of device."""
-    if not device or machine.get("device") != str(device).partition(":")[0]:
-        return None
-    if machine.get("gpu"):
-        return str(machine["gpu"])
-    cores = f", {machine['cores']} cores" if machine.get("cores") else ""
-    return f"{machine['cpu']}{cores}" if machine.get("cpu") else None
-
-
 def _read_cell(folder: Path, machine: Mapping[str, Any]) -> Cell:
     row = _read_object(folder / "summary.json")
     check_version(row.setdefault(VERSION_KEY, 1), folder / "summary.json")
@@ -223,7 +214,8 @@ def _read_cell(folder: Path, machine: Mapping[str, Any]) -> Cell:
         if not isinstance(row.setdefault(key, {}), dict):
             raise RunFolderError(f"{folder / 'summary.json'}: {key} must be an object; {_AGAIN}")
     row.setdefault("key", folder.name)
-    row.setdefault("hardware", _model(row.get("device"), machine))
+    if row.get("hardware") is None:  # its utterances are of before they named it
+        row["hardware"] = machine_name(machine, row.get("device"))
     table = folder / "utterances.parquet"
     if not table.is_file():
         return Cell(row, folder=folder)

@@ -104,6 +104,7 @@ def test_the_pages_are_linked_and_their_experiments_are_yaml(kind: str) -> None:
     [
         ("dataset.split=tets", "", "the set 'tets' of dataset 'recordings' (options {'root': 'recordings'}) cannot be used: rec"),
         ("dataset.options.root=nowhere", "", "'recordings' cannot be opened with {'root': 'nowhere'}: [Errno 2] No such file"),
+        ("dataset.split=test", "alone", "(options {'root': 'recordings'}) cannot be used: am_eric has one recording in 'test'"),
         ("dataset.split=test", "no JSON", "'recordings' cannot be opened with {'root': 'recordings'}: "),
         ("dataset.split=test", "ff", "cannot be opened with {'root': 'recordings'}: 'utf-8' codec can't decode byte 0xff"),
     ],
@@ -117,8 +118,11 @@ def test_a_dataset_of_the_page_that_is_named_wrongly_or_damaged_is_refused(
         if language != "sh":
             Path(name).write_text(text, encoding="utf-8")
     exec(compile(Path("borrow.py").read_text(encoding="utf-8"), "borrow.py", "exec"), {})
-    if damage:
-        Path("recordings/utterances.jsonl").write_bytes(b"\xff" if damage == "ff" else damage.encode())
+    rows = Path("recordings/utterances.jsonl")
+    if damage == "alone":
+        rows.write_text("\n".join(rows.read_text(encoding="utf-8").splitlines()[:-1]), encoding="utf-8")
+    elif damage:
+        rows.write_bytes(b"\xff" if damage == "ff" else damage.encode())
     command = ["run", "mine.yaml", "--plugin", "recordings.py", "--out", "out", "--set", setting]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2, result.output

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from imfbench import interruption
+from imfbench import interruption, training
 from imfbench.progress import Reporting
+from imfbench.store import read_json
 
 
 @pytest.fixture
@@ -38,3 +40,28 @@ def test_an_interruption_that_was_swallowed_comes_at_the_next_step(
 def test_nothing_was_asked_for(handlers: None) -> None:
     interruption.listen()
     interruption.check()
+
+
+def test_an_interruption_after_the_last_step_stops_the_run_when_the_training_is_saved(  # type: ignore[no-untyped-def]
+    tiny, handlers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systems = [{**tiny.trained[0], "name": name} for name in ("own", "other")]
+    path = tiny.config(systems=systems, training={"steps": 2, "frames_per_batch": 400})
+    save = training.save_artefact
+
+    def interrupted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_artefact", interrupted)
+        result = tiny.invoke(path, command="train")
+    assert result.exit_code == 130, result.output
+    assert "stopping after this step" in result.output
+    own, other = (tiny.out / "artefacts" / name for name in ("own", "other"))
+    assert read_json(own / "status.json")["status"] == "ok"
+    assert not other.exists(), "no other job is begun"
+    made = (own / "model.safetensors").stat().st_mtime_ns
+    assert tiny.invoke(path, command="train").exit_code == 0
+    assert (own / "model.safetensors").stat().st_mtime_ns == made, "the same command finds it done"
+    assert read_json(other / "status.json")["status"] == "ok"

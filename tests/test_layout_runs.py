@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from imfbench.artefact import save_artefact
+from imfbench.backbones.aligning_dit import AligningDiT
 from imfbench.building import build_method
 from imfbench.contracts.layouts import LAYOUTS, write_layout
 from imfbench.data import Utterance
@@ -107,14 +109,47 @@ def test_a_prompt_without_enough_speech_fails_its_own_row_and_is_named(tiny) -> 
     systems = text2mel(tiny.folder)
     config = tiny.config(task="text2mel", dataset=data("librispeech-pc", root), systems=systems, references=[])
     assert tiny.invoke(config, command="synthesize").exit_code == 0
-    (journal,) = tiny.out.glob("cells/*/utterances.jsonl")
-    rows = {row["id"]: row for row in map(json.loads, journal.read_text(encoding="utf-8").splitlines())}
+    rows = journalled(tiny.out)
     for u, (_, words) in zip(utterances, faults, strict=False):
         assert rows[u.id]["status"] == "failed"
         assert rows[u.id]["reason"].startswith(f"PromptError: the prompt {u.prompt_audio} cannot be used: it ")
         assert words in rows[u.id]["reason"]
         assert rows[u.id]["reason"].count(str(u.prompt_audio)) == 1
     assert rows[utterances[3].id]["status"] == "ok"
+
+
+def test_a_text_that_cannot_be_said_is_named_with_its_line_and_no_recording(  # type: ignore[no-untyped-def]
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_layout("folder", tiny.folder / "mine", 3)
+    path = root / "test.csv"
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    rows[0]["text"] = "Привет"
+    rows[1]["prompt_text"] = "Да"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [*rows[0], "language"])
+        table.writeheader()
+        table.writerows({**row, "language": "en"} for row in rows)
+    systems = text2mel(tiny.folder)
+    config = tiny.config(task="text2mel", dataset=data("folder", root), systems=systems, references=[])
+    assert tiny.invoke(config, command="synthesize").exit_code == 0
+    first, second, third = (row["reason"] or "" for row in journalled(tiny.out).values())
+    assert "this English voice cannot say: 'Привет'; write it in Latin letters" in first
+    assert first.endswith(f" ({path}, line 2)")
+    assert "the prompt's text holds " in second
+    assert second.endswith(f" ({path}, line 3)")
+    assert ".wav" not in first + second
+    assert third == ""
+    monkeypatch.setattr(AligningDiT, "longest", 10)  # frames, fewer than the text alone needs
+    assert tiny.invoke(config, command="synthesize", out=tiny.folder / "longer").exit_code == 0
+    third = journalled(tiny.folder / "longer")[rows[2]["id"]]["reason"]
+    assert third.endswith(f": split the text (text {rows[2]['text']!r}, {path}, line 4)")
+
+
+def journalled(out: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a run's only cell, by id."""
+    (journal,) = out.glob("cells/*/utterances.jsonl")
+    return {row["id"]: row for row in map(json.loads, journal.read_text(encoding="utf-8").splitlines())}
 
 
 def test_a_prompts_text_that_is_another_says_where_to_correct_it(tiny) -> None:  # type: ignore[no-untyped-def]

@@ -169,6 +169,74 @@ def test_a_run_with_parts_of_ones_own_of_every_kind_and_one_that_is_broken(tmp_p
     assert quality("length").signature == "length"
 
 
+FAULTY = """
+from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.registry import DATASETS
+
+@DATASETS.register("faulty")
+class Faulty(DemoCorpus):
+    def __init__(self):
+        super().__init__()
+        if {opens}:
+            {fault}
+    def utterances(self, split="test"):
+        found = super().utterances(split)[:2]
+        {fault}
+        return found
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("{}['rows']", "KeyError: 'rows'"),
+        ("next(iter(()))", "StopIteration"),
+        ("[][3]", "IndexError: list index out of range"),
+        ("None.rows", "AttributeError: 'NoneType' object has no attribute 'rows'"),
+        ("len(3)", "TypeError: object of type 'int' has no len()"),
+        ("assert False, 'no rows'", "AssertionError: no rows"),
+        ("raise ValueError('no rows')", "no rows"),
+        ("raise ValueError", "ValueError"),
+    ],
+)
+@pytest.mark.parametrize("opens", [True, False])
+def test_whatever_a_dataset_of_ones_own_raises_is_one_message(tiny, opens: bool, fault: str, told: str) -> None:  # type: ignore[no-untyped-def]
+    result = faulty(tiny, FAULTY.format(opens=opens, fault=fault))
+    if opens:
+        what = "dataset 'faulty' cannot be opened with {}"
+        assert f"{what}: {told}; correct these `options`, or mend what they name" in result
+    else:
+        what = "the set 'test' of dataset 'faulty' cannot be used"
+        assert f"{what}: {told}; correct `split` or `options`, or mend the data" in result
+
+
+@pytest.mark.parametrize(
+    ("listing", "told"),
+    [
+        ("found = (u for u in found)", ""),  # lists may also be made while they are read
+        ("found = (u for u in [*found, *found[:1]])", "the id 'test-af_sarah-000' is that of several utterances; give each"),
+        ("found *= 2", "the id 'test-af_sarah-000' is that of several utterances, and 1 more ids stand there so; give each"),
+        ("found = [u.id for u in found]", "AttributeError: 'str' object has no attribute 'id'"),
+        ("found = (u.no_such for u in found)", "AttributeError: 'Utterance' object has no attribute 'no_such'"),
+    ],
+)  # fmt: skip
+def test_what_a_dataset_of_ones_own_lists_is_looked_at(tiny, listing: str, told: str) -> None:  # type: ignore[no-untyped-def]
+    result = faulty(tiny, FAULTY.format(opens=False, fault=listing))
+    assert result == "" if not told else f"the set 'test' of dataset 'faulty' cannot be used: {told}" in result
+
+
+def faulty(tiny: Any, text: str) -> str:
+    """What a run on a plug-in's dataset says that ends with exit code 2; nothing if it ends well."""
+    file = tiny.folder / "faulty.py"
+    file.write_text(text)
+    config = tiny.config(dataset={"name": "faulty"}, systems=[], references=["ground-truth"], metrics=[])
+    result = CliRunner().invoke(main, ["synthesize", str(config), "--plugin", str(file), "--out", str(tiny.out)])
+    assert "Traceback" not in result.output
+    assert not isinstance(result.exception, Exception), result.exception
+    assert result.exit_code in (0, 2), result.output
+    return result.output[result.output.rindex("imfbench: ") :] if result.exit_code else ""
+
+
 def test_reports_are_no_part_of_what_decides_figures() -> None:
     usual, none = load("quickstart"), load("quickstart", ("reports=[]",))
     assert list(usual.reports) == ["leaderboard", "page"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -171,6 +172,28 @@ def test_an_installed_plugin_is_found_with_its_file(tmp_path: Path, monkeypatch:
     finally:
         for point in points:
             sys.modules.pop(point.module, None)
+
+
+def test_an_installed_plugin_whose_file_cannot_be_read_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = plugin(tmp_path, WORKS, "locked_plugin_of_mine.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = metadata.EntryPoint("locked", "locked_plugin_of_mine", GROUP)
+    monkeypatch.setattr(metadata, "entry_points", lambda *, group: [point] if group == GROUP else [])
+
+    def denied(path: Path, *_: object, **__: object) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))  # which root is not told by a file's mode
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.warns(PluginWarning, match="plug-in 'locked' .locked_plugin_of_mine. was left out") as told:
+        assert "loudness-of-mine" not in METRICS
+    assert f"its import failed: ImportError: {file} cannot be read (Permission denied). Repair it" in str(
+        told[0].message
+    )
+    with pytest.raises(UnknownNameError, match=r"it is of a plug-in that was left out, 'locked'"):
+        METRICS.get("loudness-of-mine")
 
 
 def test_plugins_of_installed_packages_come_with_every_command_of_a_fresh_process(tmp_path: Path) -> None:

@@ -215,6 +215,43 @@ def test_only_a_few_utterances_are_in_memory_at_a_time(tmp_path: Path, folder: P
     assert 2 <= most <= score_workers.AHEAD + 2 * 2 + 2
 
 
+@pytest.mark.parametrize("reads", [("audio",), ("audio", "prompt"), None])
+def test_a_prompt_is_read_by_what_needs_it_whether_the_score_is_known_or_not(
+    tmp_path: Path, folder: Path, reads: tuple[str, ...] | None
+) -> None:
+    """One that cannot be read costs the figures of the metrics that hear it, and no other."""
+    heard: list[bool] = []
+
+    class Hearing(WordErrorRate):
+        def open_model(self) -> None:
+            return None
+
+        def observe(self, item: ScoreItem) -> dict[str, Any]:
+            heard.append(item.prompt_audio is not None)
+            return {"hypothesis": item.text}
+
+    Hearing.reads = reads
+    whole = DemoCorpus().utterances("test")[0]
+    (tmp_path / "no-audio.flac").write_text("no audio")
+    damaged = dataclasses.replace(whole, prompt_audio=tmp_path / "no-audio.flac")
+    file = folder / f"{whole.id}.wav"
+    row = {"id": whole.id, "status": "ok", "audio": file.name, "audio_sha256": file_sha256(file)}
+
+    def scored(utterance: Any, cache: str) -> dict[str, Any]:
+        scorer, asked = Scorer(Hearing(), ScoreCache(tmp_path / cache), "only-missing"), Asked(row, folder, utterance)
+        return scorer.known(asked) or scorer.hear(scorer.look(asked))
+
+    assert scored(whole, "warm")["wer"] == 0
+    cold, warm = scored(damaged, "cold"), scored(damaged, "warm")
+    assert cold == warm
+    if reads == ("audio",):
+        assert (cold["wer"], cold["wer_error"]) == (0, None)
+        assert heard == [False, False]
+    else:
+        assert "no-audio.flac" in cold["wer_error"]
+        assert heard == [True]
+
+
 def test_intervals_and_tests_over_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty-two speakers with short pieces of recordings, some with two; and the same with nineteen."""
     monkeypatch.setenv("IMFBENCH_CACHE", str(tmp_path / "cache"))

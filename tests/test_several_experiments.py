@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from imfbench import experiment
+from imfbench.cli import main
 from imfbench.config import load
 from imfbench.config_file import ConfigError
 from imfbench.progress import Reporting
@@ -94,6 +96,32 @@ def test_a_second_run_makes_nothing_anew(out: Path) -> None:
     experiment.run_all(load(str(out)), out, reporting=Reporting(terminal=False))
     assert {p: p.stat().st_mtime_ns for p in out.rglob("cells/*/audio/*")} == made
     assert len(rows(out)) == 7
+
+
+def test_another_run_takes_over_what_is_the_same(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    same = write(tmp_path, score_cache=str(out.parent / "scores"))
+    changed = tmp_path / "changed"
+    refused = CliRunner().invoke(main, ["run", str(same), "--reuse", str(out), "--dry-run"])
+    assert refused.exit_code == 2, refused.output
+    assert "--reuse copies into the run folder" in refused.output
+    command = ["run", str(same), "--reuse", str(tmp_path / "nothing"), "--reuse", str(out), "--out", str(changed)]
+    again = CliRunner().invoke(main, [*command, "--set", "then.0.training.steps=3"])
+    assert again.exit_code == 0, again.output
+    audio = {path.name for path in out.glob("cells/*/audio/*")}
+    assert {path.name for path in changed.glob("cells/*/audio/*")} == audio
+    assert all((changed / path.relative_to(out)).samefile(path) for path in out.glob("cells/*/audio/*"))
+    weights = Path("artefacts/own/model.safetensors")
+    assert (changed / weights).read_bytes() == (out / weights).read_bytes()
+    assert json.loads((changed / "text2mel/artefacts/own/status.json").read_text())["steps"] == 3  # trained anew
+    assert {(r["task"], r["system"]) for r in rows(changed)} == {(r["task"], r["system"]) for r in rows(out)}
+    machines = [{r["hardware"] for r in rows(folder)} for folder in (out, changed)]
+    assert machines[0] == machines[1]
+    assert all(machine is None or isinstance(machine, str) for machine in machines[0])
+    assert any(machines[0])
+    nothing_new = CliRunner().invoke(main, [*command[:-2], "--out", str(out)])
+    assert nothing_new.exit_code == 0
+    assert "nothing is taken over" in nothing_new.output
 
 
 def test_further_experiments_inherit_and_are_checked(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_what_no_network_can_say_and_what_is_too_short_are_reasons(damaged) -> N
         in row["reason"]
     )
     assert tables["ground-truth"].loc["unsayable-2", "status"] == "ok"
-    short = "ValueError: audio of 8.3 ms is too short for a mel: give a longer recording"
+    short = "AudioError: audio of 8.3 ms is too short for a mel: give a longer recording"
     told = tables["own 1 NFE uniform"].loc["short-2", "reason"]
     assert told.startswith(f"{short} (prompt {root}/test/prompts-short/")
     told = tables["vocoded-ground-truth"].loc["short-4", "reason"]

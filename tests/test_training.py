@@ -12,7 +12,7 @@ import torch
 from imfbench.artefact import ArtefactError, load_artefact, save_artefact
 from imfbench.building import build_method
 from imfbench.data import Example, training_batches
-from imfbench.method import Batch
+from imfbench.method import Batch, State
 from imfbench.training import TrainConfig, Training, budget_to_steps, learning_rate, train
 from imfbench.training_log import DivergenceMonitor
 
@@ -130,6 +130,40 @@ def test_two_micro_batches_have_the_gradient_of_their_union() -> None:
         both = [float(method.loss(b, state)[0]) for b in micro]
     # the same state's generator serves both micro-batches, so compare shares of the first, whose draws agree
     assert both[0] == pytest.approx(first[0] * counts[0] / sum(counts), rel=1e-5)
+
+
+def halves(batch: Batch) -> list[Batch]:
+    """A batch's rows as two batches, of different numbers of frames."""
+    rows = torch.arange(len(batch.x1))
+    return [Batch(batch.x1[part], batch.condition.rows(part)) for part in (rows[:1], rows[1:])]
+
+
+def test_two_batches_of_a_step_log_what_one_batch_of_the_same_frames_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares of the step add up, ratios are averaged."""
+    method = build_method("meanflow", {}, teacher())
+    training = Training(method, ToneData(), config(), Path(), CPU)
+    batch = next(training.micro_batches())[0]
+    assert len({float(half.target.sum()) for half in halves(batch)}) == 2
+
+    def loss(batch: Batch, state: State) -> tuple[torch.Tensor, dict[str, float]]:
+        error = (batch.x1.square().sum(-1) * batch.target).sum() / state.frames
+        return error + 0 * method.network.outlet.bias.sum(), {"squared_error": float(error), "ratio": 0.5}
+
+    monkeypatch.setattr(method, "loss", loss)
+    (one, of_one), (two, of_two) = (training.gradients(micro, 30) for micro in ([batch], halves(batch)))
+    assert two == pytest.approx(one, rel=1e-5)
+    assert of_two == pytest.approx(of_one, rel=1e-5)
+    assert of_one == pytest.approx({"squared_error": one, "ratio": 0.5}, rel=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_meanflows_logged_error_is_the_whole_steps(accumulate: int) -> None:
+    """Unweighted it is the loss."""
+    method = build_method("meanflow", {"p": 0.0, "guidance_from": "none"}, teacher())
+    training = Training(method, ToneData(), config(accumulate=accumulate), Path(), CPU)
+    figures = training.advance(next(training.micro_batches()), 30)
+    assert figures["squared_error"] == pytest.approx(figures["loss"], rel=1e-5)
+    assert figures["weight"] == pytest.approx(1.0)
 
 
 def test_budget_is_turned_into_steps_by_the_clock_and_leaves_the_network_alone() -> None:

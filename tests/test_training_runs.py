@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from imfbench.artefact import load_artefact
-from imfbench.pipeline import train_task
+from imfbench.artefact import load_artefact, save_artefact
+from imfbench.building import build_method
+from imfbench.config import load
+from imfbench.pipeline import synthesise, train_task
+from imfbench.pipeline.cells import cell_of
+from imfbench.pipeline.context import Context
 from imfbench.pipeline.train import FITTED
-from imfbench.store import read_json
+from imfbench.store import RunFolder, read_json, write_json
 from imfbench.training import Training
 
 TRAINING = {"steps": 3, "frames_per_batch": 500, "accumulate": 2, "precision": "fp32", "log_every": 1}
@@ -69,6 +73,34 @@ def test_a_budget_of_memory_cuts_batches_and_is_kept_by_a_repeated_command(
         assert tiny.invoke(path, memory, command="train").exit_code == 0
     told = tiny.refused(path, "training.memory=4000GB", out=tiny.folder / "other")
     assert "are free" in told
+
+
+def test_tables_show_the_batches_that_were_used_and_not_those_that_were_asked_for(tiny) -> None:  # type: ignore[no-untyped-def]
+    """``training.memory`` made smaller ones of them: the recipe tells of a training that diverged, else the card."""
+    path = tiny.config(systems=tiny.trained, references=[], training={**TRAINING, "memory": "1GB"})
+    context = Context(load(str(path)), RunFolder(tiny.out))
+    (row,) = context.plan.rows.values()
+    folder = tiny.out / "artefacts" / "own"
+    assert cell_of(context, row).about["train_frames_per_batch"] == 500
+    write_json(folder / "recipe.json", {"training": {"frames_per_batch": 125}, FITTED: {"frames_per_batch": 125}})
+    write_json(folder / "status.json", {"status": "diverged", "steps": 2})
+    assert cell_of(context, row).about["train_frames_per_batch"] == 125
+    (folder / "recipe.json").unlink()
+    method = build_method("teacher", backbone_config=tiny.trained[0]["network"]["config"])
+    save_artefact(folder, "teacher", method, {"name": "own", "task": "token2mel", "config": {"frames_per_batch": 250}})
+    write_json(folder / "status.json", {"status": "ok", "steps": 3})
+    assert cell_of(context, row).about["train_frames_per_batch"] == 250
+
+
+def test_what_is_there_already_is_looked_up_once(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """And not for each utterance, as each time the whole journal is read and every file looked for."""
+    path = tiny.config(systems=[], references=["ground-truth"], dataset={"limit": 5, "prefer_short": True})
+    context = Context(load(str(path)), RunFolder(tiny.out))
+    looked, done = [], synthesise.done
+    monkeypatch.setattr(synthesise, "done", lambda cell: (looked.append(cell), done(cell))[1])
+    synthesise.synthesise(context, "ground-truth")
+    (cell,) = looked
+    assert len(done(cell)) == 5
 
 
 def test_a_budget_that_nothing_fits_into_says_what_to_change(tiny) -> None:  # type: ignore[no-untyped-def]

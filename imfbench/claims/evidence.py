@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
 from imfbench.claims.definition import Pick
@@ -41,6 +42,7 @@ class Differences:
         cells: Those that were compared.
         seeds: Training seeds, in the order of ``values``.
         words: Reference words of each utterance, (utterances,), of a figure that is all edits over all words; else None.
+        ids: The utterances, in the order of ``values``.
     """
 
     values: NDArray[np.float64]
@@ -51,6 +53,7 @@ class Differences:
     cells: list[Cell]
     seeds: list[Any]
     words: NDArray[np.float64] | None = None
+    ids: tuple[str, ...] = ()
 
 
 class Evidence:
@@ -59,10 +62,13 @@ class Evidence:
     Args:
         out: Folder with one run folder for each experiment, and ``measurements``.
         failures: Experiment or measurement → why it was not run.
+        jobs: Experiment → the jobs of it that failed, with the reason of each.
     """
 
-    def __init__(self, out: Path, failures: Mapping[str, str] | None = None) -> None:
-        self.out, self.failures = out, dict(failures or {})
+    def __init__(
+        self, out: Path, failures: Mapping[str, str] | None = None, jobs: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        self.out, self.failures, self.jobs = out, dict(failures or {}), dict(jobs or {})
 
     @cached_property
     def _read(self) -> dict[str, Results]:
@@ -100,7 +106,41 @@ class Evidence:
         sets = {str(cell.row["dataset"]) for cell in found}
         if len(grids) > 1 or len(sets) > 1:
             raise NoEvidenceError(f"{told} is more than one row: name its grid, and `sets` which set")
+        trained = {cell.row.get("train_seed") for cell in found}
+        self._complete(experiment, pick.system[0], trained, told)
+        for seed in trained:
+            made = [cell.row.get("noise_seed") for cell in found if cell.row.get("train_seed") == seed]
+            lacking = self._planned(experiment).get("noise_seeds", [])[len(made) :] if None not in made else []
+            if lacking:
+                raise NoEvidenceError(f"{told}: {len(lacking)} of its noise seeds have no row yet")
         return found
+
+    def _planned(self, experiment: str) -> dict[str, Any]:
+        """The experiment as it was run; empty where the folder does not tell."""
+        try:
+            found = yaml.safe_load((self.out / experiment / "experiment.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _complete(self, experiment: str, system: str, seeds: set[Any], told: str) -> None:
+        """Refuse a row, or trainings, without all of its training seeds: what failed early would not be missed.
+
+        Raises:
+            NoEvidenceError: Which are missing, and the reason where it is known.
+        """
+        own = system.partition("+")[0]
+        for planned in self._planned(experiment).get("systems") or []:
+            if (planned.get("name") or planned["method"]) != own or planned.get("artefact"):
+                continue
+            missing = [seed for seed in planned.get("seeds") or [] if seed not in seeds]
+            if missing:
+                jobs = self.jobs.get(experiment, {})
+                why = [why for job, why in jobs.items() if any(job.endswith(f"{own}-seed{seed}") for seed in missing)]
+                seeds_told = ", ".join(map(str, missing))
+                raise NoEvidenceError(
+                    f"{told}: nothing of training seed {seeds_told}" + (f" ({why[0]})" if why else "")
+                )
 
     def differences(self, experiment: str, a: Pick, b: Pick, figure: str, on: str | None = None) -> Differences:
         """A figure of row a minus that of row b, utterance by utterance from the same noise.
@@ -115,6 +155,10 @@ class Evidence:
         if len(groups) > 1:
             raise NoEvidenceError(apart(groups[0], groups[1]))
         found = quality(figure)
+        noise = [{int(seed) for cell in cells if (seed := cell.row.get("noise_seed")) is not None} for cells in sides]
+        if all(noise) and noise[0] != noise[1]:
+            told = " against ".join(", ".join(map(str, sorted(seeds))) for seeds in noise)
+            raise NoEvidenceError(f"the two sides have other noise seeds: {told}")
         tables = [_by_seed(cells, found, groups[0]) for cells in sides]
         expected = max(int(cell.row["n_expected"]) for cells in sides for cell in cells)
         frames = []
@@ -139,6 +183,7 @@ class Evidence:
             [*sides[0], *sides[1]],
             seeds,
             words,
+            tuple(map(str, common)),
         )
 
     def searches(self, experiment: str, cells: list[Cell]) -> dict[str, str]:
@@ -148,8 +193,8 @@ class Evidence:
             Path of the grid below the folder → why its search stopped.
         """
         found = {}
-        for name in dict.fromkeys(str(cell.row.get("grid")) for cell in cells):
-            path = Path(experiment) / "grids" / f"{name}.json"
+        for name in dict.fromkeys(str(cell.row.get("grid")).partition(" (")[0] for cell in cells):
+            path = Path(experiment) / "grids" / f"{name}.json"  # "x+o3s-2 (uniform)" ended at a grid that has a name
             grid = read_json(self.out / path) or {}
             if "stopped" in grid:
                 found[path.as_posix()] = str(grid["stopped"])
@@ -170,6 +215,8 @@ class Evidence:
         for training in found:
             if training.status.get("status") not in ("ok", "diverged"):
                 raise NoEvidenceError(f"the training {training.name} of {experiment} has not ended")
+        seeds = {_seed(training.name, system) for training in found} - {None}
+        self._complete(experiment, system, seeds, f"trainings of {system} in {experiment}")
         return found
 
     def measurement(self, name: str) -> dict[str, Any]:
@@ -204,6 +251,12 @@ def _fits(cell: Cell, pick: Pick, on: str | None) -> bool:
         return False
     # A row that failed may not know its grid.
     return not pick.grid or row.get("grid") in pick.grid or (not cell.ok and row.get("grid") is None)
+
+
+def _seed(training: str, system: str) -> int | None:
+    """The seed in a training's name, if it has one."""
+    number = training.removeprefix(f"{system}-seed")
+    return int(number) if number.isdigit() else None
 
 
 def _told(pick: Pick, on: str | None) -> str:

@@ -87,13 +87,15 @@ def further_loss(part: Part, a: Pick, on: str | None, figure: str, margin: float
         raise NoEvidenceError(f"{on} and {part.baseline_set} have other numbers of noise seeds")
     q = hard.quality
     order = [plain.seeds.index(seed) for seed in hard.seeds]
-    tested = falls_by_less(hard.values, plain.values[order], margin, q.better != "lower", lost)
+    # The same sentences under harder conditions, called by the set before their names, are paired.
+    same = [id.removeprefix(f"{on}-") for id in hard.ids] == [id.removeprefix(f"{on}-") for id in plain.ids]
+    tested = falls_by_less(hard.values, plain.values[order], margin, q.better != "lower", lost, paired=same)
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
     shown = ("the further loss is within {m}", "a further loss beyond {m} is shown", "the interval holds {m}")[which]
     shown = shown.format(m=f"the margin of {_show(margin, q)}")
     sides = [f"{_show(found.a, q)} against {_show(found.b, q)}" for found in (hard, plain)]
-    reason = f"{sides[0]} on {on} and {sides[1]} on {part.baseline_set}: {shown}"
+    reason = f"{sides[0]} on {on} and {sides[1]} on {part.baseline_set}{', the same utterances' * same}: {shown}"
     if standing.verdict == UNDERPOWERED and tested.minimum_detectable is not None:
         reason += f"; {_show(tested.minimum_detectable, q)} could have been seen"
     if hard.missing + plain.missing:
@@ -188,7 +190,7 @@ def less_memory(part: Part, evidence: Evidence) -> Node:
             ceilings.append(min(1.0, theirs / (row.get("at_least") or theirs)))
         else:
             ratio = {"memory_ratio": theirs / own}
-            if row["seconds"] and other["seconds"]:
+            if row["seconds"] and other["seconds"] and _timed_on(row) == _timed_on(other):
                 ratio["seconds_ratio"] = other["seconds"] / row["seconds"]
             found.append({**dict(zip(size, key, strict=True)), **ratio})
     if not (found or floors or ceilings):
@@ -204,6 +206,11 @@ def less_memory(part: Part, evidence: Evidence) -> Node:
         evidence=[f"measurements/{part.measurement}.json"], figure="memory ratio", unit="", sizes=found, floors=floors,
         ceilings=ceilings, test=part.test,
     )  # fmt: skip
+
+
+def _timed_on(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Bytes do not depend on the machine; seconds of two are not compared."""
+    return row.get("threads"), row.get("machine")
 
 
 def _memory_in_words(
@@ -296,14 +303,13 @@ ON_MEASUREMENT: dict[str, Callable[[Part, Evidence], Node]] = {
 def _of_training(training: Training, figure: str) -> float:
     """One figure of a training: the logarithm of a mean or of a spread over its last half.
 
-    Where a method weights its rows adaptively, its loss and gradient norm are of another scale in every step, and the weight
-    bounds exactly those gradients that explode. So the plain squared error is read, and the norm divided by the mean weight,
-    as the monitor of divergence does.
+    The gradient norm is that of the loss that is trained, before it is clipped. Where a method weights its rows adaptively its
+    loss is on another scale in every step, so the plain squared error is read.
     """
     log = training.log
     last = log[log["step"] > (1 - LAST) * log["step"].max()]
     if figure.startswith("grad_norm"):
-        values = last["grad_norm"] / last["weight"] if "weight" in last.columns else last["grad_norm"]
+        values = last["grad_norm"]
     else:
         values = last["squared_error"] if "squared_error" in last.columns else last["loss"]
     values = values[np.isfinite(values) & (values > 0)]
@@ -317,9 +323,9 @@ def _of_training(training: Training, figure: str) -> float:
 def steadier(part: Part, figure: str, evidence: Evidence) -> Node:
     """Spread over seeds of the log-mean of loss or gradient norm; or, ``grad_norm_within``, the fluctuation in each training.
 
-    The gradient norm is that of the unweighted loss. A training that diverged has no spread: its log holds other steps than the
-    others', and its end is no figure. It is less steady than any that did not diverge, so that with one such training on
-    either side the shares of diverged runs decide, as in ``diverges_less``.
+    The gradient norm is that of the loss that is trained. A training that diverged has no spread: its log holds other steps
+    than the others', and its end is no figure. It is less steady than any that did not diverge, so that with one such training
+    on either side the shares of diverged runs decide, as in ``diverges_less``.
     """
     assert part.experiment is not None
     assert part.a is not None

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -137,7 +137,7 @@ def measure_steps(settings: StepMeasurement, record: Record, device: torch.devic
     One training at a time: what lies beside it on an accelerator would count as its own. Its first step allocates what stays (the
     optimiser's state), the second is watched for memory in the first turn, the last is timed.
     """
-    from imfbench.devices import free_memory
+    from imfbench.devices import describe, free_memory
 
     for size in settings.sizes:
         key = size.model_dump()
@@ -161,7 +161,8 @@ def measure_steps(settings: StepMeasurement, record: Record, device: torch.devic
         for name, values in found.items():
             median = statistics.median(seconds[name]) if "reason" not in values else None
             if not record.has(**key, method=name):
-                record.add({**key, "method": name, **values, "seconds": median, "measured": True})
+                timed_on = {"seconds": median, "threads": torch.get_num_threads(), "machine": describe(device)}
+                record.add({**key, "method": name, **values, **timed_on, "measured": True})
 
 
 def one_turn(trained: Trained, size: StepSize, device: torch.device, memory: bool) -> tuple[Row, float | None]:
@@ -227,13 +228,24 @@ class _Nothing:
 # --- speed, utterance by utterance ------------------------------------------------------------------------------------
 
 
+def spread(utterances: Sequence[Any], count: int) -> list[Any]:
+    """So many of the utterances, at equal distances from the first to the last; all if there are no more."""
+    if count >= len(utterances):
+        return list(utterances)
+    return [utterances[i * (len(utterances) - 1) // (count - 1)] for i in range(count)]
+
+
 def measure_speed(settings: SpeedMeasurement, record: Record, context: Any, note: Callable[[str], None]) -> None:
-    """Time the rows in turn on each utterance: the network alone, and with the vocoder; one more utterance warms up."""
+    """Time the rows in turn on each utterance, the network alone, and with the vocoder.
+
+    Each row passes over the first utterance once more before, to warm up. The utterances are spread over the set, that they are
+    not all of one voice, and every other one has the rows in the opposite order, so that a machine that drifts favours none.
+    """
     from imfbench.metrics.speed import time_passes
     from imfbench.pipeline.cells import row_grid
 
     test_set = context.config.dataset[0]
-    utterances = context.utterances(test_set)[: settings.utterances]
+    utterances = spread(context.utterances(test_set), settings.utterances)
     dataset, vocoder = context.dataset(test_set), context.vocoder()
     samplers = {}
     for name, label in settings.rows.items():
@@ -242,11 +254,11 @@ def measure_speed(settings: SpeedMeasurement, record: Record, context: Any, note
         context.forget("artefact")  # several networks side by side: kept here, not there
         samplers[name] = (method, row_grid(context, row)[0], row)
     warm = False
-    for u in utterances:
+    for i, u in enumerate(utterances):
         if all(record.has(id=u.id, row=name) for name in samplers):
             continue
         condition = dataset.condition(u)
-        for name, (method, grid, row) in samplers.items():
+        for name, (method, grid, row) in list(samplers.items())[:: -1 if i % 2 else 1]:
             made: list[Any] = []
             network = time_passes(
                 partial(_sample, made, method, condition, u.id, grid, row, context), 0 if warm else 1, 1, context.device

@@ -15,12 +15,12 @@ from imfbench.claims.definition import FILE, BudgetName, Claim, Claims, load_exp
 from imfbench.claims.evidence import Evidence, measurement_file
 from imfbench.claims.judgement import judge
 from imfbench.claims.node import Node
-from imfbench.claims.reuse import take_over
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig, limited
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError
 from imfbench.devices import available_threads, describe, resolve_device
 from imfbench.pipeline.context import Context, NotReadyError, RunError
+from imfbench.pipeline.other_runs import take_over
 from imfbench.progress import Reporting, clock, log
 from imfbench.store import RunFolder
 from imfbench.weights import MissingModelError
@@ -162,6 +162,7 @@ def run_claims(request: Request, reporting: Reporting | None = None, work: bool 
         work = False
     experiments = request.experiments()
     failures: dict[str, str] = {}
+    jobs: dict[str, dict[str, str]] = {}
     for name, config in experiments.items() if work else ():
         folder = request.out / name
         try:
@@ -169,12 +170,13 @@ def run_claims(request: Request, reporting: Reporting | None = None, work: bool 
             take_over(config, folder, (request.out, *request.reuse))
             log.info("experiment %s, for %s", name, _whose(request, name))
             for context in engine.run_all(config, folder, reporting=reporting):
+                jobs.setdefault(name, {}).update(context.failures)
                 for job, reason in context.failures.items():
                     log.warning("%s: %s failed: %s", name, job, reason)
         except _LEFT_OUT as error:
             failures[name] = f"{name}: {error}"
             log.error("experiment %s cannot be run: %s", name, error)
-    evidence = Evidence(request.out, failures)
+    evidence = Evidence(request.out, failures, jobs)
     for name, settings in request.measurements().items() if work else ():
         try:
             measure(request, name, settings, experiments, evidence, reporting)
@@ -208,7 +210,7 @@ def measure(
         of |= {"artefacts": _shas(context), "threads": context.threads, "dtype": context.dtype}
         if speed or getattr(settings, "score", None) != TEACHER_DISTANCE:
             of["vocoder"] = context.vocoder_name
-        of |= {"utterances": [u.id for u in (used[: settings.utterances] if speed else used)]}  # type: ignore[union-attr]
+        of |= {"utterances": [u.id for u in (measuring.spread(used, settings.utterances) if speed else used)]}  # type: ignore[union-attr]
     else:
         torch.set_num_threads(request.threads or available_threads())  # an experiment before it may have left one
     device = request.device if context is None else context.device

@@ -6,7 +6,7 @@ import math
 
 from scipy import stats
 
-from imfbench.claims.statistics import Tested
+from imfbench.claims.statistics import POWER, Tested
 from imfbench.claims.verdicts import ALPHA
 
 
@@ -41,7 +41,7 @@ def smaller_share(hits: int, n: int, other_hits: int, other_n: int) -> Tested:
 
     Returns:
         The difference of the shares with Newcombe's interval from the two exact ones (Statistics in Medicine 17, 1998), and as
-        ``minimum_detectable`` the share that the second would need to be told from a first of 0.
+        ``minimum_detectable`` the true share of the second that is told from a first of 0 four times in five.
     """
     table = [[hits, n - hits], [other_hits, other_n - other_hits]]
     less, more = (float(stats.fisher_exact(table, alternative=side).pvalue) for side in ("less", "greater"))
@@ -57,5 +57,6 @@ def smaller_share(hits: int, n: int, other_hits: int, other_n: int) -> Tested:
          if stats.fisher_exact([[0, n], [k, other_n - k]], alternative="less").pvalue < ALPHA),
         None,
     )  # fmt: skip
-    detectable = None if needed is None else needed / other_n
+    # So many hits are seen four times in five (Clopper and Pearson's relation of the binomial and the beta distribution).
+    detectable = None if needed is None else float(stats.beta.ppf(POWER, needed, other_n - needed + 1))
     return Tested(difference, *ends, min(n, other_n), 0.0, detectable, less, more, training_seeds=min(n, other_n))

@@ -8,12 +8,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 from imfbench.claims.verdicts import ALPHA
 from imfbench.metrics import rare_losses
 from imfbench.metrics.stats import DETECTABLE, MINIMUM_TRAINING_SEEDS
 
+POWER = 0.8
+MANY = 1000
+"""Degrees of freedom beyond which Student's distribution is as good as the normal one."""
 Comparison = Literal["non-inferior", "inferior", "better", "equivalent", "different"]
 
 
@@ -82,8 +85,23 @@ class Mean:
 
     @property
     def minimum_detectable(self) -> float | None:
-        """2.8 standard errors; None where all differences are equal, which tells nothing of how much they would vary."""
-        return float(DETECTABLE * self.error) if self.error else None
+        """What is shown four times in five: 2.8 standard errors of many differences, 3.7 where there are 4 degrees of freedom.
+
+        None where all differences are equal, which tells nothing of how much they would vary.
+        """
+        return detectable_errors(self.freedom) * self.error if self.error else None
+
+
+def detectable_errors(freedom: float) -> float:
+    """Standard errors that Student's one-sided test at 2.5 % shows four times in five, by the noncentral t distribution.
+
+    Args:
+        freedom: Degrees of freedom, at least 1.
+    """
+    if freedom > MANY:
+        return DETECTABLE
+    critical = stats.t.ppf(1 - ALPHA, freedom)
+    return float(optimize.brentq(lambda shift: stats.nct.sf(critical, freedom, shift) - POWER, 0, 10 * critical))
 
 
 def mean_of(differences: ArrayLike) -> Mean:
@@ -164,8 +182,9 @@ def contrast_of(first: ArrayLike, second: ArrayLike) -> Mean:
 
 
 def falls_by_less(
-    first: ArrayLike, second: ArrayLike, margin: float, higher_is_better: bool = True, lost: float | None = None
-) -> Tested:
+    first: ArrayLike, second: ArrayLike, margin: float, higher_is_better: bool = True, lost: float | None = None,
+    paired: bool = False,
+) -> Tested:  # fmt: skip
     """Is a − b, over one set of utterances, worse than over another by less than the margin?
 
     Args:
@@ -174,6 +193,7 @@ def falls_by_less(
         margin: Positive: the further loss that would not matter.
         higher_is_better: False for WER.
         lost: As for ``compare``: one more recording of each set counts, the harder set's lost by a, the other's by b.
+        paired: Whether the sets have the same utterances, in the same order, such as with noisy and with clean prompts.
 
     Returns:
         The contrast, with its interval; refuted where it is shown to be worse than the margin.
@@ -185,7 +205,7 @@ def falls_by_less(
         raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
     sign = 1.0 if higher_is_better else -1.0
     gains = [sign * np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (first, second)]
-    gain = contrast_of(*gains)
+    gain = mean_of(gains[0] - gains[1]) if paired else contrast_of(*gains)
     within, beyond = gain.above(-margin), gain.below(-margin)
     low, high = gain.interval
     seen, smallest = gain.minimum_detectable, None
@@ -347,7 +367,7 @@ def smaller_spread(first: ArrayLike, second: ArrayLike) -> Tested:
     law = stats.f(len(a) - 1, len(b) - 1)
     low, high = (math.sqrt(ratio / law.ppf(level)) for level in (1 - ALPHA, ALPHA))
     # sd ratio that is told from 1 four times in five, written as a ratio below 1.
-    detectable = 1 / math.sqrt(law.ppf(1 - ALPHA) * law.ppf(0.8))
+    detectable = math.sqrt(law.ppf(ALPHA) / law.ppf(POWER))
     return Tested(
         math.sqrt(ratio), low, high, min(len(a), len(b)), 1.0, detectable, float(law.cdf(ratio)), float(law.sf(ratio)),
         training_seeds=min(len(a), len(b)),

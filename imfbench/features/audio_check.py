@@ -29,7 +29,7 @@ _SAMPLES = (b"data", b"SSND", b"BODY")
 
 
 class AudioError(ValueError):
-    """A recording that cannot be used; the message names the file, what is wrong with it, and the remedy."""
+    """A recording that cannot be used; the message names the file, where it is known, what is wrong with it, and the remedy."""
 
 
 def missing_bytes(path: Path) -> int:

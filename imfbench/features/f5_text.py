@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from imfbench.backbones.f5tts import original_module
+from imfbench.features import phones
 
 TARGET_RMS = 0.1
 """Prompts below it are scaled up to it."""
@@ -28,7 +29,7 @@ class VocabularyError(ValueError):
     """A vocabulary's file that cannot be used; the message names the file and says what is wrong with it."""
 
 
-class PromptError(ValueError):
+class PromptError(phones.PromptError):
     """A prompt that F5-TTS's rules cannot use; the message says why."""
 
 

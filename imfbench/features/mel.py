@@ -14,6 +14,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
+from imfbench.features.audio_check import AudioError
 from imfbench.registry import nearest
 
 FLOOR = 1e-5
@@ -77,11 +78,11 @@ class MelFormat:
         """Logarithmic mel of ``audio``, (samples,), at the format's rate: (frames, bands), ``ln(max(mel, 1e-5))``.
 
         Raises:
-            ValueError: The audio is shorter than a window's margin.
+            AudioError: The audio is shorter than a window's margin.
         """
         margin = self._margin
         if len(audio) <= margin:
-            raise ValueError(
+            raise AudioError(
                 f"audio of {1000 * len(audio) / self.sample_rate:.1f} ms is too short for a mel: give a longer recording"
             )
         padded = torch.nn.functional.pad(audio[None, None], (margin, margin), mode="reflect")[0]

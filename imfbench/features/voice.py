@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imfbench.features.audio import resample
+from imfbench.features.audio_check import AudioError
 
 DIMS = 256
 """Of Resemblyzer's vectors."""
@@ -35,10 +36,10 @@ def voice_of(audio: np.ndarray, rate: int) -> Tensor:
 
     Raises:
         MissingModelError: The package with its weights is not installed.
-        ValueError: The audio is silent.
+        AudioError: The audio is silent.
     """
     from imfbench.metrics.sim import SAMPLE_RATE
 
     if not len(audio) or float(np.abs(audio).max()) < 1e-4:
-        raise ValueError("it is silent, so it has no voice: give another recording")
+        raise AudioError("it is silent, so it has no voice: give another recording")
     return torch.from_numpy(_embedder().embed(resample(audio, rate, SAMPLE_RATE)).astype(np.float32))

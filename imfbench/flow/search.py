@@ -12,7 +12,8 @@ from torch import Tensor
 from imfbench.flow.grids import check_grid
 
 Evaluate = Callable[[Tensor], float]
-"""Score of a grid (steps + 1,) on the development set, higher is better; the same noise for every candidate."""
+"""Score of a grid (steps + 1,) on the development set, higher is better; the same noise for every candidate. −∞: the grid leads
+to something that cannot be scored."""
 
 
 LIMIT_REACHED = "the limit of"

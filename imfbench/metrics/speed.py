@@ -215,17 +215,20 @@ def speed_of_rows(made: pd.DataFrame, network: bool = True) -> tuple[dict[str, A
         network: Whether a network took part; otherwise the total is the vocoder's.
 
     Returns:
-        device, threads, workers, batch and what ``rtf_columns`` gives, empty unless there is one condition; and the conditions
-        (device, threads, workers), a row each.
+        device, hardware, threads, workers, batch and what ``rtf_columns`` gives, empty unless there is one condition; and the
+        conditions (device, threads, workers, hardware), a row each.
     """
     timed = made.dropna(subset=["vocoder_seconds"])
     # Rows from before workers were known of are of one process.
     beside = timed["workers"].fillna(1).astype(int) if "workers" in timed else 1
-    conditions = timed[["device", "threads"]].assign(workers=beside).dropna().drop_duplicates()
+    # Nor did they name their machine: such rows are of one that is not known, and may not be of the others'.
+    machine = timed["hardware"].fillna("") if "hardware" in timed else ""
+    conditions = timed[["device", "threads"]].assign(workers=beside, hardware=machine).dropna().drop_duplicates()
     if len(conditions) != 1:
         return {}, conditions
     found: dict[str, Any] = {"device": conditions["device"].iloc[0], "batch": 1}
     found |= {name: int(conditions[name].iloc[0]) for name in ("threads", "workers")}
+    found |= {"hardware": conditions["hardware"].iloc[0]} if conditions["hardware"].iloc[0] else {}
     own, vocoder = timed["network_seconds"].astype(float), timed["vocoder_seconds"].astype(float)
     seconds = {
         "network_seconds": own,

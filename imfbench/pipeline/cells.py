@@ -14,6 +14,7 @@ from imfbench.flow.grids import grid_name, make_grid
 from imfbench.method import Method
 from imfbench.pipeline.context import Context, NotReadyError, method_name
 from imfbench.pipeline.plan import Row, grid_for, name_of_grid, teacher_nfe
+from imfbench.pipeline.reuse import RECIPE
 from imfbench.pipeline.train import settings_of
 from imfbench.registry import METHODS
 from imfbench.sampling import sampling_guidance
@@ -148,12 +149,14 @@ def _is_ready(context: Context, row: Row) -> bool:
 def _training_columns(context: Context, row: Row, card: dict[str, Any] | None) -> dict[str, Any]:
     """What is on record of the training: the card's, or the status of one that diverged."""
     record = (card or {}).get("training")
-    settings = (card or {}).get("config")
-    frames = settings.get("frames_per_batch") if isinstance(settings, dict) else None
+    frames = _frames_per_batch((card or {}).get("config"))
     ready = _is_ready(context, row)
     if row.artefact is not None and not ready:
-        record = record or read_json(Path(context.folder.artefact(row.artefact)) / "status.json")
-        frames = settings_of(context.config, context.plan.artefacts[row.artefact]).frames_per_batch
+        folder = Path(context.folder.artefact(row.artefact))
+        record = record or read_json(folder / "status.json")
+        # What was asked for is what was used, unless it had to fit into memory: the recipe and the card say what it came to.
+        frames = frames or _frames_per_batch((read_json(folder / RECIPE) or {}).get("training"))
+        frames = frames or settings_of(context.config, context.plan.artefacts[row.artefact]).frames_per_batch
     record = record if isinstance(record, dict) else {}
     cost = {} if ready else record  # seconds and bytes of other hardware would stand beside this run's
     return {
@@ -164,3 +167,7 @@ def _training_columns(context: Context, row: Row, card: dict[str, Any] | None) -
         "train_peak_memory_kind": cost.get("peak_memory_kind"),
         "train_seed": record.get("seed"),
     }
+
+
+def _frames_per_batch(settings: Any) -> Any:
+    return settings.get("frames_per_batch") if isinstance(settings, dict) else None

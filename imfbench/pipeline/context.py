@@ -17,15 +17,17 @@ from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError, Utterance, length_of
 from imfbench.devices import available_threads, dtype_name, memory_words, out_of_memory, resolve_device
+from imfbench.features.audio_check import AudioError
+from imfbench.features.phones import PromptError
 from imfbench.inputs import Inputs, open_vocoder, vocoder_name
 from imfbench.method import Method
 from imfbench.metrics.base import Metric, ScoreError
 from imfbench.pipeline.networks import inputs_of_experiment
-from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan
+from imfbench.pipeline.plan import Artefact, Plan, Row, make_plan, step_content
 from imfbench.progress import Reporting
 from imfbench.published import look_in
 from imfbench.registry import DATASETS, METHODS, METRICS
-from imfbench.sampling import sampling_guidance
+from imfbench.sampling import LengthError, sampling_guidance
 from imfbench.score_cache import ScoreCache
 from imfbench.sets import TestSet, open_dataset
 from imfbench.store import RunFolder, StoreError, content_hash, read_json, write_text
@@ -200,7 +202,11 @@ class Context:
 
     def record(self, config: ExperimentConfig) -> None:
         """Write the resolved experiment into the run folder; from now on it is this run's."""
-        self.config = config
+        systems = [
+            system if system.timed_minutes is None else system.model_copy(update={"timed_for": step_content(config, i)})
+            for i, system in enumerate(config.systems)
+        ]
+        self.config = config = config.model_copy(update={"systems": systems})
         write_text(self.folder.experiment, config.dump())
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -218,14 +224,15 @@ def told(error: BaseException) -> str:
 
 
 def recording_of(error: BaseException, what: str, path: Path | None) -> str:
-    """The recording that an utterance's error is about, in brackets; empty where the message names it or another file.
+    """The recording that an utterance's error is about, in brackets; empty where it is about something else or names the file.
 
     Args:
-        error: Whatever an utterance stumbled over: a ``ValueError`` may be about what was recorded.
+        error: Whatever an utterance stumbled over.
         what: "prompt" or "recording".
         path: The file; None if there is none.
     """
-    if path is None or not isinstance(error, ValueError) or isinstance(error, DatasetError) or str(path) in str(error):
+    at_fault = isinstance(error, AudioError | PromptError) or (isinstance(error, LengthError) and error.of_prompt)
+    if path is None or not at_fault or str(path) in str(error):
         return ""
     return f" ({what} {path})"
 
@@ -273,19 +280,25 @@ def _length(utterance: Utterance) -> float:
 
 
 def without_outdated_steps(config: ExperimentConfig) -> ExperimentConfig:
-    """The experiment without steps that were made of other minutes: a recorded experiment.yaml whose budget was changed."""
+    """The experiment without steps that were timed for something else: a recorded experiment.yaml of which something was changed.
+
+    Those are steps of other minutes, or of a training of other content: another K, other batches, another network. One that was
+    recorded before ``timed_for`` was says only of which minutes they are.
+    """
     systems = []
-    for system in config.systems:
+    for i, system in enumerate(config.systems):
         minutes = {**config.training, **system.train}.get("minutes")
-        if system.timed_minutes is not None and system.timed_minutes != minutes:
+        if system.timed_minutes is not None and (
+            system.timed_minutes != minutes or system.timed_for not in (None, step_content(config, i))
+        ):
             train = {key: value for key, value in system.train.items() if key != "steps"}
-            system = system.model_copy(update={"train": train, "timed_minutes": None})
+            system = system.model_copy(update={"train": train, "timed_minutes": None, "timed_for": None})
         systems.append(system)
     return config.model_copy(update={"systems": systems})
 
 
 def with_recorded_steps(config: ExperimentConfig, folder: RunFolder) -> ExperimentConfig:
-    """The experiment with the steps that an earlier run in this folder made of the same time budgets.
+    """The experiment with the steps that an earlier run in this folder made of the same time budgets for the same trainings.
 
     Raises:
         ConfigError: The folder's experiment.yaml cannot be read.
@@ -298,14 +311,24 @@ def with_recorded_steps(config: ExperimentConfig, folder: RunFolder) -> Experime
         raise ConfigError(
             f"{folder.experiment} cannot be read ({str(error).splitlines()[0]}); give this run another folder with --out"
         ) from None
-    earlier = {system.label: system for system in recorded.systems}
+    earlier = {system.label: i for i, system in enumerate(recorded.systems)}
     systems = []
-    for system in config.systems:
+    for i, system in enumerate(config.systems):
         budget = {**config.training, **system.train}
         same = earlier.get(system.label)
-        timed = None if same is None else same.timed_minutes
-        if budget.get("steps") is None and same is not None and timed is not None and timed == budget.get("minutes"):
-            known = {"train": {**system.train, "steps": same.train["steps"]}, "timed_minutes": timed}
-            system = system.model_copy(update=known)
+        if budget.get("steps") is None and budget.get("minutes") is not None and same is not None:
+            known = recorded.systems[same]
+            of_these = known.timed_minutes == budget["minutes"] and "steps" in known.train
+            if of_these and _timed_for(recorded, same) == step_content(config, i):
+                train = {**system.train, "steps": known.train["steps"]}
+                system = system.model_copy(update={"train": train, "timed_minutes": known.timed_minutes})
         systems.append(system)
     return config.model_copy(update={"systems": systems})
+
+
+def _timed_for(recorded: ExperimentConfig, index: int) -> str | None:
+    """What the steps of a recorded system were timed for; None where it cannot be told, as its method is not here any more."""
+    try:
+        return recorded.systems[index].timed_for or step_content(recorded, index)
+    except (LookupError, ImportError, ValueError):
+        return None

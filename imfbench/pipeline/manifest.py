@@ -41,7 +41,10 @@ def now() -> str:
 
 
 def begin(context: Context, stages: tuple[str, ...]) -> None:
-    """Write the manifest at the start of a run; earlier starts in the same folder stay on record."""
+    """Write the manifest at the start of a run; earlier starts in the same folder stay on record.
+
+    So does why a job failed, until a command does jobs of its kind again: rows that it left have no other reason.
+    """
     present = read_json(context.folder.manifest) or {}
     earlier = present.get("plugins", [])
     starts = [*present.get("runs", []), {"start": now(), "end": None, "stages": list(stages)}]
@@ -65,6 +68,11 @@ def begin(context: Context, stages: tuple[str, ...]) -> None:
             # A file that was changed between two starts stands there twice: the run was made with both.
             "plugins": [*earlier, *(record for plugin in plugins() if (record := plugin.record()) not in earlier)],
             "artefacts": present.get("artefacts", {}),
+            "failures": {
+                job: reason
+                for job, reason in present.get("failures", {}).items()
+                if job.partition(":")[0] not in stages
+            },
             "status": "running",
         },
     )
@@ -77,8 +85,16 @@ def end(context: Context, status: str) -> None:
     found["status"] = found["runs"][-1]["status"] = status
     found["config_hash"] = context.config.hash
     found["artefacts"] = _artefacts(context)
-    found["failures"] = dict(context.failures)
+    found["failures"] = {**found.get("failures", {}), **context.failures}
     write_json(context.folder.manifest, found)
+
+
+def failure_of(context: Context, job: str) -> str | None:
+    """Why a job failed, now or in the last command that did jobs of its kind; None if it did not."""
+    if job in context.failures:
+        return context.failures[job]
+    found: dict[str, str] = (read_json(context.folder.manifest) or {}).get("failures", {})
+    return found.get(job)
 
 
 def versions() -> dict[str, str | None]:

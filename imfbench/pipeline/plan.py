@@ -323,6 +323,24 @@ def training_content(config: ExperimentConfig, artefact: Artefact) -> str:
     return content_hash(decides)
 
 
+def step_content(config: ExperimentConfig, index: int) -> str:
+    """Hash of what decides what a step of a system costs, and so how many its minutes are: its training but for length and seed.
+
+    The content of a training knows a teacher by its name: the network of one that is trained here as well is a part of its own.
+    """
+
+    def plain(settings: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if key not in ("steps", "minutes", "seed")}
+
+    system = config.systems[index]
+    systems = [one.model_copy(update={"train": plain(one.train)}) for one in config.systems]
+    endless = config.model_copy(update={"training": plain(config.training), "systems": systems})
+    taught = METHODS.get(system.method).needs.teacher and config.teacher is not None
+    teachers = [one for one in systems if taught and config.teacher and one.label == config.teacher.artefact]
+    networks = [[one.artefact, one.network.model_dump(mode="json")] for one in teachers]
+    return content_hash([training_content(endless, Artefact(system.label, index)), networks])[:16]
+
+
 def teacher_nfe(config: dict[str, Any]) -> int | None:
     """K, the teacher's steps behind each training target, from a method's settings; None where it has none."""
     found = config.get("teacher_nfe")
@@ -342,6 +360,7 @@ __all__ = [
     "grid_for",
     "make_plan",
     "name_of_grid",
+    "step_content",
     "teacher_artefact",
     "teacher_nfe",
     "training_content",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imfbench.data import Utterance
+from imfbench.devices import describe, machine_name
 from imfbench.pipeline.context import Context
 from imfbench.progress import log
 from imfbench.store import RunFolder, atomic, content_hash, file_sha256, read_json, write_json
@@ -68,6 +69,7 @@ def take_grid(context: Context, name: str, recipe: dict[str, Any]) -> bool:
 def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
     """Take over the utterances of an equal cell of another experiment, if they were timed on as many threads."""
     here = (context.device.type, context.threads, context.config.workers)
+    machine = machine_name(describe(context.device), context.device)
     for one in folders(context.folder)[1:]:
         there = one.cell(cell.folder.key)
         made = there.journal.rows()
@@ -75,7 +77,12 @@ def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
             row = made[utterance.id]
             timed = tuple(row.get(key) for key in ("device", "threads", "workers"))
             path = there.path / row["audio"]
-            if timed not in (here, (None,) * 3) or not path.is_file() or file_sha256(path) != row["audio_sha256"]:
+            if (
+                timed not in (here, (None,) * 3)
+                or row.get("hardware") not in (machine, None)
+                or not path.is_file()
+                or file_sha256(path) != row["audio_sha256"]
+            ):
                 continue
             _link(path, cell.folder.path / row["audio"])
             cell.folder.journal.append(row)

@@ -15,6 +15,7 @@ from imfbench.data import Utterance
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.cells import Cell, all_cells
 from imfbench.pipeline.context import Context
+from imfbench.pipeline.manifest import failure_of
 from imfbench.pipeline.score_workers import Recipe, by_processes, by_threads
 from imfbench.pipeline.scorer import Asked, Row, Scorer
 from imfbench.pipeline.summary import summarise
@@ -34,7 +35,7 @@ def score(context: Context, name: str) -> None:
     with contextlib.ExitStack() as running:
         running.callback(scorer.close)
         before = psutil.Process().memory_info().rss
-        tables = [_Table(cell, context.utterances(context.test_set(cell.row))) for cell in cells]
+        tables = [_table_of(context, cell) for cell in cells]
         with context.reporting.bar(f"score {name}", sum(len(table.asked) for table in tables)) as bar:
             for one in tables:
                 bar.advance(one.look_up(scorer))
@@ -78,10 +79,11 @@ class _Table:
     Args:
         cell: The cell.
         utterances: What it should hold, in order.
+        unmade: Why there is nothing of those that it does not hold.
     """
 
-    def __init__(self, cell: Cell, utterances: list[Utterance]) -> None:
-        self.cell, self.frame = cell, table(cell, utterances)
+    def __init__(self, cell: Cell, utterances: list[Utterance], unmade: str) -> None:
+        self.cell, self.frame = cell, table(cell, utterances, unmade)
         records = [{str(key): value for key, value in row.items()} for row in self.frame.to_dict("records")]
         known = {u.id: u for u in utterances}
         self.asked = [Asked(row, cell.folder.path, known[str(row["id"])]) for row in records]
@@ -108,6 +110,11 @@ class _Table:
         return rows
 
 
+def _table_of(context: Context, cell: Cell) -> _Table:
+    unmade = failure_of(context, f"synthesise:{cell.row.label}") or "not synthesised"
+    return _Table(cell, context.utterances(context.test_set(cell.row)), unmade)
+
+
 def _made(context: Context, scorer: Scorer, asked: list[Asked]) -> Generator[Row, None, None]:
     workers = min(context.config.workers, len(asked))
     if workers > 1:
@@ -128,12 +135,15 @@ def _recipe(context: Context, scorer: Scorer, workers: int) -> Recipe:
     )
 
 
-def table(cell: Cell, utterances: list[Utterance]) -> pd.DataFrame:
-    """A cell's rows, one for each expected utterance in order, with the figures that are known of the same audio."""
+def table(cell: Cell, utterances: list[Utterance], unmade: str) -> pd.DataFrame:
+    """A cell's rows, one for each expected utterance in order, with the figures that are known of the same audio.
+
+    One that the cell holds nothing of, as its job ended before it came to it, fails with the reason ``unmade``.
+    """
     made = cell.folder.journal.rows()
     rows: list[dict[str, Any]] = []
     for u in utterances:
-        row = dict(made.get(u.id) or {"id": u.id, "text": u.text, "status": "failed", "reason": "not synthesised"})
+        row = dict(made.get(u.id) or {"id": u.id, "text": u.text, "status": "failed", "reason": unmade})
         row |= row.pop("counts", None) or {}
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -171,6 +181,7 @@ _COLUMNS = (
     "nfe",
     "network_calls",
     "device",
+    "hardware",
     "threads",
     "workers",
 )

@@ -106,7 +106,7 @@ class Scorer:
         """Decode an utterance; its columns if the cache knows the samples, else what the model is to hear."""
 
         def decode() -> Row | Ready:
-            item = score_item(asked)
+            item = score_item(asked, self.metric.reads)
             key, files_key = self.metric.cache_key(item), self._files_key(asked)
             observation = None if self.overwrite == "always" else self.cache.get(key, self.model)
             if observation is None:
@@ -209,13 +209,21 @@ def check_unchanged(asked: Asked) -> Path:
     return path
 
 
-def score_item(asked: Asked) -> ScoreItem:
+def score_item(asked: Asked, reads: tuple[str, ...] | None = None) -> ScoreItem:
     """What scorers read of an utterance: the audio as it was stored, the text, the prompt's recording.
+
+    Args:
+        asked: The utterance.
+        reads: As a metric has it. A prompt that the metric does not read is left unread, so that one without a recording has the
+            figure that it has where the score is known already; None: it may read the prompt.
 
     Raises:
         ScoreError: The audio file is not the one that the run wrote.
     """
     u = asked.utterance
     audio, rate = load_audio(check_unchanged(asked))
+    item = replace(_unread(u), audio=audio, sample_rate=rate)
+    if reads is not None and "prompt" not in reads:
+        return item
     prompt, prompt_rate = load_audio(u.prompt_audio)
-    return replace(_unread(u), audio=audio, sample_rate=rate, prompt_audio=prompt, prompt_rate=prompt_rate)
+    return replace(item, prompt_audio=prompt, prompt_rate=prompt_rate)

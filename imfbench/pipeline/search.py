@@ -21,7 +21,7 @@ from imfbench.flow.grids import uniform
 from imfbench.flow.search import SearchResult
 from imfbench.flow.solvers import evaluations_per_step
 from imfbench.method import Condition, Method
-from imfbench.metrics.base import Metric, ScoreItem
+from imfbench.metrics.base import Metric, ScoreError, ScoreItem
 from imfbench.pipeline.context import Context, NotReadyError, one_line, recording_of
 from imfbench.pipeline.plan import GridSearch, Row, grid_for, teacher_artefact
 from imfbench.pipeline.reuse import take_grid
@@ -41,6 +41,14 @@ _NO_UTTERANCES = (CountMismatchError, DamagedModelError, MissingModelError, Stor
 
 class SearchError(RuntimeError):
     """A search that found nothing. Its rows fail with the reason; the others go on."""
+
+
+class CandidateError(SearchError):
+    """What a grid leads to has no figure: a mel that is not finite, or speech that a metric cannot score. Others may have one."""
+
+
+Failed = list[dict[str, Any]]
+"""The grids that could not be scored, each with its reason."""
 
 
 def search_grid(context: Context, name: str) -> None:
@@ -70,21 +78,22 @@ def search_grid(context: Context, name: str) -> None:
     steps = search.nfe // evaluations_per_step(search.solver)
     started = time.perf_counter()
     limit = getattr(settings, "max_evaluations", 1)
+    failed: Failed = []
     with contextlib.ExitStack() as models, context.reporting.bar(f"search {name}", limit) as bar:
         evaluate, _ = evaluation(
-            context, search, utterances, models, lambda score: bar.advance(note=f"score {score:.4g}")
+            context, search, utterances, models, lambda score: bar.advance(note=f"score {score:.4g}"), failed
         )
         result = cls(settings).search(evaluate, steps)
     if result.evaluations and not math.isfinite(result.score):
-        raise SearchError(f"{name}: no grid could be scored on the development set")
-    _keep(context, search, recipe, result, time.perf_counter() - started)
-    points = ", ".join(f"{value:.3f}" for value in result.grid.tolist())
-    log.info("%s: [%s] after %d evaluations (%s)", name, points, result.evaluations, result.stopped)
+        why = f": {failed[0]['reason']}" if failed else ""
+        raise SearchError(f"{name}: no grid could be scored on the development set{why}")
+    _keep(context, search, recipe, result, time.perf_counter() - started, failed)
+    log.info("%s: %s after %d evaluations (%s)", name, _points(result.grid), result.evaluations, result.stopped)
 
 
 def evaluation(
     context: Context, search: GridSearch, utterances: list[Utterance], models: contextlib.ExitStack,
-    told: Callable[[float], None] = lambda _: None,
+    told: Callable[[float], None] = lambda _: None, failed: Failed | None = None,
 ) -> tuple[Callable[[Tensor], float], Method]:  # fmt: skip
     """What scores a grid on the development set, and whose grid it is.
 
@@ -94,14 +103,22 @@ def evaluation(
         utterances: Of the development set; what the network may know of them is read once.
         models: Keeps metrics' models loaded until it is closed.
         told: Called with each score.
+        failed: Gets the grids that cannot be scored. They are the worst of all, −∞: what they lead to is their own fault. What is
+            wrong with a prompt, a condition or the teacher's references is not, and ends a search.
     """
     conditions = conditions_of(context, utterances)
     scores = _scores(context, search, utterances, conditions, models)
     method, _ = context.load(search.artefact)
 
     def evaluate(grid: Tensor) -> float:
-        mels = sampled_mels(context, method, utterances, conditions, grid, search.solver)
-        found = float(sum(weight * score(mels) for weight, score in scores))
+        try:
+            mels = sampled_mels(context, method, utterances, conditions, grid, search.solver)
+            found = float(sum(weight * score(mels) for weight, score in scores))
+        except CandidateError as error:
+            log.warning("%s: %s cannot be scored and is the worst: %s", search.name, _points(grid), error)
+            found = -math.inf
+            if failed is not None:
+                failed.append({"grid": grid.tolist(), "reason": str(error)})
         told(found)
         return found
 
@@ -145,7 +162,8 @@ def _named(utterance: Utterance) -> Iterator[None]:
             raise
         said = str(error) if isinstance(error, ValueError) else one_line(error)  # ours are written for users
         where = recording_of(error, "prompt", utterance.prompt_audio)
-        raise SearchError(f"development utterance {utterance.id}: {said}{where}") from error
+        kind = CandidateError if isinstance(error, FloatingPointError | ScoreError) else SearchError
+        raise kind(f"development utterance {utterance.id}: {said}{where}") from error
 
 
 def _scores(
@@ -190,10 +208,29 @@ def _metric_score(
         rows: list[dict[str, Any]] = []
         for u in utterances:
             with _named(u):
-                rows.append({"id": u.id, **heard(metric, vocoder, u, mels[u.id], conditions[u.id], prompts[u.id])})
+                try:
+                    columns = heard(metric, vocoder, u, mels[u.id], conditions[u.id], prompts[u.id])
+                except ScoreError as error:
+                    _check_scorable(metric, u, prompts[u.id], error)
+                    raise
+                rows.append({"id": u.id, **columns})
         return float(metric.summarise(pd.DataFrame(rows))[metric.summary_columns[0]])
 
     return score
+
+
+def _check_scorable(metric: Metric, utterance: Utterance, prompt: tuple[Any, int], error: ScoreError) -> None:
+    """Refuse an utterance of which real speech, its prompt's, has no figure either: that is no grid's fault.
+
+    Raises:
+        ValueError: The prompt or the text is at fault.
+    """
+    u = utterance
+    try:
+        metric.score(ScoreItem(u.id, *prompt, u.text, u.language, *prompt))
+    except ScoreError:
+        at_fault = f"the recording {u.prompt_audio} has no figure either: mend it, or the text"
+        raise ValueError(f"{error}; {at_fault}") from error
 
 
 def heard(
@@ -234,7 +271,13 @@ def recipe_of_search(
     }
 
 
-def _keep(context: Context, search: GridSearch, recipe: dict[str, Any], result: SearchResult, seconds: float) -> None:
+def _points(grid: Tensor) -> str:
+    return f"[{', '.join(f'{value:.3f}' for value in grid.tolist())}]"
+
+
+def _keep(
+    context: Context, search: GridSearch, recipe: dict[str, Any], result: SearchResult, seconds: float, failed: Failed
+) -> None:
     found = result.to_dict()
     grid = found.pop("grid")
     start = next((e["score"] for e in found["trace"] if e["sweep"] == 0), None)
@@ -246,6 +289,7 @@ def _keep(context: Context, search: GridSearch, recipe: dict[str, Any], result: 
             "start": uniform(len(grid) - 1).tolist(),
             "start_score": start,
             **found,
+            **({"failed": failed} if failed else {}),
             "seconds": seconds,
             "recipe": recipe,
             "recipe_hash": content_hash(recipe),

@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from imfbench.devices import machine_name
 from imfbench.metrics.base import Metric
 from imfbench.metrics.speed import speed_of_rows
 from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline.cells import Cell, write_about
 from imfbench.pipeline.context import Context
+from imfbench.pipeline.manifest import failure_of
 from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
 from imfbench.store import read_json, write_json
 
@@ -37,7 +39,7 @@ def summarise(context: Context, cell: Cell) -> None:
         write_about(cell, None)
     known = {**read_json(cell.folder.identity), **cell.about}
     frame = read_utterances(cell.folder.table) if cell.status == "ok" and cell.folder.table.is_file() else None
-    found: dict[str, Any] = {key: value for key, value in known.items() if key not in ("identity", "row")}
+    found: dict[str, Any] = {key: value for key, value in known.items() if key not in ("identity", "row", "hardware")}
     found |= {"key": cell.folder.key, "status": cell.status, "signatures": {}, "not_measured": {}, "n_scored": 0}
     found |= {VERSION_KEY: SCHEMA_VERSION}
     found["cluster"] = context.config.cluster
@@ -100,9 +102,13 @@ def _speed(cell: Cell, frame: pd.DataFrame, found: dict[str, Any], missing: dict
     made = frame[frame["status"] == "ok"]
     columns, conditions = speed_of_rows(made, cell.row.kind != "vocoded-ground-truth")
     found |= columns
+    if "device" in found and found.get("hardware") is None:  # rows that do not name it, of a cell that another run made
+        found["hardware"] = machine_name((read_json(cell.folder.identity) or {}).get("hardware") or {}, found["device"])
     if len(conditions) > 1:
         told = ", ".join(
-            f"{row.device} with {row.threads} threads in {row.workers} processes" for row in conditions.itertuples()
+            f"{row['device']}{' (' * bool(row['hardware'])}{row['hardware']}{')' * bool(row['hardware'])} with {row['threads']} "
+            f"threads in {row['workers']} processes"
+            for row in conditions.to_dict("records")
         )
         missing |= dict.fromkeys(
             RTF, f"its utterances were timed on {told}; --set overwrite=always times all of them anew"
@@ -150,7 +156,7 @@ def _with_interval(metric: Metric) -> list[str]:
 
 
 def _unmade(context: Context, cell: Cell) -> str:
-    reason = context.failures.get(f"synthesise:{cell.row.label}")
+    reason = failure_of(context, f"synthesise:{cell.row.label}")
     return f"failed: {reason or 'not synthesised; `imfbench synthesize` or `run` does it'}"
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from imfbench.data import NO_RECORDING, Utterance, length_of
-from imfbench.devices import free_memory, out_of_memory
+from imfbench.devices import describe, free_memory, machine_name, out_of_memory
 from imfbench.features.audio import load_audio, notes_of_file, save_audio
 from imfbench.features.audio_check import AudioError, audio_notes
+from imfbench.features.phones import TextError
 from imfbench.flow.counting import CountMismatchError, Counts
 from imfbench.method import Condition
 from imfbench.metrics.memory import peak_memory
@@ -24,8 +25,11 @@ from imfbench.pipeline.context import Context, recording_of, told
 from imfbench.pipeline.recordings import take_recordings
 from imfbench.pipeline.reuse import take_audio
 from imfbench.progress import log
-from imfbench.sampling import as_loud, synthesize_mel
+from imfbench.sampling import LengthError, as_loud, synthesize_mel
 from imfbench.store import StoreError, file_sha256, read_json, write_json
+
+_SHOWN = 80
+"""Characters of a text that a message names."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def synthesise(context: Context, label: str) -> None:
         return
     if context.config.overwrite == "always":
         cell.folder.journal.path.unlink(missing_ok=True)
-    missing = [utterance for utterance in utterances if utterance.id not in done(cell)]
+    made = done(cell)
+    missing = [utterance for utterance in utterances if utterance.id not in made]
     if context.config.overwrite == "only-cache":
         missing = []
     row = cell.row
@@ -150,11 +155,26 @@ def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[
         no_memory = out_of_memory(error)
         sampled = cell.row.kind == "sampled"
         what, path = ("prompt", utterance.prompt_audio) if sampled else ("recording", utterance.target_audio)
-        row |= {"status": "failed", "reason": told(error) + recording_of(error, what, path)}
+        about = _text_of(error, context.dataset(context.test_set(cell.row)), utterance) or recording_of(
+            error, what, path
+        )
+        row |= {"status": "failed", "reason": told(error) + about}
         log.warning("%s, %s: %s", cell.row.label, utterance.id, row["reason"])
     if no_memory:  # only now nothing refers to the tensors of the attempt
         free_memory()
     cell.folder.journal.append(row)
+
+
+def _text_of(error: Exception, dataset: Any, utterance: Utterance) -> str:
+    """The text that an utterance's error is about and where it stands, in brackets; empty where it is about something else."""
+    if not isinstance(error, TextError) and (not isinstance(error, LengthError) or error.of_prompt):
+        return ""
+    said = str(error).lower()  # a text of capitals is said in small letters
+    named = any(text and repr(text).lower() in said for text in (utterance.text, utterance.prompt_text))
+    text = utterance.text if len(utterance.text) <= _SHOWN else f"{utterance.text[:_SHOWN]}…"
+    place = dataset.place_of(utterance) if hasattr(dataset, "place_of") else ""
+    found = ", ".join(filter(None, ["" if named else f"text {text!r}", place]))
+    return f" ({found})" if found else ""
 
 
 def _file_notes(context: Context, cell: Cell, utterance: Utterance) -> list[str]:
@@ -197,6 +217,7 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
         "vocoder_seconds": vocoding,
         "counts": None if counts is None else asdict(counts),
         "device": context.device.type,
+        "hardware": context.once("hardware", lambda: machine_name(describe(context.device), context.device)),
         "threads": context.threads,
         "workers": context.config.workers,
     }

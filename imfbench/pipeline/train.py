@@ -116,6 +116,8 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
         begun.get("timed_minutes") == settings.minutes
     ):  # on record from before the experiment was changed and changed back
         steps = int(begun["training"]["steps"])
+        same = settings.model_copy(update={"steps": steps})
+        _check_recipe(context.folder.artefact(artefact.name), recipe_of_training(context, artefact, same))
     else:
         _announce_features(context)
         log.info("%s: timing ten steps", artefact.name)

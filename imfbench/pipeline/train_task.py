@@ -171,7 +171,7 @@ def interrupted_between_steps() -> Iterator[Callable[[], None]]:
     """Let Ctrl-C and SIGTERM wait until the step is done: yields a check that raises ``KeyboardInterrupt`` if one came.
 
     In the middle of a step the network and its optimiser do not belong together, and must not be saved. A second Ctrl-C
-    does not wait.
+    does not wait. One that comes behind the last step, while the network is saved, is raised when that is done.
     """
     asked: list[int] = []
 
@@ -194,6 +194,7 @@ def interrupted_between_steps() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    check()  # or the next job would begin, though the user has been told that the run stops
 
 
 def method_to_train(context: Context, artefact: Artefact, settings: TrainConfig) -> Method:

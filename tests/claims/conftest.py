@@ -26,9 +26,14 @@ class Folder:
 
     def cell(self, system: str, nfe: int, seed: int = 0, run: str = "speech", on: str = "test", **scores: Any) -> Path:
         """A cell of one network; ``scores`` are per utterance, those of wer are edits of WORDS words; others are columns."""
-        changes = {key: scores.pop(key) for key in ("status", "grid", "signatures", "n_expected") if key in scores}
+        changes = {
+            key: scores.pop(key)
+            for key in ("status", "grid", "signatures", "n_expected", "noise_seed")
+            if key in scores
+        }
         n = len(next(iter(scores.values()), ()))
         key = f"{system}-{nfe}-{seed}-{on}-{changes.get('grid', 'uniform')}"
+        key += f"-{changes['noise_seed']}" if "noise_seed" in changes else ""
         row = {
             "task": "token2mel", "system": system, "kind": "sampled", "nfe": nfe, "grid": "uniform",
             "grid_values": [nfe, changes.get("grid")],
@@ -39,7 +44,8 @@ class Folder:
         folder = self.path / run / "cells" / key
         folder.mkdir(parents=True)
         (folder / "summary.json").write_text(json.dumps(row))
-        frame = pd.DataFrame({"id": [f"u{i:03d}" for i in range(n)], "status": "ok", **scores})
+        own = {"test": "u", "noisy": "noisy-u"}.get(on, f"{on}u")  # the noisy set has the test set's sentences
+        frame = pd.DataFrame({"id": [f"{own}{i:03d}" for i in range(n)], "status": "ok", **scores})
         if "wer" in scores:
             frame = frame.assign(substitutions=frame["wer"], deletions=0, insertions=0, reference_words=WORDS)
         frame.to_parquet(folder / "utterances.parquet")

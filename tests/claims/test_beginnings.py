@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 from imfbench.building import build_method
+from imfbench.contracts.batches import TOKENS, make_batch
+from imfbench.method import encoded
+from imfbench.registry import METHODS
 
 SHAPE = {"bands": 8, "tokens": 4, "dim": 32, "depth": 1, "heads": 2}
 
@@ -51,6 +57,40 @@ def test_from_scratch_has_the_teachers_shape_and_none_of_its_weights(teacher) ->
     )
     assert all(p.requires_grad for p in method.network.parameters())
     assert all(torch.equal(before[name], value) for name, value in state(teacher).items())
+
+
+class Encoding(nn.Module):
+    """A network with an encoder of its own, as F5-TTS's and CosyVoice 2's have one."""
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__()
+        self.config = config
+        self.heard, self.body = nn.Embedding(TOKENS, 3), nn.Linear(3, 3)
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        return (self.heard,)
+
+    def encode(self, condition: Any) -> Tensor:
+        found: Tensor = self.heard(condition.tokens)
+        return found
+
+    def attach_second_time(self) -> None:
+        """It has none of its own to attach."""
+
+
+def test_from_scratch_hears_what_its_teacher_hears() -> None:
+    """Training takes what the teacher's encoder makes of a condition, sampling what the student's makes."""
+    cls = METHODS.get("teacher")
+    first = cls(cls.Config(), Encoding())
+    network: Any = build_method("intmeanflow", {}, first, seed=5, scratch=True).network
+    condition = make_batch().condition
+    assert torch.equal(encoded(network, condition).encoded, encoded(first.network, condition).encoded)
+    assert not torch.equal(network.body.weight, first.network.body.weight)
+    assert not any(p.requires_grad for p in network.heard.parameters())
+    assert all(p.requires_grad for p in network.body.parameters())
+    usual: Any = build_method("intmeanflow", {}, first).network
+    assert [p.requires_grad for p in usual.parameters()] == [p.requires_grad for p in network.parameters()]
 
 
 def test_other_beginnings_are_other_trainings(tiny) -> None:

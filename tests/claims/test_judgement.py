@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from imfbench.claims.definition import Claim
 from imfbench.claims.judgement import judge
@@ -79,6 +80,37 @@ def test_three_seeds_speak_of_methods_and_two_of_checkpoints(folder: Any, claim:
     found = small(claim({}), folder)
     assert found.standing.verdict == "supported"
     assert found.deciding().tested.n == 40  # type: ignore[union-attr]
+
+
+def test_a_row_without_all_of_its_seeds_is_no_evidence(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE)
+    folder.cell("student", 1, 0, sim=BASE)
+    planned = {"systems": [{"method": "intmeanflow", "name": "student", "seeds": [0, 1]}], "noise_seeds": [0]}
+    (folder.path / "speech" / "experiment.yaml").write_text(yaml.safe_dump(planned))
+    assert small(claim({}), folder).reason == "student 1 NFE: nothing of training seed 1"
+    folder.cell("student", 1, 1, sim=BASE + 0.001 * NOISE)
+    assert small(claim({}), folder).standing.verdict == "supported"
+    (folder.path / "speech" / "experiment.yaml").write_text(yaml.safe_dump({**planned, "noise_seeds": [0, 1]}))
+    assert small(claim({}), folder).reason == "student 1 NFE: 1 of its noise seeds have no row yet"
+
+
+def test_noise_seeds_are_averaged_and_must_be_the_same_on_both_sides(folder: Any, claim: Make) -> None:
+    worse = np.zeros(40)
+    worse[:20] = 1.0
+    for noise in (0, 1):
+        folder.cell("teacher", 32, sim=BASE, wer=np.zeros(40), noise_seed=noise)
+    folder.cell("student", 1, sim=BASE - 0.1, wer=worse, noise_seed=0)
+    both = claim({"figures": {"sim": 0.03, "wer": 0.02}})
+    found = small(both, folder)
+    assert found.standing.verdict == "no evidence"
+    assert found.reason == "the two sides have other noise seeds: 0 against 0, 1"
+    folder.cell("student", 1, sim=BASE + 0.1, wer=np.zeros(40), noise_seed=1)
+    sim, wer = small(both, folder).leaves()
+    assert sim.tested is not None
+    assert wer.tested is not None
+    assert sim.tested.estimate == pytest.approx(0, abs=1e-9)
+    assert wer.tested.estimate == pytest.approx(0.025)  # a word of ten, of half the utterances at one of two seeds
+    assert wer.tested.smallest_margin == pytest.approx((1 - 0.025 ** (1 / 40)) / 2)  # a recording loses half
 
 
 def test_a_failed_cell_is_no_evidence_and_never_passes(folder: Any, claim: Make) -> None:
@@ -311,7 +343,8 @@ def test_harder_sets_are_held_against_the_plain_one(folder: Any, claim: Make) ->
     assert noisy.tested.estimate == pytest.approx(-0.01)
     assert noisy.training_seeds == 3
     assert "on noisy and" in noisy.reason
-    assert "on test: the further loss is within the margin of 0.030" in noisy.reason
+    assert "on test, the same utterances: the further loss is within the margin of 0.030" in noisy.reason
+    assert "on test: a further" in hard.reason
     assert "a further loss beyond the margin of 0.030 is shown" in hard.reason
     assert any("student-1-2-test" in path for path in noisy.evidence)
     words = small(claim({"sets": ["noisy"], "baseline_set": "test", "figures": {"wer": 0.03}}), folder)

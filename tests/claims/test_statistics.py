@@ -12,6 +12,7 @@ from imfbench.claims.statistics import (
     all_above,
     compare,
     contrast_of,
+    detectable_errors,
     falls_by_less,
     mean_of,
     ratio_at_least,
@@ -70,10 +71,21 @@ def test_with_one_seed_the_mean_is_students() -> None:
     theirs = stats.ttest_1samp(d, 0.1)
     assert found.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)))
     assert found.above(0.1) == pytest.approx(stats.ttest_1samp(d, 0.1, alternative="greater").pvalue)
-    assert found.minimum_detectable == pytest.approx(2.8 / np.sqrt(60))
+    assert found.minimum_detectable == pytest.approx(2.85 / np.sqrt(60), rel=2e-3)
     assert mean_of(np.stack([d, d + 1])).interval == pytest.approx(
         tuple(stats.ttest_1samp(d + 0.5, 0).confidence_interval())
     )
+
+
+@pytest.mark.parametrize(("n", "errors"), [(3, 5.65), (5, 3.76), (60, 2.85)])
+def test_what_could_be_seen_is_seen_four_times_in_five(n: int, errors: float) -> None:
+    """Of 4,000 samples that differ by just so much; 2.8 standard errors show half of them where there are 5 values."""
+    assert detectable_errors(n - 1) == pytest.approx(errors, abs=0.01)
+    rng = np.random.default_rng(n)
+    samples = rng.standard_normal((4000, n)) + errors / np.sqrt(n)
+    shown = stats.ttest_1samp(samples, 0, axis=1, alternative="greater").pvalue < ALPHA
+    assert shown.mean() == pytest.approx(0.8, abs=0.02)
+    assert detectable_errors(1e6) == 2.8
 
 
 def test_equal_differences_are_no_certainty_when_few() -> None:
@@ -102,13 +114,13 @@ def test_of_wer_no_less_is_seen_than_utterances_can_show(seeds: int, needed: int
 def test_of_wer_so_few_words_are_no_detectable_difference() -> None:
     words, one = np.full(48, 10.0), np.zeros(48)
     one[0] = 1 / words.mean()  # a single word, which makes for a standard error of 1/480
-    assert compare(one, 0.01, "better", False).minimum_detectable == pytest.approx(2.8 / 480, rel=0.01)
+    assert compare(one, 0.01, "better", False).minimum_detectable == pytest.approx(2.86 / 480, rel=0.01)
     for differences in (one, np.zeros(48)):
         for test in ("better", "inferior", "different"):
             found = compare(differences, 0.01, test, False, 1.0, words)  # type: ignore[arg-type]
             assert found.minimum_detectable == pytest.approx(7.9 / 480)
     spread = compare(NOISE[:48], 0.01, "better", False, 1.0, words)
-    assert spread.minimum_detectable == pytest.approx(2.8 * NOISE[:48].std(ddof=1) / np.sqrt(48), rel=0.001)
+    assert spread.minimum_detectable == pytest.approx(2.86 * NOISE[:48].std(ddof=1) / np.sqrt(48), rel=0.001)
     assert compare(NOISE[:48], 0.01, "better").smallest_margin is None
 
 
@@ -246,7 +258,8 @@ def test_diverged_shares_of_five_runs() -> None:
     assert decide(*_p(none)).verdict == "underpowered"
     # Fisher, 0 of 5 against 4 of 5: 6/252 = .0238.
     assert stats.fisher_exact([[0, 5], [4, 1]], alternative="less").pvalue == pytest.approx(6 / 252)
-    assert none.minimum_detectable == pytest.approx(0.8)
+    assert none.minimum_detectable is not None
+    assert stats.binom.sf(3, 5, none.minimum_detectable) == pytest.approx(0.8)  # four of five, four times in five
     assert none.low == pytest.approx(-share_interval(0, 5)[1])
 
 
@@ -263,6 +276,9 @@ def test_spreads_of_five_seeds() -> None:
     assert half.minimum_detectable is not None
     critical = stats.f.ppf(ALPHA, 4, 4)  # a ratio of variances below it is shown
     assert stats.f.cdf(critical / half.minimum_detectable**2, 4, 4) == pytest.approx(0.8)
+    unequal = smaller_spread(five, np.linspace(-1, 1, 9))
+    assert unequal.minimum_detectable is not None
+    assert stats.f.cdf(stats.f.ppf(ALPHA, 4, 8) / unequal.minimum_detectable**2, 4, 8) == pytest.approx(0.8)
     with pytest.raises(ValueError, match="at least two seeds"):
         smaller_spread([1.0], five)
 

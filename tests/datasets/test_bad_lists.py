@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,15 @@ def test_an_unknown_dataset_is_no_dataset(tmp_path: Path) -> None:
         open_set("seed-tts", tmp_path)
     with pytest.raises(DatasetError, match="is no folder of the demo corpus"):
         open_set("demo", tmp_path).utterances()
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_knows_in_which_line_a_text_stands(name: str, layout: Make) -> None:
+    copy = layout(name)
+    opened = open_set(name, copy.root)
+    for utterance in opened.utterances():
+        path, _, line = opened.dataset.place_of(utterance).rpartition(", line ")
+        row = Path(path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+        assert utterance.text in row
+        assert utterance.id in row
+    assert opened.dataset.place_of(replace(utterance, text="another")) == ""

@@ -224,18 +224,18 @@ def test_the_check_keeps_nothing_of_the_recordings() -> None:
             return self.rows
 
     def peak(count: int) -> int:
-        many = TestSet("many", "test", Many(count))
+        listed = TestSet("many", "test", Many(count)).utterances()
         gc.collect()
         tracemalloc.start()
         try:
-            for _ in dataset_check._recordings("s", "recording", pairs(many), None, (1.0, 2.0)):
+            for _ in dataset_check._recordings("s", "recording", pairs(listed), None, (1.0, 2.0)):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    def pairs(many: TestSet) -> Iterator[tuple[Path, float | None]]:
-        return ((Path(f"/nowhere/{u.id}.wav"), u.seconds) for u in many.utterances())
+    def pairs(listed: list[Utterance]) -> Iterator[tuple[Path, float | None]]:
+        return ((Path(f"/nowhere/{u.id}.wav"), u.seconds) for u in listed)
 
     peak(10)
     # The least of two: the first may count the interpreter's own table of path names, which grows once.

@@ -169,3 +169,18 @@ def test_two_pieces_of_work_are_timed_in_turns(accelerator: Accelerator) -> None
     # Ratios 2, 3 and 1.5; differences 1, 6 and 1. The medians of either side, 3 and 2, would have given 1.5.
     assert (found.ratio, found.low, found.high) == (2, 1.75, 2.5)
     assert (found.seconds, found.difference, found.n) == (3, 1, 3)
+
+
+def test_times_of_two_machines_are_no_one_figure() -> None:
+    """Another run's row, gone on with here, or a folder that moved: the number of threads alone does not tell."""
+    one = {"device": "cpu", "threads": 1, "workers": 1, "network_seconds": 0.1, "vocoder_seconds": 0.3, "seconds": 2.0}
+    rows = pd.DataFrame([{**one, "hardware": "Xeon, 2 cores"}, {**one, "hardware": "Xeon, 2 cores"}])
+    columns, conditions = speed.speed_of_rows(rows)
+    assert columns["hardware"] == "Xeon, 2 cores"
+    assert columns["rtf_total"] == pytest.approx(0.2)
+    assert len(conditions) == 1
+    for other in ("EPYC, 8 cores", None):  # None: of before rows named it
+        columns, conditions = speed.speed_of_rows(rows.assign(hardware=["Xeon, 2 cores", other]))
+        assert columns == {}
+        assert set(conditions["hardware"]) == {"Xeon, 2 cores", other or ""}
+    assert "hardware" not in speed.speed_of_rows(rows.drop(columns="hardware"))[0]

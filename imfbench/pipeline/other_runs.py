@@ -15,7 +15,7 @@ from imfbench.pipeline.cells import all_cells
 from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.plan import Artefact
 from imfbench.pipeline.search import recipe_of_search
-from imfbench.pipeline.train import RECIPE, read_back, recipe_of_training, settings_of
+from imfbench.pipeline.train import FITTED, RECIPE, read_back, recipe_of_training, settings_of
 from imfbench.progress import log
 from imfbench.store import RunFolder, StoreError, content_hash, read_json, write_json
 
@@ -27,7 +27,7 @@ def take_over(config: ExperimentConfig, out: Path, sources: Sequence[Path]) -> i
     brings its number of steps. A grid is the same if its search was, a cell if network, grid, noise, set and vocoder are.
 
     Args:
-        config: The experiment.
+        config: The experiment; those that ``then`` adds have folders of their own, and are not looked at.
         out: Its run folder.
         sources: Run folders, or folders of run folders.
 
@@ -60,15 +60,21 @@ def take_over(config: ExperimentConfig, out: Path, sources: Sequence[Path]) -> i
 def _training(context: Context, artefact: Artefact, sources: Sequence[Path]) -> int:
     settings = settings_of(context.config, artefact)
     for path, found in _documents(sources, f"artefacts/*/{RECIPE}"):
-        timed = found.pop("timed_minutes", None)
+        timed, fit = found.pop("timed_minutes", None), found.pop(FITTED, None) or {}
         status = read_json(path.parent / "status.json") or {}
         steps = found.get("training", {}).get("steps")
         if status.get("status") != "ok" or status.get("steps") != steps:
             continue
         if settings.steps is None and timed != settings.minutes:
             continue
+        exact: dict[str, Any] = {"steps": settings.steps or steps}
+        if settings.memory is not None:  # the batches that were found to fit into as much
+            asked = [settings.memory, settings.frames_per_batch * settings.accumulate, settings.processes]
+            if fit.get("asked") != asked:
+                continue
+            exact |= {"frames_per_batch": fit["frames_per_batch"], "accumulate": fit["accumulate"], "memory": None}
         try:
-            mine = recipe_of_training(context, artefact, settings.model_copy(update={"steps": settings.steps or steps}))
+            mine = recipe_of_training(context, artefact, settings.model_copy(update=exact))
         except ArtefactError:  # its teacher is trained in this run, and is not there yet
             return 0
         if content_hash(read_back(mine)) != content_hash(found):
@@ -98,10 +104,8 @@ def _cells(context: Context, sources: Sequence[Path]) -> int:
         _copy(other, cell.folder.path, leave=("summary.json",))
         present = read_json(cell.folder.identity) or {}
         manifest = read_json(other.parent.parent / "manifest.json") or {}
-        made_on = {
-            "hardware": present.get("hardware") or manifest.get("hardware")
-        }  # this run's manifest is of this machine
-        about = {**present, **cell.about, **made_on, "identity": cell.identity, "row": cell.row.label}
+        made_on = present.get("hardware") or manifest.get("hardware")  # this run's manifest is of this machine
+        about = {**present, **cell.about, "hardware": made_on, "identity": cell.identity, "row": cell.row.label}
         write_json(cell.folder.identity, about)
         taken += 1
     return taken
@@ -123,7 +127,10 @@ def _documents(sources: Sequence[Path], pattern: str) -> Iterator[tuple[Path, di
 
 
 def _copy(source: Path, target: Path, leave: tuple[str, ...] = ()) -> None:
-    """A folder's files, audio as hard links where the disk allows; renamed into place when it is whole."""
+    """A folder's files, audio as hard links where the disk allows; renamed into place when it is whole.
+
+    What is there already was begun and not ended, and makes way.
+    """
     partial = target.with_name(f".{target.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     for path in sorted(source.rglob("*")):
@@ -137,4 +144,5 @@ def _copy(source: Path, target: Path, leave: tuple[str, ...] = ()) -> None:
                 continue
         shutil.copy2(path, there)
     target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
