@@ -92,6 +92,12 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
 
     for data, path in _data(config):
         known(DATASETS, data.name, (*path, "name"))
+    sets: dict[str, int] = {}
+    for i, data in enumerate(config.dataset):
+        same = sets.setdefault(repr((data.name, data.split, sorted(data.options.items()))), i)
+        if same != i:
+            message = f"the set {data.name}/{data.split} stands twice, with the same options: leave one out"
+            found.append(Problem(("dataset", i), message))
     known(VOCODERS, config.vocoder, ("vocoder",))
     for name in config.reports:
         known(REPORTS, name, ("reports", name))

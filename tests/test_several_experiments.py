@@ -136,6 +136,20 @@ def test_further_experiments_inherit_and_are_checked(tmp_path: Path) -> None:
         load(str(write(tmp_path, then=[{"systms": []}])))
 
 
+def test_one_set_with_two_options_is_two_sets(tmp_path: Path) -> None:
+    """Both rules for the length of text2mel on one leaderboard; the second one's rows were left out, and nobody was told."""
+    one = {"limit": 1, "prefer_short": True}
+    lengths = [{**one, "options": {"length": length}} for length in ("truth", "prompt-rate")]
+    path = write(tmp_path, task="text2mel", dataset=lengths, systems=[teacher("aligning-dit")], then=[], references=[])
+    (context,) = experiment.run_all(load(str(path)), tmp_path / "out", reporting=Reporting(terminal=False))
+    assert context.failures == {}
+    made = rows(tmp_path / "out")
+    assert {row["dataset"].partition(", ")[2] for row in made} == {"true length", "prompt's rate"}
+    assert len({row["key"] for row in made}) == len(made) == 2
+    with pytest.raises(ConfigError, match=r"the set demo/test stands twice, with the same options"):
+        load(str(write(tmp_path, dataset=[one, {**one, "limit": 2}])))
+
+
 def test_two_parts_need_two_names(tmp_path: Path) -> None:
     part = {"task": "text2mel", "systems": [teacher("aligning-dit")]}
     with pytest.raises(ConfigError, match="'text2mel' is taken"):

@@ -183,8 +183,8 @@ def make_plan(config: ExperimentConfig) -> Plan:
     searches: dict[str, GridSearch] = {}
 
     def add(row: Row) -> None:
-        for i, data in enumerate(config.dataset):
-            here = replace(row, test_set=(i, f"{data.name}/{data.split}" if len(config.dataset) > 1 else ""))
+        for i, label in enumerate(set_labels(config)):
+            here = replace(row, test_set=(i, label if len(config.dataset) > 1 else ""))
             rows.setdefault(here.label, here)
 
     for kind in config.references:
@@ -210,6 +210,16 @@ def make_plan(config: ExperimentConfig) -> Plan:
     # One test set after another: a reader wants a whole table early.
     rows = dict(sorted(rows.items(), key=lambda item: item[1].test_set[0]))
     return Plan(artefacts, searches, rows, _jobs(config, artefacts, searches, rows))
+
+
+def set_labels(config: ExperimentConfig) -> list[str]:
+    """What each test set is called in rows: dataset and set, and its options where others are called the same."""
+    names = [f"{data.name}/{data.split}" for data in config.dataset]
+    options = [", ".join(f"{key}={value}" for key, value in sorted(data.options.items())) for data in config.dataset]
+    return [
+        f"{name} ({told})" if names.count(name) > 1 and told else name
+        for name, told in zip(names, options, strict=True)
+    ]
 
 
 def teacher_artefact(config: ExperimentConfig, artefacts: dict[str, Artefact]) -> Artefact:
