@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -205,3 +206,18 @@ def test_commands_that_cannot_be_met_end_with_2(arguments: list[str], words: str
     assert result.exit_code == 2
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.slow
+def test_the_networks_that_ship_say_a_text_so_that_it_is_heard(tmp_path: Path) -> None:
+    """A sentence of nobody's test set, in a test voice, by its prompt's rate: the prompt's words are heard, not given."""
+    out = tmp_path / "said"
+    text = "The old gardener walked slowly home along the quiet river."
+    arguments = ["synthesize", "--text", text, "--prompt", str(PROMPT), "--method", "teacher,meanflow,intmeanflow"]
+    result = CliRunner().invoke(main, [*arguments, "--nfe", "3,16", "--device", "cpu", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(out / "comparison.csv").set_index(["method", "nfe"])
+    assert {*table.index} == {(method, nfe) for method in ("teacher", "meanflow", "intmeanflow") for nfe in (3, 16)}
+    assert table["wer"].max() <= 0.5  # noise has 1 and more
+    assert table.loc[("teacher", 16), "wer"] <= 0.4
+    assert table["sim"].min() > 0.7
