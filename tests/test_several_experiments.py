@@ -14,6 +14,7 @@ from imfbench import experiment
 from imfbench.cli import main
 from imfbench.config import load
 from imfbench.config_file import ConfigError
+from imfbench.pipeline import other_runs
 from imfbench.progress import Reporting
 from imfbench.registry import BACKBONES
 
@@ -119,9 +120,7 @@ def test_another_run_takes_over_what_is_the_same(out: Path, tmp_path: Path) -> N
     assert machines[0] == machines[1]
     assert all(machine is None or isinstance(machine, str) for machine in machines[0])
     assert any(machines[0])
-    nothing_new = CliRunner().invoke(main, [*command[:-2], "--out", str(out)])
-    assert nothing_new.exit_code == 0
-    assert "nothing is taken over" in nothing_new.output
+    assert other_runs.take_over(load(str(same)), out, (tmp_path / "nothing", out)) == 0
 
 
 def test_further_experiments_inherit_and_are_checked(tmp_path: Path) -> None:
