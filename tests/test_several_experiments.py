@@ -106,9 +106,16 @@ def test_another_run_takes_over_what_is_the_same(out: Path, tmp_path: Path) -> N
     refused = CliRunner().invoke(main, ["run", str(same), "--reuse", str(out), "--dry-run"])
     assert refused.exit_code == 2, refused.output
     assert "--reuse copies into the run folder" in refused.output
+    (first, *_) = sorted(path for path in out.glob("cells/*/utterances.jsonl") if '"nfe": 2' in path.read_text())
+    as_made = first.read_text()
+    named = [json.loads(line) for line in as_made.splitlines()]
+    first.write_text("".join(json.dumps({**row, "hardware": None}) + "\n" for row in named))  # of before they did
     command = ["run", str(same), "--reuse", str(tmp_path / "nothing"), "--reuse", str(out), "--out", str(changed)]
     again = CliRunner().invoke(main, [*command, "--set", "then.0.training.steps=3"])
     assert again.exit_code == 0, again.output
+    taken = changed / first.relative_to(out)
+    assert [json.loads(line)["hardware"] for line in taken.read_text().splitlines()] == [r["hardware"] for r in named]
+    first.write_text(as_made)
     audio = {path.name for path in out.glob("cells/*/audio/*")}
     assert {path.name for path in changed.glob("cells/*/audio/*")} == audio
     assert all((changed / path.relative_to(out)).samefile(path) for path in out.glob("cells/*/audio/*"))

@@ -11,13 +11,14 @@ from typing import Any
 
 from imfbench.artefact import ArtefactError, identity
 from imfbench.config import ExperimentConfig
+from imfbench.devices import machine_name
 from imfbench.pipeline.cells import all_cells
 from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.plan import Artefact
 from imfbench.pipeline.search import recipe_of_search
 from imfbench.pipeline.train import FITTED, RECIPE, read_back, recipe_of_training, settings_of
 from imfbench.progress import log
-from imfbench.store import RunFolder, StoreError, content_hash, read_json, write_json
+from imfbench.store import Journal, RunFolder, StoreError, content_hash, read_json, write_json
 
 
 def take_over(config: ExperimentConfig, out: Path, sources: Sequence[Path]) -> int:
@@ -105,10 +106,20 @@ def _cells(context: Context, sources: Sequence[Path]) -> int:
         present = read_json(cell.folder.identity) or {}
         manifest = read_json(other.parent.parent / "manifest.json") or {}
         made_on = present.get("hardware") or manifest.get("hardware")  # this run's manifest is of this machine
+        _name_machine(cell.folder.journal, made_on or {})
         about = {**present, **cell.about, "hardware": made_on, "identity": cell.identity, "row": cell.row.label}
         write_json(cell.folder.identity, about)
         taken += 1
     return taken
+
+
+def _name_machine(journal: Journal, hardware: dict[str, Any]) -> None:
+    """Give rows of before they named their machine that of the run that made them: what is added here is timed on this one."""
+    rows = journal.rows()
+    for row in rows.values():
+        if row.get("device") and row.get("hardware") is None:
+            row["hardware"] = machine_name(hardware, row["device"])
+    journal.replace(rows.values())
 
 
 def _content(identity: dict[str, Any]) -> str:
