@@ -74,6 +74,10 @@ class Evidence:
     def _read(self) -> dict[str, Results]:
         return {}
 
+    @cached_property
+    def _experiments(self) -> dict[str, dict[str, Any]]:
+        return {}
+
     def results(self, experiment: str) -> Results:
         """An experiment's cells and trainings.
 
@@ -108,20 +112,22 @@ class Evidence:
             raise NoEvidenceError(f"{told} is more than one row: name its grid, and `sets` which set")
         trained = {cell.row.get("train_seed") for cell in found}
         self._complete(experiment, pick.system[0], trained, told)
+        noise_seeds = self._planned(experiment).get("noise_seeds", [])
         for seed in trained:
             made = [cell.row.get("noise_seed") for cell in found if cell.row.get("train_seed") == seed]
-            lacking = self._planned(experiment).get("noise_seeds", [])[len(made) :] if None not in made else []
-            if lacking:
+            if lacking := noise_seeds[len(made) :] if None not in made else []:
                 raise NoEvidenceError(f"{told}: {len(lacking)} of its noise seeds have no row yet")
         return found
 
     def _planned(self, experiment: str) -> dict[str, Any]:
-        """The experiment as it was run; empty where the folder does not tell."""
-        try:
-            found = yaml.safe_load((self.out / experiment / "experiment.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """The experiment as it was run, read once; empty where the folder does not tell."""
+        if experiment not in self._experiments:
+            try:
+                found = yaml.safe_load((self.out / experiment / "experiment.yaml").read_text(encoding="utf-8"))
+            except (OSError, yaml.YAMLError):
+                found = None
+            self._experiments[experiment] = found if isinstance(found, dict) else {}
+        return self._experiments[experiment]
 
     def _complete(self, experiment: str, system: str, seeds: set[Any], told: str) -> None:
         """Refuse a row, or trainings, without all of its training seeds: what failed early would not be missed.

@@ -88,7 +88,7 @@ def further_loss(part: Part, a: Pick, on: str | None, figure: str, margin: float
     q = hard.quality
     order = [plain.seeds.index(seed) for seed in hard.seeds]
     # The same sentences under harder conditions, called by the set before their names, are paired.
-    same = [id.removeprefix(f"{on}-") for id in hard.ids] == [id.removeprefix(f"{on}-") for id in plain.ids]
+    same = tuple(id.removeprefix(f"{on}-") for id in hard.ids) == plain.ids
     tested = falls_by_less(hard.values, plain.values[order], margin, q.better != "lower", lost, paired=same)
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
@@ -190,7 +190,8 @@ def less_memory(part: Part, evidence: Evidence) -> Node:
             ceilings.append(min(1.0, theirs / (row.get("at_least") or theirs)))
         else:
             ratio = {"memory_ratio": theirs / own}
-            if row["seconds"] and other["seconds"] and _timed_on(row) == _timed_on(other):
+            # Bytes do not depend on the machine and its threads; seconds of two are not compared.
+            if row["seconds"] and other["seconds"] and row.get("hardware") == other.get("hardware"):
                 ratio["seconds_ratio"] = other["seconds"] / row["seconds"]
             found.append({**dict(zip(size, key, strict=True)), **ratio})
     if not (found or floors or ceilings):
@@ -206,11 +207,6 @@ def less_memory(part: Part, evidence: Evidence) -> Node:
         evidence=[f"measurements/{part.measurement}.json"], figure="memory ratio", unit="", sizes=found, floors=floors,
         ceilings=ceilings, test=part.test,
     )  # fmt: skip
-
-
-def _timed_on(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Bytes do not depend on the machine; seconds of two are not compared."""
-    return row.get("threads"), row.get("machine")
 
 
 def _memory_in_words(

@@ -161,8 +161,8 @@ def measure_steps(settings: StepMeasurement, record: Record, device: torch.devic
         for name, values in found.items():
             median = statistics.median(seconds[name]) if "reason" not in values else None
             if not record.has(**key, method=name):
-                timed_on = {"seconds": median, "threads": torch.get_num_threads(), "machine": describe(device)}
-                record.add({**key, "method": name, **values, **timed_on, "measured": True})
+                timed = {"seconds": median, "hardware": describe(device), "measured": True}
+                record.add({**key, "method": name, **values, **timed})
 
 
 def one_turn(trained: Trained, size: StepSize, device: torch.device, memory: bool) -> tuple[Row, float | None]:

@@ -85,7 +85,7 @@ class Mean:
 
     @property
     def minimum_detectable(self) -> float | None:
-        """What is shown four times in five: 2.8 standard errors of many differences, 3.7 where there are 4 degrees of freedom.
+        """What is shown four times in five: 2.8 standard errors of many differences, 3.8 where there are 4 degrees of freedom.
 
         None where all differences are equal, which tells nothing of how much they would vary.
         """

@@ -16,7 +16,15 @@ from imfbench.cache import CacheError
 from imfbench.config import Data, ExperimentConfig, Selection
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError, Utterance, length_of
-from imfbench.devices import available_threads, dtype_name, memory_words, out_of_memory, resolve_device
+from imfbench.devices import (
+    available_threads,
+    describe,
+    dtype_name,
+    machine_name,
+    memory_words,
+    out_of_memory,
+    resolve_device,
+)
 from imfbench.features.audio_check import AudioError
 from imfbench.features.phones import PromptError
 from imfbench.inputs import Inputs, open_vocoder, vocoder_name
@@ -101,6 +109,12 @@ class Context:
             ConfigError: They do not agree.
         """
         found: Inputs = self.once("inputs", lambda: inputs_of_experiment(self.config, self.plan, self.reference))
+        return found
+
+    @property
+    def machine(self) -> str | None:
+        """The model of the device, as rows name what timed them."""
+        found: str | None = self.once("machine", lambda: machine_name(describe(self.device), self.device))
         return found
 
     def dataset(self, data: Data) -> Any:

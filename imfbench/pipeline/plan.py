@@ -182,8 +182,10 @@ def make_plan(config: ExperimentConfig) -> Plan:
     rows: dict[str, Row] = {}
     searches: dict[str, GridSearch] = {}
 
+    labels = set_labels(config)
+
     def add(row: Row) -> None:
-        for i, label in enumerate(set_labels(config)):
+        for i, label in enumerate(labels):
             here = replace(row, test_set=(i, label if len(config.dataset) > 1 else ""))
             rows.setdefault(here.label, here)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imfbench.data import Utterance
-from imfbench.devices import describe, machine_name
 from imfbench.pipeline.context import Context
 from imfbench.progress import log
 from imfbench.store import RunFolder, atomic, content_hash, file_sha256, read_json, write_json
@@ -69,7 +68,6 @@ def take_grid(context: Context, name: str, recipe: dict[str, Any]) -> bool:
 def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
     """Take over the utterances of an equal cell of another experiment, if they were timed on as many threads."""
     here = (context.device.type, context.threads, context.config.workers)
-    machine = machine_name(describe(context.device), context.device)
     for one in folders(context.folder)[1:]:
         there = one.cell(cell.folder.key)
         made = there.journal.rows()
@@ -79,7 +77,7 @@ def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
             path = there.path / row["audio"]
             if (
                 timed not in (here, (None,) * 3)
-                or row.get("hardware") not in (machine, None)
+                or row.get("hardware") not in (context.machine, None)
                 or not path.is_file()
                 or file_sha256(path) != row["audio_sha256"]
             ):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from imfbench.data import NO_RECORDING, Utterance, length_of
-from imfbench.devices import describe, free_memory, machine_name, out_of_memory
+from imfbench.devices import free_memory, out_of_memory
 from imfbench.features.audio import load_audio, notes_of_file, save_audio
 from imfbench.features.audio_check import AudioError, audio_notes
 from imfbench.features.phones import TextError
@@ -217,7 +217,7 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
         "vocoder_seconds": vocoding,
         "counts": None if counts is None else asdict(counts),
         "device": context.device.type,
-        "hardware": context.once("hardware", lambda: machine_name(describe(context.device), context.device)),
+        "hardware": context.machine,
         "threads": context.threads,
         "workers": context.config.workers,
     }
