@@ -104,7 +104,7 @@ def run_all(
         if work:
             _check_models_of_parts(config, out, work)
             contexts.append(_run(config, folder, work, reporting, executor))
-        # The whole's report shows the rows of all; a part's own is made by `imfbench report` on its folder, or where none else is.
+        # The whole's report shows all rows; a part's own is made by `imfbench report` on its folder, or where none else is.
         contexts += [run(part, out / part.name, work or stages, reporting, executor) for part in config.then]
         if "report" in stages:
             whole = _run(config, folder, ("report",), reporting, executor)
