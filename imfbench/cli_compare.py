@@ -61,9 +61,8 @@ def compare_command(
         elif form == "md":
             click.echo(as_markdown(tables), nl=False)
         elif form == "latex":
-            click.echo(latex([t.group for t in tables], {t.group.title: t.rankings for t in tables}), nl=False)
-            for line in (line for table in tables for line in statements(table)):
-                click.echo(f"% {line}")
+            told = {t.group.title: statements(t) for t in tables}
+            click.echo(latex([t.group for t in tables], {t.group.title: t.rankings for t in tables}, told), nl=False)
         else:
             for table in tables:
                 print_group(table.group, table.rankings, table.comparisons, statements(table))

@@ -49,9 +49,9 @@ def leaderboard_command(places: tuple[Path, ...], reported: tuple[Path, ...], ou
         elif form == "csv":
             click.echo(as_csv(rows), nl=False)
         elif form == "latex":
-            click.echo(
-                latex([t.group for t in source.tables], {t.group.title: t.rankings for t in source.tables}), nl=False
-            )
+            rankings = {t.group.title: t.rankings for t in source.tables}
+            told = {t.group.title: t.told for t in source.tables}
+            click.echo(latex([t.group for t in source.tables], rankings, told), nl=False)
         elif form == "md":
             for table in source.tables:
                 click.echo(

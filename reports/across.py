@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imfbench.metrics.signature import SignatureError, parse
+from imfbench.progress import log
 from imfbench.reports.columns import REFERENCES, REQUIRED, qualities
 from imfbench.reports.comparison import Comparison, Ranking, between_rows, rank
 from imfbench.reports.grouping import Entry, Group, entries, some
@@ -70,8 +71,7 @@ def compare(
         here = [cell for cell in cells if _set_of(cell) == dataset]
         tasks = dict.fromkeys(str(cell.row["task"]) for cell in here)
         signatures, unranked = _signatures(here)
-        own = {cell.row.get("cluster") for cell in here}
-        whole = cluster or (own.pop() if len(own) == 1 else None)
+        whole = cluster or agreed_cluster(here)
         group = Group("speech" if len(tasks) > 1 else next(iter(tasks)), dataset, here, 1, 1, signatures, whole)
         ranked = [q for q in qualities([c.row for c in here]) if q.signature not in unranked]
         contestants = [entry for entry in entries(group) if not entry.cells[0].reference]
@@ -108,6 +108,12 @@ def gather(places: Sequence[Path]) -> list[Cell]:
         runs.setdefault((_set_of(cell), cell.system), set()).add(str(cell.row["run"]))
     told = [_named(cell) if len(runs[_set_of(cell), cell.system]) > 1 else cell for cell in found]
     return sorted(told, key=standing)
+
+
+def agreed_cluster(cells: Sequence[Cell]) -> str | None:
+    """What all rows that have figures resampled whole, if they agree on it."""
+    found = {cell.row.get("cluster") for cell in cells if cell.ok}
+    return found.pop() if len(found) == 1 else None
 
 
 def as_markdown(tables: Sequence[Across]) -> str:
@@ -160,6 +166,8 @@ def _read(place: Path) -> list[Cell]:
             raise RunFolderError(
                 f"{place}: {len(results.unfinished)} cells are begun, none is scored: there are no rows yet"
             )
+        if results.unfinished:
+            log.warning("%s: %d cells are begun and not scored: they are in no table", place, len(results.unfinished))
         return results.cells
     try:
         found = json.loads(board.read_text(encoding="utf-8"))

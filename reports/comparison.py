@@ -13,13 +13,16 @@ import pandas as pd
 from imfbench.metrics import clustered, rare_losses, stats
 from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.columns import quality as quality_of
-from imfbench.reports.grouping import Entry, Group, entries, teacher_at_full_nfe
+from imfbench.reports.grouping import Entry, Group, entries, some, teacher_at_full_nfe
 from imfbench.reports.results import Cell
 
 ALPHA = 0.05
 MARGIN_ALPHA = 0.025
 TOO_FEW = "too few to tell"
 Family = Literal["teacher", "equal-nfe", "best", "recordings", "compare"]
+
+SMALLEST_P = 0.01
+"""What Holm's correction must leave of the least p-value that can be drawn, or a large family could show nothing at all."""
 
 MARGINS = {"wer": 0.02, "sim": 0.03, "mos": 0.15}
 """Losses that would be accepted in "not worse than": a convention set before any run; MOS for every predictor."""
@@ -105,7 +108,7 @@ class Ranking:
 
     Attributes:
         column: The figure.
-        best: Keys of the best entry's cells.
+        best: Keys of the best entry's cells; none where a paired test shows another one better (``contested``).
         tied: Keys of cells without a shown difference from the best.
         untested: Keys of cells that have the figure but could not be tested.
         comparisons: The tests behind it.
@@ -116,6 +119,17 @@ class Ranking:
     tied: list[str]
     untested: list[str]
     comparisons: list[Comparison]
+
+    @property
+    def contested(self) -> str:
+        """A sentence that tells why no row is the best, though there are figures; empty if one is."""
+        better = list(dict.fromkeys(t.a for t in self.comparisons if t.different and t.verdict == "better"))
+        if self.best or not better:
+            return ""
+        return (
+            f"No row is the best in {quality_of(self.column).title}: {self.comparisons[0].b} has the best figure over what it "
+            f"could score, and is worse than {some(better)} over the utterances that both have."
+        )
 
     def mark(self, key: str) -> Literal["best", "tie", "untested", ""]:
         """What a row is in this ranking."""
@@ -189,7 +203,9 @@ def rank(group: Group, quality: Quality) -> Ranking | None:
         return None
     best = (min if quality.better == "lower" else max)(found, key=lambda pair: pair[1])[0]
     others = [e for e, _ in found if e is not best]
-    tests = _correct([_compare("best", group, quality, e, best, margin=None) for e in others])
+    tests = _correct([_compare("best", group, quality, e, best, None, len(others)) for e in others])
+    if any(t.different and t.verdict == "better" for t in tests):
+        return Ranking(quality.name, [], [], [], tests)
     tied = [key for e, t in zip(others, tests, strict=True) if t.tested and not t.different for key in e.keys]
     untested = [key for e, t in zip(others, tests, strict=True) if not t.tested for key in e.keys]
     return Ranking(quality.name, best.keys, tied, untested, tests)
@@ -200,14 +216,13 @@ def _family(
     columns: Sequence[str] | None = None,
 ) -> list[Comparison]:  # fmt: skip
     shown = [q for q in qualities([c.row for c in group.cells]) if columns is None or q.name in columns]
+    both = [(a, b, q) for a, b in pairs for q in shown if _figure(a, q) is not None and _figure(b, q) is not None]
     tests = []
-    for a, b in pairs:
-        for q in shown:
-            if _figure(a, q) is None or _figure(b, q) is None:
-                continue
-            kind = "mos" if q.name.startswith("mos_") else q.name
-            margin = (margins or {}).get(q.name, (margins or {}).get(kind))
-            tests.append(_compare(family, group, q, a, b, margin))
+    for a, b, q in both:
+        # By column, by the metric's name, or by what it predicts: the one that says most.
+        names = (q.name, q.signature, "mos" if q.name.startswith("mos_") else q.name)
+        margin = next((margins[name] for name in names if margins and name in margins), None)
+        tests.append(_compare(family, group, q, a, b, margin, len(both)))
     return _correct(tests)
 
 
@@ -217,7 +232,11 @@ def _figure(entry: Entry, quality: Quality) -> float | None:
     return float(np.mean(present)) if present and len(present) == len(values) else None
 
 
-def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry, margin: float | None) -> Comparison:
+def _compare(
+    family: Family, group: Group, quality: Quality, a: Entry, b: Entry, margin: float | None, tests: int
+) -> Comparison:  # fmt: skip
+    """One of so many ``tests``, not yet corrected."""
+    draws = max(stats.PERMUTATIONS, rare_losses.DRAWS, round(2 * tests / SMALLEST_P))
     blank = Comparison(family, group.title, quality.name, a.name, b.name, a.keys, b.keys)
     first, second = utterance_scores(a, quality, group), utterance_scores(b, quality, group)
     if isinstance(first, str) or isinstance(second, str):
@@ -233,25 +252,25 @@ def _compare(family: Family, group: Group, quality: Quality, a: Entry, b: Entry,
     if group.cluster is not None:
         labels = _labels(a, group.cluster, both.index)
         try:
-            test = clustered.paired_ratio(x, y, words, labels)
+            test = clustered.paired_ratio(x, y, words, labels, flips=draws)
         except stats.TooFewClustersError as error:
             return replace(blank, n=number, verdict=f"not tested: {error}")
         blank = replace(blank, cluster=group.cluster, n_clusters=test.n)
         x = pd.Series(clustered.linearised(x, y, words, labels))
         y = pd.Series(0.0, x.index)
     elif corpus:
-        test = stats.paired_ratio(x, y, words)
+        test = stats.paired_ratio(x, y, words, flips=draws)
         x, y = x / words.mean(), y / words.mean()
     else:
-        test = stats.paired_difference(x, y)
+        test = stats.paired_difference(x, y, flips=draws)
     found = replace(blank, same_noise=seeds > 0, **{**asdict(test), "n": number})
     if margin is not None and quality.better:
         # One recording of so many, or of so many a cluster; other figures than WER have no mass of equal differences.
         lost = rare_losses.LOST / max(1, seeds) * len(x) / number if quality.name == "wer" else None
         shown = stats.non_inferior(
-            x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA, lost=lost
+            x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA, lost=lost, draws=draws
         )
-        alike = stats.equivalent(x, y, margin, alpha=ALPHA, lost=lost)
+        alike = stats.equivalent(x, y, margin, alpha=ALPHA, lost=lost, draws=draws)
         found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from imfbench.reports.columns import qualities
 from imfbench.reports.comparison import Ranking
 from imfbench.reports.grouping import Group, labels
-from imfbench.reports.main_table import resampled
+from imfbench.reports.main_table import contested, resampled
 from imfbench.reports.results import Cell
 
 _SPECIAL = {
@@ -15,23 +15,28 @@ _SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
 
+_MARKS = {"tie": r"$\approx$", "untested": "?"}
+
 
 def escaped(text: str) -> str:
     """Plain text as LaTeX."""
     return "".join(_SPECIAL.get(character, character) for character in text)
 
 
-def latex(groups: Sequence[Group], rankings: Mapping[str, Sequence[Ranking]]) -> str:
+def latex(
+    groups: Sequence[Group], rankings: Mapping[str, Sequence[Ranking]], told: Mapping[str, Sequence[str]] | None = None
+) -> str:  # fmt: skip
     """A ``table`` for each group.
 
     Args:
         groups: Rows that may stand in one table.
         rankings: Group title → the ranking of each of its figures.
+        told: Group title → what must be said of the table besides, in its caption.
     """
-    return "\n".join(_table(group, rankings.get(group.title, ())) for group in groups)
+    return "\n".join(_table(g, rankings.get(g.title, ()), (told or {}).get(g.title, ())) for g in groups)
 
 
-def _table(group: Group, rankings: Sequence[Ranking]) -> str:
+def _table(group: Group, rankings: Sequence[Ranking], told: Sequence[str]) -> str:
     shown = [
         q for q in qualities([c.row for c in group.cells]) if any(c.value(q.name) is not None for c in group.cells)
     ]
@@ -48,7 +53,7 @@ def _table(group: Group, rankings: Sequence[Ranking]) -> str:
             mark = next((r.mark(str(cell.row["key"])) for r in rankings if r.column == q.name), "")
             row.append(_figure(cell, q.name, q.scale, q.decimals, mark))
         known = not cell.reported or cell.row["n_expected"]
-        lines.append(" & ".join([*row, str(cell.row["n_scored"]) if known else "--"]) + r" \\")
+        lines.append(" & ".join([*row, _scored(cell) if known else "--"]) + r" \\")
     header = ["System", *(["NFE"] if sampled else []), *(_directed(q.label, q.better) for q in shown), "$n$"]
     signatures = "; ".join(f"{metric}: {text}" for metric, text in sorted(group.signatures.items()))
     return "\n".join(
@@ -67,13 +72,20 @@ def _table(group: Group, rankings: Sequence[Ranking]) -> str:
             + (
                 escaped(group.unlike)
                 or r"Bold: best generated row; $\approx$: not told apart from it (paired test, Holm-corrected)."
+                + (" ?: could not be tested against it." if any(r.untested for r in rankings) else "")
             )
+            + "".join(f" {escaped(line)}" for line in (*contested(rankings), *told))
             + "}",
             r"\end{table}",
             f"% {signatures}",
             "",
         ]
     )
+
+
+def _scored(cell: Cell) -> str:
+    scored, expected = int(cell.row["n_scored"]), int(cell.row["n_expected"])
+    return str(scored) if scored == expected else f"{scored}/{expected}"
 
 
 def _mark(number: int) -> str:
@@ -94,5 +106,5 @@ def _figure(cell: Cell, name: str, scale: float, decimals: int, mark: str) -> st
     if value is None:
         return "--"
     text = f"{value * scale:.{decimals}f}"
-    text = rf"\textbf{{{text}}}" if mark == "best" else text + (r"$\approx$" if mark == "tie" else "")
+    text = rf"\textbf{{{text}}}" if mark == "best" else text + _MARKS.get(mark, "")
     return text if low is None or high is None else f"{text} [{low * scale:.{decimals}f}, {high * scale:.{decimals}f}]"

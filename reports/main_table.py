@@ -10,6 +10,7 @@ from imfbench.reports.columns import BY_NAME, Quality, missing_reason, qualities
 from imfbench.reports.comparison import Ranking
 from imfbench.reports.grouping import Group, labels
 from imfbench.reports.results import Cell
+from imfbench.reports.speeds import speed_setting, timed, unlike_most, usual_setting
 
 DASH = "–"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -54,7 +55,19 @@ def main_table(group: Group, rankings: Sequence[Ranking]) -> list[str]:
         how.append(f"Not measured in any row: {'; '.join(f'{title} ({why})' for title, why in absent.items())}.")
     made = [f"- {metric}: `{text}`" for metric, text in sorted(group.signatures.items())]
     signatures = ["Signatures, which pin how each figure was made:", "\n".join(made)] if made else []
-    return [table(header, rows), "\n".join(notes.lines()), " ".join(how), *_other_utterances(group), *signatures]
+    return [
+        table(header, rows),
+        "\n".join(notes.lines()),
+        " ".join(how),
+        *_other_utterances(group),
+        *contested(rankings),
+        *signatures,
+    ]
+
+
+def contested(rankings: Sequence[Ranking]) -> list[str]:
+    """A sentence for each figure that has no best row because paired tests contradict the rows' own means."""
+    return [told for ranking in rankings if (told := ranking.contested)]
 
 
 def resampled(group: Group) -> str:
@@ -74,19 +87,19 @@ def main_rows(group: Group, rankings: Sequence[Ranking], notes: Footnotes) -> tu
     marks = {r.column: r for r in rankings}
     names = labels(group.cells)
     sampled = [] if all(c.recordings or c.reference for c in group.cells) else ["nfe", "network_calls"]
-    timed = ["rtf_total"] if sampled else []
+    usual = usual_setting(group.cells)
     rows = []
     for cell in group.cells:
         row = [names[str(cell.row["key"])] + _source(cell, notes), *(plain_figure(cell, n, notes) for n in sampled)]
         row += [_quality_figure(cell, q, marks.get(q.name), notes) for q in shown]
-        row += [*(plain_figure(cell, n, notes) for n in timed), _scored(cell, notes), _status(cell, notes)]
+        row += [*([_speed(cell, usual, notes)] if sampled else []), _scored(cell, notes), _status(cell, notes)]
         rows.append(row)
-    titles = {"nfe": "NFE", "network_calls": "Network calls", "rtf_total": "RTF"}
+    titles = {"nfe": "NFE", "network_calls": "Network calls"}
     header = [
         "System",
         *(titles[n] for n in sampled),
         *(q.label for q in shown),
-        *(titles[n] for n in timed),
+        *(["RTF"] if sampled else []),
         "n",
         "Status",
     ]
@@ -102,6 +115,12 @@ def _quality_figure(cell: Cell, shown: Quality, ranking: Ranking | None, notes: 
     text = f"**{text}**" if mark == "best" else text + {"tie": " ≈", "untested": " ?"}.get(mark, "")
     low, high = cell.value(shown.low), cell.value(shown.high)
     return text if low is None or high is None else f"{text} [{number(low, shown)}, {number(high, shown)}]"
+
+
+def _speed(cell: Cell, usual: str, notes: Footnotes) -> str:
+    """The RTF, with a footnote where it was timed on other hardware or beside other work than most."""
+    shown, setting = plain_figure(cell, "rtf_total", notes), speed_setting(cell)
+    return shown if setting == usual or not timed(cell) else shown + notes.mark(unlike_most(setting, usual))
 
 
 def _source(cell: Cell, notes: Footnotes) -> str:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from imfbench.reports.across import gather
+from imfbench.reports.across import MOST_PAIRS, agreed_cluster, gather
 from imfbench.reports.columns import BY_NAME, REPORTED, qualities, quality
-from imfbench.reports.comparison import against_teacher, at_equal_nfe, rank
+from imfbench.reports.comparison import against_teacher, at_equal_nfe, between_recordings, rank
 from imfbench.reports.grouping import Group, apart, group_cells
 from imfbench.reports.page.sources import Source, Table
 from imfbench.reports.results import Cell, RunFolderError
@@ -37,7 +38,7 @@ def merged(places: Sequence[Path], reported: Sequence[Path] = ()) -> Source:
         imfbench.schema.SchemaError: Results of a newer schema.
     """
     measured = gather(places)
-    groups = group_cells(measured)
+    groups = [replace(group, cluster=agreed_cluster(group.cells)) for group in group_cells(measured)]
     for group in groups:
         if group.part > 1:
             first = next(g for g in groups if (g.task, g.dataset, g.part) == (group.task, group.dataset, 1))
@@ -52,6 +53,8 @@ def merged(places: Sequence[Path], reported: Sequence[Path] = ()) -> Source:
     for group in groups:
         beside = [c for c in published if _belongs(c, group)]
         tests = [*against_teacher(group), *at_equal_nfe(group)]
+        if sum(cell.recordings for cell in group.cells) <= MOST_PAIRS:
+            tests += between_recordings(group)
         rankings = [r for q in qualities([c.row for c in group.cells]) if (r := rank(group, q))]
         note = [
             "Rows from papers are as reported, not measured: other data, models and scorers; nothing is ranked with them."
@@ -95,8 +98,8 @@ def _cell(file: Path, number: int, entry: dict[str, Any]) -> Cell:
     for key, value in figures.items():
         if key not in BY_NAME and not key.startswith("mos_"):
             raise RunFolderError(f"{where}: {key!r} is no column of a leaderboard (docs/results.md lists them)")
-        if not isinstance(value, (int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
-            raise RunFolderError(f"{where}: {key} is {value!r}, which is no figure")
+        if told := _no_figure(key, value):
+            raise RunFolderError(f"{where}: {key} is {value!r}, {told}")
         if key.startswith("wer") and isinstance(value, (int, float)) and value > 1:
             raise RunFolderError(f"{where}: {key} is {value}; write it as a fraction, {value / 100:g} for {value:g} %")
     if not any(quality(key).better for key in figures):
@@ -113,6 +116,17 @@ def _cell(file: Path, number: int, entry: dict[str, Any]) -> Cell:
         VERSION_KEY: SCHEMA_VERSION,
     }
     return Cell(row)
+
+
+def _no_figure(key: str, value: Any) -> str:
+    """What is wrong with a value of a column; empty if nothing is."""
+    kind = BY_NAME[key].type if key in BY_NAME else "number"
+    if kind.startswith("integer"):
+        return "" if type(value) is int and value >= 0 else "and it takes a whole number"
+    if kind.startswith("number"):
+        right = type(value) in (int, float) and math.isfinite(value)
+        return "" if right else "which is no figure: write a number, without a unit"
+    return "" if isinstance(value, (str, int, float)) else "which is no text"
 
 
 def _belongs(cell: Cell, group: Group) -> bool:

@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.grouping import Group, labels
 from imfbench.reports.results import Cell
+from imfbench.reports.speeds import speed_setting
 from imfbench.store import atomic
 
 Label = tuple[float, float, str]
@@ -129,19 +130,6 @@ def _rtf_blocks(groups: Sequence[Group]) -> list[Block]:
             title = f"{group.title}; timed on {setting}; figures beside points are NFE"
             blocks.append(Block(title, part, _panels(part, "rtf_total", directed=True), scopes))
     return blocks
-
-
-def speed_setting(cell: Cell) -> str:
-    """Device with its model, threads, processes side by side and batch size of a cell, in words."""
-    threads, batch, workers = (cell.row.get(name) for name in ("threads", "batch", "workers"))
-    words = [str(cell.row.get("device") or "unknown device")]
-    # What is not known of two runs need not be the same.
-    hardware = cell.row.get("hardware") or ("run" in cell.row and f"that of {cell.row['run']}")
-    words[0] += f" ({hardware})" if hardware else ""
-    words += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
-    words += [f"{workers} processes at once"] if (workers or 1) > 1 else []
-    words += [f"batch {batch}"] if batch else []
-    return ", ".join(words)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -15,6 +15,7 @@ import yaml
 from imfbench.devices import machine_name
 from imfbench.reports.columns import RECORDINGS, REFERENCES, REPORTED, REQUIRED, TEACHER, own_name
 from imfbench.schema import VERSION_KEY, check_version, read_utterances
+from imfbench.store import parts_of
 
 _AGAIN = "remove the folder and repeat the run"
 
@@ -142,7 +143,7 @@ def read_run(run: Path) -> Results:
     if not run.is_dir():
         raise RunFolderError(f"{run}: no such run folder; `imfbench run CONFIG --out DIR` makes one")
     # A run of several experiments has one folder for each, which is a run folder itself.
-    runs = [run, *sorted(p.parent for p in run.glob("*/experiment.yaml"))]
+    runs = [run, *parts_of(run)]
     found = (p for one in runs for p in sorted(one.glob("cells/*")))
     folders = [p for p in found if p.is_dir() and not p.name.startswith(".")]
     machines = {one / "cells": _machine(one) for one in runs}
@@ -178,6 +179,8 @@ def _wishes(run: Path) -> tuple[str | None, dict[str, float], str | None]:
     try:
         experiment = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None, {}, None
+    if not isinstance(experiment, dict):
         return None, {}, None
     return experiment.get("baseline"), dict(experiment.get("margins") or {}), experiment.get("cluster")
 

@@ -25,7 +25,7 @@ LOST = 1.0
 """What an utterance loses in word or character error rate if nothing of it is understood."""
 
 DRAWS = 9999
-"""Weights drawn for a p-value, whose floor is then 1e-4."""
+"""Weights drawn for a p-value, whose floor is then 1e-4; more where many tests are corrected (``reports.comparison``)."""
 
 FEWEST_WORDS = 7.9
 """Words lost in utterances of their own, on average, of which six or more are seen four times in five (Poisson).
@@ -47,9 +47,12 @@ def bounds(differences: NDArray[np.float64], lost: float, alpha: float) -> tuple
     return float(low), float(high)
 
 
-def p_values(differences: NDArray[np.float64], margin: float, lost: float) -> tuple[float, float]:
+def p_values(
+    differences: NDArray[np.float64], margin: float, lost: float, draws: int = DRAWS
+) -> tuple[float, float]:  # fmt: skip
     """P-values of "the mean is at most −margin" and of "the mean is at least +margin"; arguments as for ``bounds``."""
-    low, high = ((np.count_nonzero(_means(side * differences, lost) >= margin) + 1) / (DRAWS + 1) for side in (-1, 1))
+    means = (_means(side * differences, lost, draws=draws) for side in (-1, 1))
+    low, high = ((np.count_nonzero(found >= margin) + 1) / (draws + 1) for found in means)
     return float(low), float(high)
 
 
@@ -117,19 +120,19 @@ def _falls(first: NDArray[np.float64], second: NDArray[np.float64], lost: float)
     return _means(-first, lost) + _means(second, lost, seed=1)  # other weights: the utterances are others
 
 
-def _means(values: NDArray[np.float64], lost: float, seed: int = 0) -> NDArray[np.float64]:
+def _means(values: NDArray[np.float64], lost: float, seed: int = 0, draws: int = DRAWS) -> NDArray[np.float64]:
     """Means of the values and one more of ``lost`` under random weights, (draws,)."""
     # Equal values share one weight, which is gamma distributed: WER has few different ones, so memory stays small.
     found, counts = np.unique(np.round(values, 12), return_counts=True)
-    return _weighted((*found.tolist(), max(lost, float(found.max()))), (*counts.tolist(), 1), seed)
+    return _weighted((*found.tolist(), max(lost, float(found.max()))), (*counts.tolist(), 1), seed, draws)
 
 
 @lru_cache(maxsize=4)  # p-value and bound of a side, and the tests of a comparison, are of the same means
-def _weighted(values: tuple[float, ...], counts: tuple[int, ...], seed: int) -> NDArray[np.float64]:
+def _weighted(values: tuple[float, ...], counts: tuple[int, ...], seed: int, draws: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
-    total, weight = np.zeros(DRAWS), np.zeros(DRAWS)
+    total, weight = np.zeros(draws), np.zeros(draws)
     for value, count in zip(values, counts, strict=True):
-        drawn = generator.gamma(count, size=DRAWS)
+        drawn = generator.gamma(count, size=draws)
         total += value * drawn
         weight += drawn
     return np.asarray(total / weight)

@@ -13,13 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from imfbench.metrics import rare_losses
-
-Scores = ArrayLike | pd.Series
-Array = NDArray[np.float64]
+from imfbench.metrics.scores import Array, Scores, aligned, check_positive, checked
 
 MINIMUM_CLUSTERS = 20
 """Below so many clusters a clustered bootstrap is too narrow to be believed, and is refused."""
@@ -153,7 +151,7 @@ def bootstrap_mean(values: Scores, n: int = 2000, seed: int = 0, level: float = 
     Raises:
         ValueError: A score is not finite.
     """
-    scores = _scores(values)
+    scores = checked(values)
     return _bootstrap((scores,), lambda x, axis=-1: x.mean(axis), n, seed, level)
 
 
@@ -172,12 +170,14 @@ def bootstrap_ratio(
     Raises:
         ValueError: A number is not finite, the lengths differ, or a denominator is not positive.
     """
-    above, below = _aligned(numerators, denominators)
-    _check_positive(below)
+    above, below = aligned(numerators, denominators)
+    check_positive(below)
     return _bootstrap((above, below), lambda x, y, axis=-1: x.sum(axis) / y.sum(axis), n, seed, level)
 
 
-def paired_difference(a: Scores, b: Scores, n: int = 2000, seed: int = 0, level: float = 0.95) -> Paired:
+def paired_difference(
+    a: Scores, b: Scores, n: int = 2000, seed: int = 0, level: float = 0.95, flips: int | None = None
+) -> Paired:
     """Compare two systems by a per-utterance score over the same utterances and the same initial noise.
 
     Args:
@@ -186,42 +186,48 @@ def paired_difference(a: Scores, b: Scores, n: int = 2000, seed: int = 0, level:
         n: Resamples of the interval.
         seed: Seed of resamples and sign flips.
         level: Confidence level of the interval.
+        flips: Sign flips for a p-value that is at the floor of `PERMUTATIONS`, where a family of tests is large.
 
     Raises:
         ValueError: A score is not finite, or the two sides are not the same utterances, at least two.
     """
-    first, second = _aligned(a, b)
-    return _paired(first - second, n, seed, level)
+    first, second = aligned(a, b)
+    return _paired(first - second, n, seed, level, flips)
 
 
 def paired_ratio(
-    a: Scores, b: Scores, denominators: Scores, n: int = 2000, seed: int = 0, level: float = 0.95
+    a: Scores,
+    b: Scores,
+    denominators: Scores,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    flips: int | None = None,
 ) -> Paired:
     """Compare two systems by a ratio of sums over the same denominators: corpus WER, whose references are the same.
 
     The difference is Σ(a − b)/Σ denominators; its interval resamples whole utterances, and the p-value flips the sign
-    of each utterance's a − b. Numerators are counts: so few words that no
-    test could show them are no detectable difference, however small the spread.
+    of each utterance's a − b. Numerators are counts: so few words that no test could show them are no detectable difference.
 
     Args:
         a: Numerators of the first system (edits), (utterances,). Series are matched by their index.
         b: Numerators of the second.
         denominators: Of both (reference words), positive.
-        n: Resamples, `seed` and `level` as for `paired_difference`.
+        n: Resamples, `seed`, `level` and `flips` as for `paired_difference`.
 
     Raises:
         ValueError: As for `paired_difference` and `bootstrap_ratio`.
     """
-    first, second, below = _aligned(a, b, denominators)
+    first, second, below = aligned(a, b, denominators)
     interval = bootstrap_ratio(first - second, below, n, seed, level)
-    found = _paired((first - second) / below.mean(), n, seed, level)
+    found = _paired((first - second) / below.mean(), n, seed, level, flips)
     seen = max(found.minimum_detectable or 0.0, rare_losses.fewest(first - second, below))
     return replace(found, low=interval.low, high=interval.high, minimum_detectable=seen)
 
 
 def non_inferior(
     a: Scores, b: Scores, margin: float, *, higher_is_better: bool = True, alpha: float = 0.025,
-    lost: float | None = None,
+    lost: float | None = None, draws: int = rare_losses.DRAWS,
 ) -> MarginTest:  # fmt: skip
     """Is `a` worse than `b` by less than `margin`? A one-sided paired t test.
 
@@ -235,23 +241,32 @@ def non_inferior(
         alpha: Level of the test; .025 reads the usual 95 % interval.
         lost: What a single utterance can lose, for scores that are mostly equal, as those of WER (`rare_losses.LOST`, over
             the seeds averaged): the claim must then hold with one more utterance as well, which loses so much.
+        draws: Weights that are drawn for that.
 
     Raises:
         ValueError: The margin is not positive, or the scores are not comparable.
     """
-    first, second = _aligned(a, b)
-    below, above = _one_sided(first - second, margin, lost)
+    first, second = aligned(a, b)
+    below, above = _one_sided(first - second, margin, lost, draws)
     return _margin_test(first - second, margin, alpha, below if higher_is_better else above, lost)
 
 
-def equivalent(a: Scores, b: Scores, margin: float, *, alpha: float = 0.05, lost: float | None = None) -> MarginTest:
+def equivalent(
+    a: Scores,
+    b: Scores,
+    margin: float,
+    *,
+    alpha: float = 0.05,
+    lost: float | None = None,
+    draws: int = rare_losses.DRAWS,
+) -> MarginTest:
     """Do `a` and `b` differ by less than `margin` either way? Two one-sided paired t tests (TOST).
 
     Arguments and errors are those of `non_inferior`; `margin` is the difference that would not matter, and an alpha of
     .05 for each of the two tests reads the 90 % interval, as is usual for TOST.
     """
-    first, second = _aligned(a, b)
-    return _margin_test(first - second, margin, alpha, max(_one_sided(first - second, margin, lost)), lost)
+    first, second = aligned(a, b)
+    return _margin_test(first - second, margin, alpha, max(_one_sided(first - second, margin, lost, draws)), lost)
 
 
 def holm(pvalues: ArrayLike) -> Array:
@@ -266,7 +281,7 @@ def holm(pvalues: ArrayLike) -> Array:
     Raises:
         ValueError: A p-value is outside [0, 1].
     """
-    raw = _scores(pvalues)
+    raw = checked(pvalues)
     if ((raw < 0) | (raw > 1)).any():
         raise ValueError(f"p-values lie in [0, 1]; got {raw.tolist()}")
     order = np.argsort(raw)
@@ -281,7 +296,7 @@ def minimum_detectable(differences: Scores) -> float | None:
 
     NaN below two utterances; None where all are equal, since what does not vary tells nothing about how much it would.
     """
-    d = _scores(differences)
+    d = checked(differences)
     if len(d) < 2:
         return float("nan")
     return None if rare_losses.all_equal(d) else float(DETECTABLE * d.std(ddof=1) / np.sqrt(len(d)))
@@ -290,43 +305,6 @@ def minimum_detectable(differences: Scores) -> float | None:
 def statement_scope(training_seeds: Sequence[int]) -> Literal["methods", "checkpoints"]:
     """What a comparison may speak about, given the training seeds of the side that has fewer of them."""
     return "methods" if len(set(training_seeds)) >= MINIMUM_TRAINING_SEEDS else "checkpoints"
-
-
-def _scores(values: Scores) -> Array:
-    scores = np.asarray(values, dtype=np.float64)
-    if scores.ndim != 1:
-        raise ValueError(f"expected a score per utterance in one dimension, got shape {scores.shape}")
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if len(bad):
-        name = values.index[bad[0]] if isinstance(values, pd.Series) else bad[0]
-        raise ValueError(
-            f"{len(bad)} of {len(scores)} scores are not finite, the first at {name!r}; "
-            "take failed utterances out, and count them, before asking for statistics"
-        )
-    return scores
-
-
-def _aligned(*columns: Scores) -> tuple[Array, ...]:
-    """The columns in the order of the first; series are matched by their index, if all of them are series."""
-    series = [column for column in columns if isinstance(column, pd.Series)]
-    if len(series) == len(columns):
-        first = series[0].index
-        for index in (column.index for column in series):
-            if index.has_duplicates:
-                raise ValueError("an utterance stands twice in the index; average noise seeds first (average_seeds)")
-            alone = first.symmetric_difference(index)
-            if len(alone):
-                raise ValueError(f"{len(alone)} utterances stand on one side only, such as {alone[0]!r}; pair the rest")
-        columns = tuple(column.reindex(first) for column in series)
-    aligned = tuple(_scores(column) for column in columns)
-    if len({len(column) for column in aligned}) > 1:
-        raise ValueError(f"the sides are of unequal length ({[len(x) for x in aligned]}); give the same utterances")
-    return aligned
-
-
-def _check_positive(denominators: Array) -> None:
-    if (denominators <= 0).any():
-        raise ValueError("a denominator is not positive; an utterance without reference words is a failed row")
 
 
 def _bootstrap(data: tuple[Array, ...], statistic: Callable[..., Any], n: int, seed: int, level: float) -> Interval:
@@ -353,7 +331,7 @@ def _batch(size: int) -> int:
     return max(1, 4_000_000 // size)
 
 
-def _paired(differences: Array, n: int, seed: int, level: float) -> Paired:
+def _paired(differences: Array, n: int, seed: int, level: float, flips: int | None) -> Paired:
     _check_two(differences)
     interval = bootstrap_mean(differences, n, seed, level)
     p = stats.permutation_test(
@@ -365,10 +343,23 @@ def _paired(differences: Array, n: int, seed: int, level: float) -> Paired:
         batch=_batch(len(differences)),
         random_state=np.random.default_rng(seed),
     ).pvalue
+    if flips is not None and flips > PERMUTATIONS and p <= 2 / (PERMUTATIONS + 1):
+        p = _finer_p(differences, flips, seed)
     return Paired(interval.value, interval.low, interval.high, float(p), interval.n, minimum_detectable(differences))
 
 
-def _one_sided(d: Array, margin: float, lost: float | None = None) -> tuple[float, float]:
+def _finer_p(differences: Array, flips: int, seed: int) -> float:
+    """The sign-flip p-value by more flips than SciPy draws in reasonable time: by matrix products, in batches."""
+    generator = np.random.default_rng(seed)
+    least = abs(differences.sum()) * (1 - 1e-12)
+    extreme, batch = 0, _batch(len(differences))
+    for done in range(0, flips, batch):
+        signs = generator.integers(0, 2, (min(batch, flips - done), len(differences)), dtype=np.int8)
+        extreme += np.count_nonzero(np.abs((2.0 * signs - 1) @ differences) >= least)
+    return (extreme + 1) / (flips + 1)
+
+
+def _one_sided(d: Array, margin: float, lost: float | None, draws: int) -> tuple[float, float]:
     """P-values of "the mean is at most −margin" and of "the mean is at least +margin"."""
     _check_two(d)
     if not margin > 0:
@@ -380,7 +371,7 @@ def _one_sided(d: Array, margin: float, lost: float | None = None) -> tuple[floa
         lower = float(stats.ttest_1samp(d, -margin, alternative="greater").pvalue)
         upper = float(stats.ttest_1samp(d, margin, alternative="less").pvalue)
     if lost is not None:
-        rare = rare_losses.p_values(d, margin, lost)
+        rare = rare_losses.p_values(d, margin, lost, draws)
         lower, upper = max(lower, rare[0]), max(upper, rare[1])
     return lower, upper
 

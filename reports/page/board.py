@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imfbench.reports.columns import BY_NAME, COLUMNS, Quality, missing_reason, qualities
 from imfbench.reports.grouping import labels
-from imfbench.reports.main_table import Footnotes, has, number, resampled, shown_value
+from imfbench.reports.main_table import Footnotes, contested, has, number, resampled, shown_value
 from imfbench.reports.page.sentences import Finding, findings, scope
 from imfbench.reports.page.sources import Table
-from imfbench.reports.plots import speed_setting
 from imfbench.reports.results import Cell
+from imfbench.reports.speeds import pinned, speed_setting, timed, unlike_most, usual_setting
 
 MANY = 10
 """Utterances whose faults are told one by one."""
@@ -112,7 +111,7 @@ def board(table: Table) -> Board:
     shown = [q for q in qualities([c.row for c in cells]) if any(c.value(q.name) is not None for c in cells)]
     sampled = any(c.value("nfe") is not None for c in cells)
     names = labels(cells)
-    usual = _usual(cells)
+    usual = usual_setting(cells)
     rows = {str(c.row["key"]): _row(c, names[str(c.row["key"])], shown, table, notes, sampled, usual) for c in cells}
     nfes = {nfe for c in cells if (nfe := c.value("nfe")) is not None}
     columns = [("System", "", ""), *([("NFE", "", ""), ("Network calls", "", "")] if sampled else [])]
@@ -127,35 +126,19 @@ def board(table: Table) -> Board:
         signatures=dict(sorted(table.group.signatures.items())),
         findings=findings(table),
         scope=scope(table.group),
-        told=[*table.told, *([table.group.unlike] if table.group.unlike else [])],
+        told=[*table.told, *([table.group.unlike] if table.group.unlike else []), *contested(table.rankings)],
         resampled=resampled(table.group),
         systems=list(dict.fromkeys(c.system for c in cells)),
         nfes=[f"{nfe:g}" for nfe in sorted(nfes)],
     )
 
 
-def _pinned(cell: Cell) -> bool:
-    """Whether the row keeps its place at the top."""
-    return cell.reference or cell.teacher
-
-
-def _timed(cell: Cell) -> bool:
-    return cell.value("rtf_total") is not None
-
-
-def _usual(cells: list[Cell]) -> str:
-    """The hardware and conditions under which most rows were timed that may be sorted; "" if none was timed."""
-    timed = [c for c in cells if _timed(c)]
-    counted = Counter(speed_setting(c) for c in [c for c in timed if not _pinned(c)] or timed)
-    return counted.most_common(1)[0][0] if counted else ""
-
-
 def _blocks(cells: list[Cell], rows: dict[str, Row], usual: str) -> list[Block]:
     """Recordings and teacher; the others timed alike; those of other hardware or conditions, each apart."""
-    pinned = [c for c in cells if _pinned(c)]
-    others = [c for c in cells if not _pinned(c)]
-    settings = {str(c.row["key"]): speed_setting(c) if _timed(c) else usual for c in cells}
-    found = [Block("", [rows[str(c.row["key"])] for c in pinned], pinned=True)] if pinned else []
+    first = [c for c in cells if pinned(c)]
+    others = [c for c in cells if not pinned(c)]
+    settings = {str(c.row["key"]): speed_setting(c) if timed(c) else usual for c in cells}
+    found = [Block("", [rows[str(c.row["key"])] for c in first], pinned=True)] if first else []
     for setting in sorted({settings[str(c.row["key"])] for c in others}, key=lambda s: (s != usual, s)):
         title = "" if setting == usual else f"Timed on {setting}: its speed does not compare with the rows above"
         found.append(Block(title, [rows[str(c.row["key"])] for c in others if settings[str(c.row["key"])] == setting]))
@@ -194,10 +177,9 @@ def _plain(cell: Cell, name: str, notes: Footnotes) -> Figure:
 def _speed(cell: Cell, notes: Footnotes, usual: str) -> Figure:
     """The RTF; a row that keeps its place stands beside speeds of another setting, and is marked."""
     shown, setting = _plain(cell, "rtf_total", notes), speed_setting(cell)
-    if not _timed(cell) or not _pinned(cell) or setting == usual:
+    if not timed(cell) or not pinned(cell) or setting == usual:
         return shown
-    told = f"timed on {setting}, unlike most rows below ({usual}): the speeds do not compare"
-    return replace(shown, note=_number(notes, told))
+    return replace(shown, note=_number(notes, unlike_most(setting, usual)))
 
 
 def _missing(cell: Cell, name: str, notes: Footnotes) -> Figure:

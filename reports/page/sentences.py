@@ -15,8 +15,8 @@ from imfbench.reports.columns import TEACHER, quality
 from imfbench.reports.comparison import TOO_FEW, Comparison
 from imfbench.reports.grouping import Group
 from imfbench.reports.page.sources import Table
-from imfbench.reports.plots import speed_setting
 from imfbench.reports.results import Cell
+from imfbench.reports.speeds import speed_setting
 
 PAIRS = ("teacher", "recordings", "compare")
 """Families of tests of which somebody wants to hear: against a teacher, a baseline, or another row."""

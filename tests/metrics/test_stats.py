@@ -287,3 +287,14 @@ def test_memory_does_not_grow_with_the_utterances(monkeypatch: pytest.MonkeyPatc
     assert (stats.paired_difference(a, b), stats.bootstrap_ratio(a + 9, b + 9)) == whole
     monkeypatch.undo()
     assert stats._batch(100_000) * 100_000 <= 4_000_000
+
+
+def test_more_sign_flips_give_the_p_value_that_fewer_give_and_a_lower_floor() -> None:
+    generator = np.random.default_rng(3)
+    d = generator.normal(0.2, 1, 60)
+    exact = stats.paired_difference(d, np.zeros(60)).p
+    assert stats._finer_p(d, 20_000, 1) == pytest.approx(exact, abs=0.01)
+    sure = generator.normal(3, 1, 60)
+    assert stats.paired_difference(sure, np.zeros(60)).p == 2e-4
+    assert stats.paired_difference(sure, np.zeros(60), flips=99_999).p == 1e-5
+    assert stats.paired_ratio(sure, np.zeros(60), np.ones(60), flips=99_999).p == 1e-5

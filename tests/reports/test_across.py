@@ -308,3 +308,55 @@ def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     result = imfbench(tmp_path)
     assert result.exit_code == 2
     assert "leaderboard.json holds no rows" in plain(result)
+
+
+def test_rows_that_are_not_scored_yet_are_told(runs: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for run in runs:
+        recordings(run, "mine", scores())
+    begun = runs[1].path / "cells" / "begun"
+    begun.mkdir()
+    (begun / "cell.json").write_text(json.dumps({"system": "theirs"}))
+    with caplog.at_level("WARNING", logger="imfbench"):
+        compare([run.path for run in runs])
+    assert f"{runs[1].path}: 1 cells are begun and not scored: they are in no table" in caplog.text
+
+
+def test_latex_says_what_the_table_says(runs: Any) -> None:
+    """How many were scored of how many, what could not be tested, and what is not comparable, in the caption."""
+    recordings(runs[0], "mine", scores(), n_scored=24)
+    recordings(runs[1], "theirs", scores(sim=0.7), parquet=False, signatures=OTHER)
+    text = imfbench(*(run.path for run in runs), "--format", "latex").output
+    assert " & 24/40 " in text
+    assert " 0.700? [" in text
+    caption = next(line for line in text.splitlines() if r"\caption" in line)
+    assert "?: could not be tested against it." in caption
+    assert (
+        "wer is not ranked and not tested, its rows carry different signatures. asr: base (mine), large (theirs)"
+        in caption
+    )
+
+
+@pytest.mark.parametrize(
+    ("margin", "told"),
+    [
+        ("sim=0", "sim=0 is no loss that could be accepted: a positive number, such as sim=0.01"),
+        ("sim=nan", "a positive number"),
+        ("mos_typo=0.1", "no figure 'mos_typo' to have a margin"),
+    ],
+)
+def test_a_margin_that_is_none_is_refused(runs: Any, margin: str, told: str) -> None:
+    recordings(runs[0], "mine", scores())
+    result = imfbench(runs[0].path, "--margin", margin)
+    assert result.exit_code == 2
+    assert told in plain(result)
+
+
+def test_a_merged_leaderboard_resamples_what_its_runs_resampled(runs: Any) -> None:
+    """Two of each voice differ in one direction: twenty voices, not forty utterances, are what a test has."""
+    noise = np.random.default_rng(0).normal(0, 0.02, (2, N))
+    for run, own in zip(runs, noise, strict=True):
+        key = recordings(run, "mine", {"sim": 0.8 + own}, cluster="speaker")
+        path = run.path / "cells" / key / "utterances.parquet"
+        pd.read_parquet(path).assign(speaker=[f"voice{i // 2}" for i in range(N)]).to_parquet(path)
+    (table,) = merged([run.path for run in runs]).tables
+    assert [(t.family, t.cluster, t.n_clusters) for t in table.tests] == [("recordings", "speaker", 20)]

@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from imfbench.metrics import rare_losses, stats
 from imfbench.reports.columns import quality
-from imfbench.reports.comparison import against_teacher, at_equal_nfe, rank
+from imfbench.reports.comparison import against_teacher, at_equal_nfe, between_recordings, rank
 from imfbench.reports.grouping import Group, apart, entries, group_cells, labels
+from imfbench.reports.latex import latex
 from imfbench.reports.leaderboard import Leaderboard
+from imfbench.reports.main_table import main_table
 from imfbench.reports.results import read_run
 
 N = 40
@@ -223,3 +226,54 @@ def test_rows_that_would_share_a_name_are_told_apart_by_what_differs(run: Any) -
     run.cell("meanflow", 2, {"sim": EVEN}, vocoder="griffin-lim")
     names = labels(groups_of(run)[0].cells)
     assert sorted(names.values()) == ["meanflow", "teacher, grid sway", "teacher, grid uniform"]
+
+
+def test_a_large_family_of_tests_can_still_show_a_difference(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 99 sign flips, and six tests, the least p-value would be .12 after Holm's correction; as with 9,999 and 600."""
+    monkeypatch.setattr(stats, "PERMUTATIONS", 99)
+    monkeypatch.setattr(rare_losses, "DRAWS", 99)
+    for i in range(4):
+        run.cell(f"system{i}", None, {"wer": 0.9 - i / 5 + 5 * EVEN}, kind="recordings", task="speech", vocoder=None)
+    found = between_recordings(groups_of(run)[0], margins={"wer": 0.9})
+    assert {t.verdict for t in found} == {"better"}
+    assert {t.p_holm is not None and t.p_holm < 0.02 for t in found} == {True}
+    assert {t.not_worse for t in found} == {True}
+
+
+def test_a_row_that_failed_where_it_is_hard_is_not_the_best(run: Any) -> None:
+    hard = np.where(np.arange(N) < 16, 0.4, 0.8)
+    easy = np.where(np.arange(N) < 16, np.nan, 0.77)
+    failing = run.cell("meanflow", 2, {"sim": easy + EVEN})
+    whole = run.cell("intmeanflow", 2, {"sim": hard + EVEN[::-1]})
+    group = groups_of(run)[0]
+    found = rank(group, quality("sim"))
+    assert found is not None
+    assert [found.mark(key) for key in (failing, whole)] == ["", ""]
+    assert found.contested == (
+        "No row is the best in SIM-o: meanflow at NFE 2 has the best figure over what it could score, and is worse than "
+        "intmeanflow at NFE 2 over the utterances that both have."
+    )
+    assert found.contested in "\n".join(main_table(group, [found]))
+    assert found.contested in latex([group], {group.title: [found]})
+
+
+@pytest.mark.parametrize(
+    ("margins", "used"),
+    [({}, 0.15), ({"mos": 0.3}, 0.3), ({"utmos": 0.05, "mos": 0.3}, 0.05), ({"mos_utmos": 0.01, "utmos": 0.05}, 0.01)],
+)
+def test_a_margin_is_of_a_column_a_metric_or_a_kind(run: Any, margins: dict[str, float], used: float) -> None:
+    for i, system in enumerate(("mine", "theirs")):
+        run.cell(system, None, {"mos_utmos": 3 + i + EVEN}, kind="recordings", task="speech", vocoder=None)
+    (test,) = between_recordings(groups_of(run)[0], margins=margins)
+    assert test.margin == used
+
+
+def test_rows_timed_elsewhere_have_a_footnote(run: Any) -> None:
+    for system, device, threads in (("a", "cpu", 1), ("b", "cpu", 1), ("c", "cpu", 2)):
+        run.cell(system, 2, {"sim": 0.5 + EVEN}, rtf_total=0.1, device=device, threads=threads)
+    text = "\n".join(main_table(groups_of(run)[0], []))
+    assert text.count("0.100 |") == 2
+    assert (
+        "¹ timed on cpu, 2 threads, batch 1, unlike most rows (cpu, 1 thread, batch 1): the speeds do not compare"
+        in text
+    )

@@ -220,9 +220,7 @@ def test_a_teacher_that_was_timed_elsewhere_is_marked(run: Any) -> None:
     assert (
         told[1]
         == told[2]
-        == (
-            "timed on cuda, 1 thread, batch 1, unlike most rows below (cpu, 1 thread, batch 1): the speeds do not compare"
-        )
+        == ("timed on cuda, 1 thread, batch 1, unlike most rows (cpu, 1 thread, batch 1): the speeds do not compare")
     )
     assert told[3] == ""
     assert [block.title for block in made.blocks] == ["", ""]
