@@ -59,7 +59,29 @@ def build_method(
     if cls.needs.two_times:
         _attach_second_time(network, second_time, seed)
     method: Method = cls(cls.Config(**(config or {})), network, teacher)
+    if teacher is not None and (told := guided_twice(teacher, method)):
+        raise ValueError(told)
     return method
+
+
+def guided_twice(teacher: Method, student: Method) -> str:
+    """What is wrong with a student's guidance if its teacher has guidance in its weights; empty if nothing is.
+
+    A network that has learnt v(c) + w·(v(c) − v(∅)) was not trained for v(∅): guided again, its velocity is nobody's.
+    """
+    w, again = (getattr(method, "baked_guidance", None) for method in (teacher, student))
+    if not w or not again:
+        return ""
+    return (
+        f"the teacher has its guidance (w = {w:g}) in its weights, and this student would guide it again (w = {again:g}): "
+        "set the student's guidance to 0 (omega: 1 of meanflow)"
+    )
+
+
+def described(name: str, config: dict[str, Any] | None) -> Method:
+    """A method that knows its settings and has no network: for what follows from them, as the guidance that it bakes in."""
+    cls = METHODS.get(name)
+    return cls(cls.Config(**(config or {})), nn.Identity())  # type: ignore[no-any-return]
 
 
 def _encoders(network: nn.Module) -> tuple[nn.Module, ...]:

@@ -45,6 +45,19 @@ def resolve_device(name: str = "auto") -> torch.device:
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for, but torch finds no such GPU; use --device cpu or auto")
+    if device.type == "cpu":
+        return device
+    there = torch.accelerator.current_accelerator(check_available=True)
+    if there is None or there.type != device.type:
+        raise ValueError(
+            f"device {name!r} was asked for, but torch finds {f'only {there.type!r}' if there else 'no accelerator'} on this "
+            "machine; use --device cpu or auto"
+        )
+    count = torch.accelerator.device_count()
+    if (device.index or 0) >= count:
+        raise ValueError(
+            f"device {name!r} was asked for, but there {'is' if count == 1 else 'are'} {count}, from {there.type}:0"
+        )
     return device
 
 
@@ -81,13 +94,19 @@ def peak_memory_reset(device: torch.device) -> None:
     """Forget the device's peak of allocated bytes."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    elif device.type != "cpu":
+        with contextlib.suppress(RuntimeError):  # one without such a count says so when it is read
+            torch.accelerator.reset_peak_memory_stats(device)
 
 
 def peak_memory_allocated(device: torch.device) -> int:
     """Peak of allocated bytes since the reset; accelerators only (see ``imfbench.metrics.memory`` for the CPU)."""
-    if device.type != "cuda":
-        raise ValueError(f"{device} keeps no count of allocated bytes")
-    return int(torch.cuda.max_memory_allocated(device))
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        return int(torch.accelerator.max_memory_allocated(device))
+    except RuntimeError as error:
+        raise ValueError(f"{device} keeps no count of allocated bytes") from error
 
 
 def available_memory(device: torch.device) -> int:

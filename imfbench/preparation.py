@@ -12,7 +12,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +73,7 @@ class Prepared:
         self.method, self.data, self.config, self.device = method, data, config, device
         self.folder, self.progress = folder / FOLDER, progress
         self.count = method.batches_to_prepare((config.steps or 0) * config.accumulate)
-        self.seconds = 0.0
+        self.seconds = self._seconds_of((self.folder / str(config.seed)).glob("*.safetensors"))
 
     def batches(self, frames_per_batch: int, seed: int, start_step: int = 0, stride: int = 1) -> Iterator[Batch]:
         """Endless batches: all of them in one random order, then in another; what is not there yet is made first.
@@ -83,9 +83,12 @@ class Prepared:
         folder = self.folder / str(seed)
         paths = self._make(folder, frames_per_batch, seed)
         distribution.meet()
-        self.seconds = sum(_seconds(path) for path in paths) / distribution.count()
+        self.seconds = self._seconds_of(paths)
         for i in itertools.islice(self._numbers(seed), start_step, None, stride):
             yield read_batch(folder / _name(i))
+
+    def _seconds_of(self, paths: Iterable[Path]) -> float:
+        return sum(_seconds(path) for path in paths) / distribution.count()
 
     def _numbers(self, seed: int) -> Iterator[int]:
         for taken in itertools.count():
@@ -99,7 +102,8 @@ class Prepared:
         missing = [i for i, path in enumerate(paths) if path.name not in present]
         if missing:
             raw = self.data.batches(frames_per_batch, seed, missing[0])
-            mine = set(missing[distribution.index() :: distribution.count()])
+            # By number: what is missing may be another list a moment later, when another process has made something.
+            mine = {i for i in missing if i % distribution.count() == distribution.index()}
             for i, batch in zip(range(missing[0], self.count), raw, strict=False):
                 if i not in mine:
                     continue

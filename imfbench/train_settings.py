@@ -9,6 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from imfbench.devices import Precision
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Of a training or of initial noise: torch's generator on the CPU takes no more digits than these."""
+
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -38,26 +41,35 @@ class TrainConfig(BaseModel):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps. Give ``steps`` or ``minutes``; minutes are turned into steps once, by timing ten (the median)."""
     minutes: float | None = Field(None, gt=0)
+    """Minutes that the training may take on this machine; of no effect where ``steps`` is set."""
     frames_per_batch: int = Field(2000, ge=1)
     """Mel frames of a batch, prompts and padding included."""
     accumulate: int = Field(1, ge=1)
     """Batches of one optimiser step, one after another; the processes of a training share them."""
     learning_rate: float = Field(3e-4, gt=0)
+    """AdamW's, when the warm-up is over."""
     schedule: Literal["constant", "linear", "trapezoid"] = "linear"
     """After the warm-up: constant; linear to 0; or constant and then linear to 0 over the last ``decay``."""
     decay: float = Field(0.25, gt=0, le=1)
     """Share of the steps in which "trapezoid" goes down."""
     warmup: int = Field(50, ge=0)
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
+    """Steps over which the learning rate rises evenly to its size."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's, of all weights that are trained."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    """AdamW's decays of the gradient's average and of its square's."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the weights' moving average, which is what is sampled; it starts lower: (1 + n)/(10 + n)."""
     precision: Precision = "auto"
-    seed: int = 0
+    """Of training alone; sampling has the experiment's. ``auto`` is bf16 autocast where the device is fast at it, else fp32."""
+    seed: Seed = 0
+    """Of weights that begin at random, of the batches and of all that is drawn for them; a system's ``seeds`` are several."""
     save_every: int = Field(200, ge=1)
+    """Steps from one checkpoint to the next, from which a killed training goes on."""
     log_every: int = Field(10, ge=1)
+    """Steps from one line of ``log.csv`` to the next."""
     processes: int = Field(1, ge=1)
     """Processes of one training (PyTorch's DDP), each on an accelerator of its own, or all on the CPU. ``accumulate`` must be a
     multiple."""

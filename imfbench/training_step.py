@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imfbench.data import DatasetError
 from imfbench.devices import Precision, autocast
 from imfbench.economy import Economy
 from imfbench.method import Batch, Method, State, encoded
@@ -65,9 +66,19 @@ def ema_update(ema: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def in_steps(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:
-    """Batches, ``count`` of them at a time."""
-    while True:
-        yield list(itertools.islice(batches, count))
+    """Batches, ``count`` of them at a time.
+
+    Raises:
+        DatasetError: There are no more.
+    """
+    for steps in itertools.count():
+        found = list(itertools.islice(batches, count))
+        if len(found) < count:
+            raise DatasetError(
+                f"the training data ended after {steps * count + len(found)} batches of this process: `batches` of a dataset is "
+                "to go on for ever, from its first recording again"
+            )
+        yield found
 
 
 def batches_of(data: Any, frames_per_batch: int, seed: int, start: int, stride: int) -> Iterator[Batch]:

@@ -41,6 +41,7 @@ class IntMeanFlowConfig(MethodConfig):
     grids: tuple[tuple[float, ...], ...] = ()
     """Grids that sampling will use, such as [[0, 0.65, 1]]: ``grid_share`` of the rows train on their intervals."""
     grid_share: float = Field(0.0, ge=0, le=1)
+    """Share of rows whose t and r are an interval of ``grids``, each interval equally likely."""
     reuse: int = Field(0, ge=0)
     """Further pairs i < j that each roll-out gives besides its whole; one more student row each. A part is as coarse as
     the roll-out: its target has j − i Euler steps, not K, so give it a larger K."""

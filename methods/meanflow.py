@@ -31,6 +31,7 @@ class MeanFlowConfig(MethodConfig):
     time_mean: float = 0.4
     """The paper's −0.4; its time runs the other way."""
     time_std: float = Field(1.0, gt=0)
+    """Standard deviation of the logit-normal."""
     guidance_from: Literal["self", "teacher", "none"] = "teacher"
     """Whence ṽ: the network's own u (the paper), the teacher's guided velocity, or v = x1 − x0 as it is."""
     omega: float = 3.0

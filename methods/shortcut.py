@@ -91,8 +91,8 @@ class Shortcut(Method):
         with torch.no_grad():
             if two.any():
                 target[two] = self._halves(state.ema, z[two], t[two], size[two], condition.rows(two))
-            if c.guidance_from == "teacher" and not two.all():
-                one = ~two & ~condition.dropped
+            one = ~two & ~condition.dropped
+            if c.guidance_from == "teacher" and one.any():
                 guided = guided_velocity(self.teacher.network, z[one], t[one], condition.rows(one), c.guidance)
                 target[one] = guided
         return squared_error(u - target, batch, state), {}

@@ -35,7 +35,9 @@ class SplitMeanFlowConfig(MethodConfig):
     times: Law = "uniform"
     """Law of the two times, which are then sorted."""
     time_mean: float = 0.0
+    """Mean of the logit-normal; positive is nearer to the data."""
     time_std: float = Field(1.0, gt=0)
+    """Standard deviation of the logit-normal."""
 
 
 @METHODS.register("split-meanflow")

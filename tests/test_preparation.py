@@ -165,3 +165,40 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         read_batch(path)
     path.unlink()
     assert first(prepared(tmp_path, steps=3).batches(120, 0), 1)
+
+
+def test_a_training_that_stopped_at_its_last_step_still_counts_the_making(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imfbench.preparation.write_batch", lambda path, batch, _: write_batch(path, batch, 100.0))
+    train(student(), "reflow", Noise(), config(steps=8), tmp_path, CPU, stop_at=7)
+    (tmp_path / "status.json").unlink()
+    result = train(student(), "reflow", Noise(), config(steps=7), tmp_path, CPU)
+    assert result.seconds_preparing == 300
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_processes_that_look_at_other_moments_leave_no_batch_unmade(
+    late: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one looks when the first has made ``late`` of its own."""
+    members = [prepared(tmp_path, steps=18) for _ in range(2)]
+    folder = tmp_path / FOLDER / "0"
+    monkeypatch.setattr("imfbench.distribution.count", lambda: 2)
+    made: list[list[int]] = [[], []]
+
+    def make(member: int) -> None:
+        monkeypatch.setattr("imfbench.distribution.index", lambda: member)
+        members[member]._make(folder, 120, 0)
+
+    def first_made(done: int, _: int) -> None:
+        made[0].append(done - 1)
+        if len(made[0]) == late:
+            make(1)
+            monkeypatch.setattr("imfbench.distribution.index", lambda: 0)
+
+    members[0].progress, members[1].progress = first_made, lambda done, _: made[1].append(done - 1)
+    if not late:
+        make(1)
+    make(0)
+    assert made == [[0, 2, 4], [1, 3, 5]]

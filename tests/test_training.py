@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from imfbench.artefact import ArtefactError, load_artefact, save_artefact
 from imfbench.building import build_method
-from imfbench.data import Example, training_batches
+from imfbench.data import DatasetError, Example, training_batches
 from imfbench.method import Batch, State
 from imfbench.training import TrainConfig, Training, budget_to_steps, learning_rate, train
 from imfbench.training_log import DivergenceMonitor
@@ -288,3 +289,29 @@ def test_half_precision_artefacts_load_as_float32(tmp_path: Path) -> None:
     loaded, _ = load_artefact(tmp_path)
     assert weights(loaded).dtype == torch.float32
     torch.testing.assert_close(weights(loaded), weights(method), atol=1e-3, rtol=1e-3)
+
+
+def test_data_that_end_are_told_and_not_trained_on_as_nothing(tmp_path: Path) -> None:
+    class Ending(ToneData):
+        def batches(self, frames_per_batch: int, seed: int, start_step: int = 0) -> Iterator[Batch]:
+            return itertools.islice(super().batches(frames_per_batch, seed, start_step), 5 - start_step)
+
+    with pytest.raises(
+        DatasetError, match=r"the training data ended after 5 batches of this process: .* go on for ever"
+    ):
+        train(teacher(), "teacher", Ending(), config(steps=9, accumulate=2), tmp_path, CPU)
+
+
+def test_a_teacher_with_guidance_in_its_weights_is_not_guided_again() -> None:
+    first = build_method("reflow", {"guidance": 1.5, "teacher_nfe": 2}, teacher())
+    with pytest.raises(
+        ValueError, match=r"guidance \(w = 1.5\) in its weights, and this student would guide it again \(w = 2\)"
+    ):
+        build_method("intmeanflow", {"guidance": 2.0}, first)
+    with pytest.raises(ValueError, match="would guide it again"):
+        build_method("meanflow", {}, first)
+    build_method("intmeanflow", {"guidance": 0.0}, first)
+    build_method("meanflow", {"omega": 1.0}, first)
+    build_method(
+        "intmeanflow", {"guidance": 2.0}, build_method("reflow", {"guidance": 0.0, "teacher_nfe": 2}, teacher())
+    )

@@ -32,19 +32,27 @@ class CosyVoice2Config(BaseModel):
     input_size: int = 512
     """Width of the token encoder."""
     encoder_heads: int = 8
+    """Attention heads of the token encoder."""
     encoder_units: int = 2048
+    """Width of the token encoder's feed-forward layers."""
     encoder_blocks: int = 6
     """Before the upsampling; four more follow it."""
     speaker_dims: int = 192
     """Of CAM++'s vector."""
     mel_dim: int = 80
+    """Mel bands."""
     channels: int = 256
+    """Width of the decoder."""
     attention_head_dim: int = 64
+    """Width of an attention head of the decoder."""
     heads: int = 8
+    """Attention heads of the decoder."""
     n_blocks: int = 4
     """Transformer blocks after each residual block of convolutions."""
     num_mid_blocks: int = 12
+    """Residual blocks of convolutions between the decoder's first and its last."""
     dropout: float = 0.0
+    """Of the decoder, in training; the token encoder has the original's 0.1."""
     chunk: int = 25
     """Tokens of a chunk where attention is ``streaming``, the original's ``static_chunk_size``; twice as many frames."""
     streaming: bool = False

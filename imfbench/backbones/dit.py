@@ -9,14 +9,16 @@ vector beside the time embedding.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from imfbench.method import Condition
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 class DiTConfig(BaseModel):
@@ -24,23 +26,38 @@ class DiTConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bands: int = 80
+    bands: Positive = 80
     """Mel bands."""
-    tokens: int = 128
+    tokens: Positive = 128
     """Size of the content vocabulary; 0 is padding."""
-    dim: int = 256
-    depth: int = 8
-    heads: int = 4
-    patch: int = 2
+    dim: Positive = 256
+    """Width; each head takes an even share of it."""
+    depth: Positive = 8
+    """Transformer blocks."""
+    heads: Positive = 4
+    """Attention heads."""
+    patch: Positive = 2
     """Mel frames in one position."""
-    feed_forward: int = 4
+    feed_forward: Positive = 4
     """Width of the feed-forward layer, in multiples of ``dim``."""
-    time_scale: float = 30.0
+    time_scale: Annotated[float, Field(gt=0)] = 30.0
     """Largest angular frequency of the time embedding. Large scales (F5, Matcha: 1000) make ∂_t u enormous."""
-    content_layers: int = 3
+    content_layers: Annotated[int, Field(ge=0)] = 3
     """Convolution blocks over the content before it meets the mel."""
-    convolution: int = 7
-    """Kernel of the depthwise convolutions, in positions."""
+    convolution: Positive = 7
+    """Kernel of the depthwise convolutions, in positions; odd, so that it has a middle."""
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> DiTConfig:
+        if self.dim % (2 * self.heads):
+            raise ValueError(
+                f"dim = {self.dim} cannot be shared by heads = {self.heads}: it must be a multiple of {2 * self.heads}"
+            )
+        if self.convolution % 2 == 0:
+            raise ValueError(
+                f"convolution = {self.convolution} has no middle: an odd number, such as {self.convolution + 1}"
+            )
+        return self
 
 
 class TimeEmbedding(nn.Module):

@@ -30,28 +30,40 @@ class F5Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = 1024
+    """Width of the transformer."""
     depth: int = 22
+    """Transformer blocks."""
     heads: int = 16
+    """Attention heads."""
     dim_head: int = 64
+    """Width of a head."""
     dropout: float = 0.1
+    """In training, within the feed-forward layers and of what attention gives."""
     ff_mult: int = 2
+    """Width of the feed-forward layers, in multiples of ``dim``."""
     text_dim: int = 512
+    """Width of the text's encoder."""
     text_num_embeds: int = 2545
     """Size of the vocabulary; the filler token is not counted."""
     text_mask_padding: bool = True
     """False for F5TTS_Base."""
     qk_norm: Literal["rms_norm"] | None = None
+    """How each head's queries and keys are normalised."""
     conv_layers: int = 4
+    """ConvNeXt blocks of the text's encoder."""
     pe_attn_head: int | None = None
     """Heads with rotary positions; 1 for F5TTS_Base, None is all."""
     attn_backend: Literal["torch", "flash_attn"] = "torch"
+    """Whose attention it is; ``flash_attn`` needs the package of that name."""
     attn_mask_enabled: bool = True
     """Whether padding is kept out of attention and of the text's encoder, so that an utterance has the same velocity alone and
     in any batch. False, as the original's settings have it, is its arithmetic in batches too: shorter rows hear padding."""
     long_skip_connection: bool = False
+    """Joins what enters the first transformer block to what leaves the last."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     mel_dim: int = 100
+    """Mel bands."""
     mel_format: Literal["vocos-24k", "bigvgan-24k"] = "vocos-24k"
     """The original's ``mel_spec_type``, which leaves no trace in the weights: which vocoder's mel it makes."""
 

@@ -130,3 +130,15 @@ def test_the_papers_own_guidance(batch_of: Any, state_of: StateOf, scaled_field:
 def test_settings_that_make_no_sense(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ShortcutConfig(**config)
+
+
+def test_a_batch_whose_rows_have_all_lost_their_condition_is_learnt_from(
+    batch_of: Any, state_of: StateOf, scaled_field: Any, recorder: Any
+) -> None:
+    """Their target is x1 − x0, and there is nothing to ask the teacher."""
+    batch, teacher = batch_of(rows=2), recorder(scaled_field())
+    method = shortcut(scaled_field(0.0, 0.0), teacher, consistency_share=0.0, condition_dropout=0.999, guidance=2.0)
+    loss = loss_of(method, batch, state_of(batch, seed=4))
+    x0 = randn_like(batch.x1, torch.Generator().manual_seed(4))
+    torch.testing.assert_close(loss, (batch.x1 - x0)[batch.target].square().mean())
+    assert not teacher.calls
