@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,21 +24,30 @@ from pydantic import (
 )
 
 from imfbench.config_file import Key, Problem, Source, override, parts, read
+from imfbench.config_values import (
+    Grids,
+    SomeSteps,
+    Steps,
+    artefact_or_block,
+    named_options,
+    names_a_folder,
+    none_or_more,
+    one_or_more,
+    score_weights,
+)
 from imfbench.store import content_hash
+from imfbench.train_settings import Seed
 
 TEACHER_DISTANCE = "teacher-distance"
 log = logging.getLogger("imfbench")
 _MOST_WORKERS = 4
-_FOLDERS = ("artefacts", "cells", "grids", "leaderboard")
-GridSpec = str | list[float]
+_FOLDERS = (
+    "artefacts", "cells", "grids", "leaderboard", "report", "tensorboard", "costs.json", "experiment.yaml", "manifest.json",
+)  # fmt: skip
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _one_or_more(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
 
 
 def _side_by_side(value: Any, info: ValidationInfo) -> Any:
@@ -50,49 +60,6 @@ def _side_by_side(value: Any, info: ValidationInfo) -> Any:
     except ValueError:
         return 1  # a device that is not there is told where it is used
     return min(_MOST_WORKERS, available_cores()) if device.type == "cpu" else 1
-
-
-def _none_or_more(value: Any) -> Any:
-    return [] if value is None else _one_or_more(value)
-
-
-def _grids(value: Any) -> Any:
-    """One grid or a list of grids: a list of numbers is one grid."""
-    if isinstance(value, list) and not all(isinstance(entry, int | float) for entry in value):
-        return value
-    return [value]
-
-
-def _grid(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(entry, int | float) for entry in value):
-        return [float(entry) for entry in value]
-    raise ValueError("a time grid is a name such as sway, the .json file of a searched grid, or a list of points")
-
-
-def named_options(value: Any) -> Any:
-    """``[wer, sim]`` and ``{wer: {model: …}}`` mean the same kind of thing: name → options."""
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, list):
-        found: dict[str, Any] = {}
-        for entry in value:
-            found |= entry if isinstance(entry, dict) else {entry: {}}
-        return found
-    return {name: options or {} for name, options in value.items()} if isinstance(value, dict) else value
-
-
-def _artefact_or_block(value: Any) -> Any:
-    return {"artefact": value} if isinstance(value, str) else value
-
-
-def _score_weights(value: Any) -> Any:
-    return {value: 1.0} if isinstance(value, str) else value
-
-
-Steps = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_one_or_more)]
-Grids = Annotated[list[Annotated[Any, BeforeValidator(_grid)]], BeforeValidator(_grids)]
 
 
 class Data(_Strict):
@@ -129,7 +96,9 @@ class TeacherRows(_Strict):
     nfe: Steps = [32]
     """Velocity evaluations of its rows; the largest is the reference that searches compare with."""
     grid: Grids = ["sway"]
+    """Time grids of its rows, written as those of a system."""
     solver: str = "euler"
+    """A solver, as of a system."""
     guidance: float | None = None
     """w while sampling its rows; the artefact's own without it."""
 
@@ -141,9 +110,9 @@ class Search(_Strict):
     """A registered search."""
     name: str | None = None
     """What tables add to the system's name; the search's name without it. Two searches of a system need two names."""
-    nfe: Steps
+    nfe: SomeSteps
     """Step counts that get a grid of their own."""
-    score: Annotated[dict[str, float], BeforeValidator(_score_weights)] = {TEACHER_DISTANCE: 1.0}
+    score: Annotated[dict[str, float], BeforeValidator(score_weights)] = {TEACHER_DISTANCE: 1.0}
     """What to raise: ``teacher-distance`` (minus the mel distance to the teacher's own output from the same noise), a
     metric by its name, or weights of several, such as {sim: 1, wer: -1}: what is better when lower has a negative weight."""
     config: dict[str, Any] = {}
@@ -159,7 +128,9 @@ class Network(_Strict):
     """A network to train from scratch."""
 
     name: str = "dit"
+    """A registered backbone."""
     config: dict[str, Any] = {}
+    """The backbone's own settings."""
     start: str | None = None
     """An artefact whose weights it takes over as far as it can (``embedded:NAME`` or a folder); random ones without it."""
 
@@ -181,7 +152,7 @@ class System(_Strict):
     """Written by a run that turned this many minutes into ``train.steps``, so that its repeats train as long."""
     timed_for: str | None = None
     """Written beside it: a hash of the training whose steps were timed. Of another one they are timed anew."""
-    seeds: Annotated[list[int], BeforeValidator(_one_or_more)] | None = None
+    seeds: Annotated[list[Seed], BeforeValidator(one_or_more), Field(min_length=1)] | None = None
     """Training seeds, one artefact each; ``training.seed`` without it."""
     network: Network = Network()
     """The network of a method that starts from scratch; one with a teacher starts from the teacher's."""
@@ -197,7 +168,8 @@ class System(_Strict):
     grid: Grids = ["uniform"]
     """Time grids: names, ``[0, 0.65, 1]``, or the .json file of a searched grid."""
     solver: str = "euler"
-    search: Annotated[list[Search], BeforeValidator(_none_or_more)] = []
+    """``euler``, or ``midpoint``, of two evaluations a step and for networks of an instantaneous velocity alone."""
+    search: Annotated[list[Search], BeforeValidator(none_or_more)] = []
     """Searches for time grids, each with rows of its own."""
 
     @property
@@ -232,21 +204,24 @@ class Recordings(_Strict):
 class ExperimentConfig(_Strict):
     """An experiment."""
 
-    name: str
+    name: Annotated[str, AfterValidator(names_a_folder)]
     """Names the run folder: ``runs/<name>``."""
     task: Literal["token2mel", "text2mel", "speech"] = "token2mel"
     """``speech``: nothing is sampled, ``recordings`` are scored."""
-    dataset: Annotated[list[Selection], BeforeValidator(_one_or_more), Field(min_length=1)] = [Selection()]
+    dataset: Annotated[list[Selection], BeforeValidator(one_or_more), Field(min_length=1)] = [Selection()]
     """The test set, or several: every row is made once for each."""
     dev: Development = Development(limit=8, prefer_short=True)
     """What searches may look at."""
     train_data: Data = Data()
     """What is trained on; the same for every system."""
     references: list[Literal["ground-truth", "vocoded-ground-truth"]] = ["ground-truth", "vocoded-ground-truth"]
-    teacher: Annotated[TeacherRows, BeforeValidator(_artefact_or_block)] | None = None
+    """Rows of the test set's own recordings: as they are, and as the vocoder makes them of their mels."""
+    teacher: Annotated[TeacherRows, BeforeValidator(artefact_or_block)] | None = None
+    """The network that students start from and learn from, and its own rows; or its artefact alone."""
     training: dict[str, Any] = {}
     """Training settings of all systems (``imfbench.training.TrainConfig``): the same data and time for each."""
     systems: list[System] = []
+    """What is trained or loaded, sampled, and compared."""
     recordings: list[Recordings] = []
     """Systems of which there is only their speech; on the same tables as the others."""
     baseline: str | None = None
@@ -261,16 +236,19 @@ class ExperimentConfig(_Strict):
         "mos": {},
         "f0cv": {},
     }
+    """What is scored: names of registered metrics, with their settings where they are not at their defaults."""
     protocol: str | None = None
     """Whose figures these are to be (``imfbench protocols list``): it decides what the settings of ``metrics`` leave open."""
     model_dir: str | None = None
     """Folder of scorers' models that no package carries (``docs/models.md``)."""
     vocoder: str = "hifigan"
+    """A registered vocoder, of the mel that the networks make."""
     reports: Annotated[dict[str, dict[str, Any]], BeforeValidator(named_options)] = {"leaderboard": {}, "page": {}}
     """What is written when all is scored, with options."""
-    noise_seeds: Annotated[list[int], BeforeValidator(_one_or_more)] = [0]
+    noise_seeds: Annotated[list[Seed], BeforeValidator(one_or_more), Field(min_length=1)] = [0]
     """Seeds of the initial noise; each is a row of its own, averaged per utterance before anything is compared."""
     device: str = "auto"
+    """``cpu``, or an accelerator by torch's name for it; ``auto`` takes one where there is one."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; the cores that this process may use without it. Fewer is faster on a busy machine."""
     workers: Annotated[int, Field(ge=1), BeforeValidator(_side_by_side)] = 1
@@ -290,6 +268,12 @@ class ExperimentConfig(_Strict):
     def dump(self) -> str:
         """The resolved experiment as YAML: reading it gives an equal experiment."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+    def training_of(self, system: System) -> dict[str, Any]:
+        """A system's training settings over the experiment's; minutes of its own are not outdone by the experiment's steps."""
+        own = system.train
+        common = {k: v for k, v in self.training.items() if k != "steps" or "minutes" not in own or "steps" in own}
+        return {**common, **own}
 
     @property
     def hash(self) -> str:

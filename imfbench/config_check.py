@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ from imfbench.registry import (
     METRICS,
     REPORTS,
     VOCODERS,
+    BrokenEntryError,
     Registry,
     UnknownNameError,
     nearest,
@@ -35,7 +37,9 @@ def problems(error: ValidationError, base: Key, values: Any, model: type[BaseMod
         at, owner = values, model
         for part in entry["loc"]:
             # Unions put their own names into the path, where the author's values have nothing of that name.
-            inside = (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int))
+            inside = (isinstance(at, dict) and part in at) or (
+                isinstance(at, list) and isinstance(part, int) and part < len(at)
+            )
             missing = entry["type"] == "missing" and part == entry["loc"][-1]
             if not inside and not missing:
                 continue
@@ -58,12 +62,18 @@ def problems(error: ValidationError, base: Key, values: Any, model: type[BaseMod
 
 
 def margin_problem(name: str) -> str | None:
-    """What is wrong with a margin's name; a figure whose direction says nothing has none."""
-    if name in METRICS and METRICS.get(name).higher_is_better is None:
+    """What is wrong with a margin's name, that of a metric or of a column; a figure whose direction says nothing has none."""
+    metrics: dict[str, Any] = {}
+    for metric in METRICS.names():
+        with contextlib.suppress(BrokenEntryError):
+            metrics[metric] = METRICS.get(metric)
+    owner = metrics.get(name) or next((cls for cls in metrics.values() if name in cls.summary_columns), None)
+    if owner is None:
+        columns = [column for cls in metrics.values() for column in cls.summary_columns if column.startswith("mos_")]
+        return f"no figure {name!r} to have a margin: {left_out(name, nearest(name, [*metrics, *columns]))}"
+    if owner.higher_is_better is None:
         return f"{name} is neither better high nor low: it can have no margin"
-    if name in METRICS or name.startswith("mos_"):
-        return None
-    return f"no figure {name!r} to have a margin: {nearest(name, METRICS.names())}"
+    return None
 
 
 def _model_below(model: type[BaseModel], part: Any) -> type[BaseModel]:
@@ -80,6 +90,13 @@ def _model_below(model: type[BaseModel], part: Any) -> type[BaseModel]:
     return model
 
 
+def _has_settings(registry: Registry[Any], name: str) -> bool:
+    try:
+        return isinstance(getattr(registry.get(name), "Config", None), type)
+    except BrokenEntryError:
+        return True  # which is told in its own words
+
+
 def check_names(config: ExperimentConfig) -> list[Problem]:
     """Names that no registry knows, and names that are given twice."""
     from imfbench.flow.solvers import SOLVERS
@@ -89,6 +106,9 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
     def known(registry: Registry[Any], name: str, path: Key) -> None:
         if name not in registry:
             found.append(Problem(path, registry.unknown(name)))
+        elif registry in (METHODS, METRICS, BACKBONES) and not _has_settings(registry, name):
+            told = f"the {registry.kind} {name!r} has no class `Config` of its settings: see `imfbench check --plugin FILE`"
+            found.append(Problem(path, told))
 
     for data, path in _data(config):
         known(DATASETS, data.name, (*path, "name"))
@@ -181,7 +201,7 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
         path = ("systems", i)
         method = METHODS.get(system.method)
         if not found:  # what is wrong in ``training`` is told once
-            valid(TrainConfig, {**config.training, **system.train}, (*path, "train"))
+            valid(TrainConfig, config.training_of(system), (*path, "train"))
         valid(method.Config, system.config, (*path, "config"))
         fits = len(found)
         valid(BACKBONES.get(system.network.name).Config, system.network.config, (*path, "network", "config"))
@@ -192,6 +212,9 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
             found.append(
                 Problem((*path, "method"), f"{system.method!r} is a search: it stands under a system's `search`")
             )
+        if system.artefact is None and method.needs.teacher and len(found) == fits:
+            found += _check_guidance(config, system, (*path, "config"))
+        found += _check_idle(config, system, path)
         if system.artefact is None and method.needs.teacher and config.teacher is None:
             found.append(
                 Problem((*path, "method"), f"{system.method!r} needs a `teacher`, for instance embedded:token2mel")
@@ -202,8 +225,9 @@ def check_options(config: ExperimentConfig) -> list[Problem]:
             if searching.needs.training:
                 found.append(Problem((*path, "method"), f"{search.method!r} is trained, it searches no grid"))
             found += _check_score(search.score, (*path, "score"))
-            if TEACHER_DISTANCE in search.score and config.teacher is None:
-                found.append(Problem((*path, "score"), f"{TEACHER_DISTANCE} needs a `teacher`"))
+            if TEACHER_DISTANCE in search.score and (config.teacher is None or not config.teacher.nfe):
+                lacks = "a `teacher`" if config.teacher is None else "the teacher's own output: set teacher.nfe"
+                found.append(Problem((*path, "score"), f"{TEACHER_DISTANCE} needs {lacks}"))
     return found
 
 
@@ -220,6 +244,49 @@ def _check_network(config: ExperimentConfig, system: System, path: Key) -> list[
         common_inputs({f"{network.name!r} of {system.label}": inputs}, config.vocoder)
     except ConfigError as error:
         return [Problem(("vocoder",), str(error))]
+    return []
+
+
+def _check_guidance(config: ExperimentConfig, system: System, path: Key) -> list[Problem]:
+    """A teacher with guidance in its weights, and a student that would guide it again. One that cannot be read is told later."""
+    from imfbench.artefact import read_settings
+    from imfbench.building import described, guided_twice
+
+    if config.teacher is None:
+        return []
+    own = next((s for s in config.systems if s.label == config.teacher.artefact), None)
+    with contextlib.suppress(Exception):
+        name, settings = read_settings(config.teacher.artefact) if own is None else (own.method, own.config)
+        if told := guided_twice(described(name, settings), described(system.method, system.config)):
+            return [Problem(path, told)]
+    return []
+
+
+def _check_idle(config: ExperimentConfig, system: System, path: Key) -> list[Problem]:
+    """Settings that stand in the file and would do nothing."""
+    plain = System.model_validate({"method": system.method})
+    if system.artefact is not None:
+        told = "does nothing beside `artefact`, which is trained already: leave it out"
+        idle = [key for key in ("config", "train", "seeds", "network") if getattr(system, key) != getattr(plain, key)]
+        return [*(Problem((*path, key), told) for key in idle), *_other_method(system, path)]
+    needs_teacher = METHODS.get(system.method).needs.teacher
+    if needs_teacher and system.network != plain.network:
+        return [Problem((*path, "network"), f"does nothing: {system.method!r} takes its teacher's network")]
+    return []
+
+
+def _other_method(system: System, path: Key) -> list[Problem]:
+    """An artefact of another method than the one whose name its rows would have; one that cannot be read is told later."""
+    from imfbench.artefact import ArtefactError, read_settings
+
+    with contextlib.suppress(ArtefactError):
+        name = read_settings(str(system.artefact))[0]
+        if name != system.method:
+            return [
+                Problem(
+                    (*path, "method"), f"{system.artefact} is a network of the method {name!r}, not {system.method!r}"
+                )
+            ]
     return []
 
 

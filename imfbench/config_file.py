@@ -82,7 +82,9 @@ def find(config: str) -> Path:
         return path / "experiment.yaml"
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise ConfigError(f"{config}: no such file; experiments that ship: {', '.join(shipped())}")
-    raise ConfigError(f"unknown experiment {config!r}: {nearest(config, shipped())} A file is named by its path.")
+    raise ConfigError(
+        f"unknown experiment {config!r}: {nearest(config, shipped())}. A file is named by its path.".replace("?.", "?")
+    )
 
 
 def read(config: str) -> Source:
@@ -110,6 +112,10 @@ def read(config: str) -> Source:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{name}{line}: not valid YAML: {error.problem or error.context}") from None
+    except ValueError as error:
+        raise ConfigError(f"{name}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: not valid YAML: an alias stands within what it stands for") from None
     finally:
         loader.dispose()
     if not isinstance(values, dict):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imfbench.config import named_options
 from imfbench.config_file import Problem, Source
+from imfbench.config_values import named_options
 from imfbench.registry import METHODS, nearest
 
 

@@ -143,6 +143,14 @@ def test_an_explicit_grid_is_one_grid(write) -> None:  # type: ignore[no-untyped
         (("name: other", "name: other\n    search: [{nfe: 2}, {nfe: 3}]"), 13, "two searches of 'other' are called 'o3s'"),
         (("name: other", "name: other\n    search:\n    - {nfe: 2}\n    - {name: x, nef: 3}"), 15, "did you mean 'nfe'"),
         (("name: other", "name: other\n    train: {sted: 1}"), 13, "did you mean 'seed'"),
+        (("name: other", "name: other\n    seeds: [0, 99999999999999]"), 13, "less than 4294967296"),
+        (("learning_rate: 1e-4", "betas: [0.9, 1.5]"), 5, "less than 1"),
+        (("learning_rate: 1e-4", "weight_decay: -1"), 5, "greater than or equal to 0"),
+        (("grid: sway", "grid: sway\n    network: {config: {dim: 100, heads: 3}}"), 11, "it must be a multiple of 6"),
+        (("grid: sway", "grid: sway\n    network: {config: {convolution: 6}}"), 11, "no middle: an odd number, such as 7"),
+        (("grid: sway", "grid: sway\n    network: {config: {depth: -1}}"), 11, "greater than or equal to 1"),
+        (("name: other", "name: other\n    artefact: embedded:token2mel\n    train: {seed: 3}"), 14, "nothing beside `artefact`"),
+        (("name: other", "name: other\n    artefact: embedded:text2mel-meanflow"), 11, "method 'meanflow', not 'teacher'"),
     ],
 )  # fmt: skip
 def test_complaints_name_file_line_and_nearest_word(write, change, line, words) -> None:  # type: ignore[no-untyped-def]
@@ -179,6 +187,31 @@ def test_yaml_mistakes_have_their_line(write) -> None:  # type: ignore[no-untype
     assert "mine.yaml, line 3: not valid YAML" in complaint(write("name: a\ndataset: {split: test\nvocoder: b\n"))
     assert "line 3: the key 'name' is given twice" in complaint(write("name: a\ntask: token2mel\nname: b\n"))
     assert "is a mapping of keys to values" in complaint(write("- a\n- b\n"))
+    assert "mine.yaml: not valid YAML: month must be in 1..12" in complaint(write("name: 2024-13-45\n"))
+    assert "an alias stands within what it stands for" in complaint(write("name: a\nsystems: &a [*a]\n"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("metrics: [f0cv]", "metrics: [3]"), "a list of names, or of names with their options"),
+        (("metrics: [f0cv]", "metrics: [[wer]]"), "a list of names, or of names with their options"),
+        (("metrics: [f0cv]", "reports: {5: }"), "must be a word"),
+        (("nfe: [1, 2]", "nfe: 1000000000000"), "less than or equal to 10000"),
+        (("name: other", "name: other\n    seeds: []"), "at least 1 item"),
+        (("metrics: [f0cv]", "noise_seeds: []"), "at least 1 item"),
+        (("name: other", "name: other\n    search: {nfe: []}"), "at least 1 item"),
+        (("name: small", "name: ../../evil"), "it names a folder"),
+        (("name: small", "name: ''"), "it names a folder"),
+        (("name: small", "name: .hidden"), "it names a folder"),
+        (("metrics: [f0cv]", "then: [{name: a/b}]"), "it names a folder"),
+        (("metrics: [f0cv]", "then: [{name: report}]"), "'report' is taken: its name is a folder of the run"),
+        (("metrics: [f0cv]", "then: [{name: manifest.json}]"), "is taken"),
+    ],
+)
+def test_values_that_no_run_can_have_are_refused(write, change: tuple[str, str], words: str) -> None:  # type: ignore[no-untyped-def]
+    assert change[0] in GOOD
+    assert words in complaint(write(GOOD.replace(*change, 1)))
 
 
 def test_what_needs_a_teacher_says_so(write) -> None:  # type: ignore[no-untyped-def]
@@ -187,6 +220,35 @@ def test_what_needs_a_teacher_says_so(write) -> None:  # type: ignore[no-untyped
     assert "needs a `teacher`, for instance embedded:token2mel" in told
     told = complaint(write("systems:\n  - {method: o3s, nfe: 1}\n"))
     assert "is a search: it stands under a system's `search`" in told
+
+
+def test_what_a_student_takes_from_its_teacher_is_not_set(write) -> None:  # type: ignore[no-untyped-def]
+    begin = "training: {steps: 1}\nteacher: embedded:token2mel\nsystems:\n"
+    told = complaint(write(begin + "  - {method: intmeanflow, nfe: 1, network: {config: {dim: 128}}}\n"))
+    assert "line 4" in told
+    assert "does nothing: 'intmeanflow' takes its teacher's network" in told
+
+
+def test_a_search_for_the_teachers_output_needs_some_of_it(write) -> None:  # type: ignore[no-untyped-def]
+    begin = "training: {steps: 1}\nteacher: {artefact: embedded:token2mel, nfe: []}\nsystems:\n"
+    told = complaint(write(begin + "  - {method: intmeanflow, nfe: 1, search: {nfe: 2}}\n"))
+    assert "teacher-distance needs the teacher's own output: set teacher.nfe" in told
+    assert load(write(begin + "  - {method: intmeanflow, nfe: 1, search: {nfe: 2, score: sim}}\n")).teacher is not None
+
+
+def test_a_teacher_that_is_guided_already_is_not_guided_again(write) -> None:  # type: ignore[no-untyped-def]
+    """Told before anything is trained: of a network that ships, and of one that the experiment trains first."""
+    begin = (
+        "training: {steps: 1}\ntask: text2mel\nteacher: {artefact: embedded:text2mel-intmeanflow, nfe: 1}\nsystems:\n"
+    )
+    student = "  - {method: intmeanflow, name: again, nfe: 1, config: {guidance: %s}}\n"
+    told = complaint(write(begin + student % 2))
+    assert "line 5" in told
+    assert "the teacher has its guidance (w = 2) in its weights" in told
+    assert load(write(begin + student % 0)).systems[0].label == "again"
+    chain = "training: {steps: 1}\nteacher: embedded:token2mel\nsystems:\n  - {method: reflow, nfe: 1}\n"
+    own = chain.replace("embedded:token2mel", "reflow") + "  - {method: shortcut, nfe: 1}\n"
+    assert "would guide it again" in complaint(write(own))
 
 
 def test_an_unknown_experiment_answers_with_the_nearest() -> None:
@@ -225,3 +287,11 @@ def test_the_usual_variable_says_how_many_threads(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("imfbench.devices.available_cores", lambda: 6)
     monkeypatch.setenv("OMP_NUM_THREADS", set_to)
     assert available_threads() == threads
+
+
+def test_a_systems_own_minutes_are_not_outdone_by_the_experiments_steps(write) -> None:  # type: ignore[no-untyped-def]
+    config = load(write(GOOD.replace("name: other", "name: other\n    train: {minutes: 3}")))
+    assert [config.training_of(system).get("steps") for system in config.systems] == [2, None]
+    assert config.training_of(config.systems[1])["minutes"] == 3
+    timed = config.systems[1].model_copy(update={"train": {"minutes": 3, "steps": 7}})
+    assert config.training_of(timed)["steps"] == 7
