@@ -127,7 +127,7 @@ class ListedSet(ABC):
             return "prompt's rate"
         if not self._takes_s3_tokens:
             return ""
-        return "recordings' tokens" if self.features is None else "given tokens"
+        return "recordings' tokens" if self._given is None else f"given tokens {self._given.revision}"
 
     @property
     def _takes_s3_tokens(self) -> bool:

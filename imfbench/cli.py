@@ -26,7 +26,7 @@ from imfbench.cli_profile import profile_command
 from imfbench.cli_protocols import protocols
 from imfbench.cli_publish import publish_command, verify_command
 from imfbench.cli_report import OWN as OF_PAGES
-from imfbench.cli_report import page_options, report_of_folder, with_page
+from imfbench.cli_report import is_run, page_options, report_of_folder, with_page
 from imfbench.cli_run import (
     INTERRUPTED,
     command_line,
@@ -99,7 +99,8 @@ for _stage in COMMANDS:
 @page_options
 @config_argument
 @run_options
-def report_command(config: str | None, **options: Any) -> None:
+@click.pass_context
+def report_command(context: click.Context, config: str | None, **options: Any) -> None:
     """Write leaderboard and page of an experiment from its scores, or of the run folder CONFIG as it stands, also while it runs.
 
     
@@ -109,7 +110,13 @@ def report_command(config: str | None, **options: Any) -> None:
     """
     own = {name: value for name in OF_PAGES if (value := options.pop(name)) is not None}
     with user_errors():
-        if config is not None and report_of_folder(Path(config), own):
+        if config is not None and is_run(Path(config)):
+            if given := [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]:
+                raise click.UsageError(
+                    f"{config} is a run folder, which is reported as it stands: --{given[0].replace('_', '-')} belongs "
+                    "to an experiment"
+                )
+            report_of_folder(Path(config), own)
             return
     named = needed(config)
     run_experiment("report", (lambda settings: with_page(named, settings, own)) if own else named, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Iterable
@@ -42,6 +43,11 @@ class Commands(click.Group):
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
         """Run the command line."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(
+                stream, io.TextIOWrapper
+            ):  # a terminal without our arrows and dashes shows marks in their place
+                stream.reconfigure(errors="replace")
         with warnings.catch_warnings():
             usual = warnings.showwarning
 

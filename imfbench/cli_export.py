@@ -53,7 +53,10 @@ def import_command(checkpoint: Path, form: str, out: Path, settings: tuple[str, 
 @click.option(
     "--run", type=click.Path(path_type=Path), help="Run folder with its grids and scores [the one in which it lies]."
 )
-@click.option("--grid", metavar="NAME|[0,…,1]", help="Time grid [the one searched in the run, else uniform].")
+@click.option(
+    "--grid", metavar="NAME|[0,…,1]",
+    help="Time grid [the one searched in the run, else uniform for students and sway for teachers].",
+)  # fmt: skip
 @click.option("--nfe", type=Counts(), help="Steps that the card has grids for: 1,2,3 [a teacher: 16,32].")
 @click.option(
     "--beside",
@@ -70,7 +73,7 @@ def export_command(student: str, form: str, out: Path, **options: Any) -> None:
     \b
     Example:
       imfbench export runs/paper_text2mel/artefacts/intmeanflow-k4 --format f5 --out exports/f5
-      imfbench export embedded:token2mel-intmeanflow --format onnx --out exports/onnx
+      imfbench export runs/quickstart/artefacts/intmeanflow --format onnx --out exports/onnx
     """
     with user_errors():
         from imfbench.exporting.export import export, shown

@@ -41,7 +41,7 @@ class Numbers(click.ParamType):
     "--shape",
     default="embedded",
     show_default=True,
-    help="embedded, or our DiT at the size of f5-base or cosyvoice2, on random weights.",
+    help="embedded; our DiT as large as f5-base or cosyvoice2; the originals f5tts and cosyvoice2-flow. Random weights.",
 )
 @click.option("--set", "settings", multiple=True, metavar="[METHOD.]KEY=VALUE", help="A setting; may be repeated.")
 @click.option("--stage", type=click.Choice(["training", "sampling", "both"]), default="both", show_default=True)

@@ -37,20 +37,22 @@ def with_page(config: str, settings: tuple[str, ...], own: Mapping[str, Any]) ->
     return experiment.model_copy(update={"reports": {**experiment.reports, "page": page}})
 
 
-def report_of_folder(folder: Path, own: Mapping[str, Any]) -> bool:
-    """Write leaderboard and page of a run folder; False where it is none.
+def is_run(folder: Path) -> bool:
+    """Whether a path is a run folder."""
+    return folder.is_dir() and any((folder / name).exists() for name in ("cells", "experiment.yaml", "artefacts"))
+
+
+def report_of_folder(folder: Path, own: Mapping[str, Any]) -> None:
+    """Write leaderboard and page of a run folder.
 
     It may be a run that is going: what is there is shown, and marked as partial. Its other reports are left to the run.
     """
-    if not folder.is_dir() or not any((folder / name).exists() for name in ("cells", "experiment.yaml", "artefacts")):
-        return False
     from imfbench.reports.leaderboard import Leaderboard
     from imfbench.reports.page import Page
 
     page = Page(Page.Config(**own), going=_in_use(folder))
     for file in [*Leaderboard().write(folder)[:1], page.write(folder)[0]]:
         click.echo(f"wrote {file}")
-    return True
 
 
 def _in_use(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -122,8 +123,11 @@ def margins_of(texts: tuple[str, ...]) -> dict[str, float]:
     from imfbench.config_check import margin_problem
 
     found = dict(map(_margin, texts))
-    for name in found:
-        if problem := margin_problem(name):
+    for name, loss in found.items():
+        problem = margin_problem(name)
+        if problem is None and not (loss > 0 and math.isfinite(loss)):
+            problem = f"{name}={loss:g} is no loss that could be accepted: a positive number, such as {name}=0.01"
+        if problem:
             raise click.BadParameter(problem, param_hint="--margin")
     return found
 
@@ -213,10 +217,13 @@ def _cell_name(folder: Path) -> str | None:
 def show(run: Path, form: str) -> None:
     """Print the outcome of a run in one of ``FORMATS``."""
     from imfbench.reports.latex import latex
-    from imfbench.reports.leaderboard import analyse
+    from imfbench.reports.leaderboard import Leaderboard, analyse
 
     if form in ("md", "csv", "json"):
-        click.echo((run / "leaderboard" / f"leaderboard.{form}").read_text(encoding="utf-8"), nl=False)
+        file = run / "leaderboard" / f"leaderboard.{form}"
+        if not file.is_file():  # its experiment asks for no reports
+            Leaderboard(pictures=False).write(run)
+        click.echo(file.read_text(encoding="utf-8"), nl=False)
         return
     _, groups, rankings, comparisons = analyse(run)
     if form == "latex":
@@ -234,7 +241,7 @@ def print_group(group: Group, rankings: list[Ranking], comparisons: list[Compari
     from rich.table import Table
     from rich.text import Text
 
-    from imfbench.reports.main_table import Footnotes, main_rows, resampled
+    from imfbench.reports.main_table import Footnotes, contested, main_rows, resampled
     from imfbench.reports.tables import findings
 
     console, notes = Console(), Footnotes()
@@ -249,7 +256,7 @@ def print_group(group: Group, rankings: list[Ranking], comparisons: list[Compari
     console.print(table)
     for line in notes.lines():
         console.print(line.strip(), highlight=False, markup=False)
-    for line in [*told, *([group.unlike] if group.unlike else [])]:
+    for line in [*told, *([group.unlike] if group.unlike else []), *contested(rankings)]:
         console.print(line, highlight=False, markup=False)
     said = findings(group, comparisons)
     pairs = said.count("\n- **") + said.startswith("- **")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ class Counts(click.ParamType):
         return tuple(dict.fromkeys(map(int, parts)))
 
 
+class FiniteRange(click.FloatRange):
+    """A range that nan is not in, as every comparison with it is false."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; a usage error if it is none of the range."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number from {self.min} to {self.max}", param, ctx)
+        return found
+
+
 def own_text_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a text of one's own."""
     for option in (
@@ -38,9 +50,7 @@ def own_text_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--seed", type=int, default=0, show_default=True, help="Of the noise."),
         click.option("--vocoder", help="Of networks that share its mel; HiFi-GAN or Griffin-Lim without it."),
         click.option("--accent", type=click.Choice(["us", "gb"]), default="us", show_default=True),
-        click.option(
-            "--speed", type=click.FloatRange(0.5, 2.0), default=1.0, help="1.2 is a fifth faster than the prompt."
-        ),
+        click.option("--speed", type=FiniteRange(0.5, 2.0), default=1.0, help="1.2 is a fifth faster than the prompt."),
         click.option("--grid", default="sway", show_default=True, help="Time grid of the teacher."),
         click.option("--nfe", type=Counts(), default="8", show_default=True, help="Velocity evaluations: 1,2,32"),
         click.option("--method", "methods", default="teacher", show_default=True, help="Methods or artefacts: a,b"),

@@ -16,6 +16,7 @@ from typing import Any
 from imfbench import plugins
 from imfbench.artefact import locate
 from imfbench.config import TEACHER_DISTANCE, ExperimentConfig
+from imfbench.data import revision_of
 from imfbench.disk import FULL_DISK, unwritable, write_fault
 from imfbench.executors import Executor
 from imfbench.executors.local import LocalExecutor
@@ -28,6 +29,7 @@ from imfbench.pipeline.context import STOPPING, Context, RunError, told
 from imfbench.pipeline.lacking import heard_by
 from imfbench.pipeline.plan import STAGES, Job, Stage
 from imfbench.pipeline.train import settings_of
+from imfbench.pipeline.train_task import check_processes
 from imfbench.pipeline.work import RunWork
 from imfbench.progress import Reporting, log
 from imfbench.published import Published
@@ -163,10 +165,17 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
     for selection in (*context.config.dataset, *((context.config.dev,) if context.plan.searches else ())):
         context.utterances(selection)
     _check_data(context)
+    _check_sets(context)
     _check_clusters(context)
+    if not context.plan.rows:
+        raise RunError(
+            f"{context.config.name} has no row: give it `systems`, a `teacher`, `references` or `recordings`"
+        )
     for artefact in context.plan.artefacts.values():
         if artefact.ready is None:
-            settings_of(context.config, artefact)
+            settings = settings_of(context.config, artefact)
+            if "train" in stages:
+                check_processes(context.config, settings, context.device)
         else:
             card = context.card(artefact.name)
             if {"train", "search", "synthesise"} & {*stages}:
@@ -178,6 +187,29 @@ def prepare(context: Context, stages: tuple[Stage, ...] = STAGES) -> None:
                 )
     context.forget("artefact")
     context.record(context.config)
+
+
+def _check_sets(context: Context) -> None:
+    """Refuse two test sets that only their recordings tell apart: their rows would be one, and its speech of one of them.
+
+    Raises:
+        RunError: There are two such sets.
+    """
+    seen: dict[tuple[str, ...], str] = {}
+    for selection in context.config.dataset:
+        dataset = context.dataset(selection)
+        known = (
+            selection.name,
+            selection.split,
+            revision_of(dataset, selection.split),
+            getattr(dataset, "variant", ""),
+        )
+        if (own := repr(selection.options)) != seen.setdefault(known, own):
+            raise RunError(
+                f"two test sets of {selection.name}/{selection.split} have the same ids, texts and prompts' names "
+                f"({seen[known]} and {own}): no table could tell their rows apart. Give each a run of its own, "
+                "or rename the ids of one"
+            )
 
 
 def _check_models(context: Context, stages: tuple[Stage, ...]) -> None:

@@ -18,7 +18,7 @@ from imfbench.reports.page.choose import choose
 from imfbench.reports.results import Cell, Results, RunFolderError, read_run
 from imfbench.schema import read_utterances
 from imfbench.sets import FOLDER
-from imfbench.store import file_sha256, read_json, write_json, write_parquet, write_text
+from imfbench.store import file_sha256, parts_of, read_json, write_json, write_parquet, write_text
 
 SUMS = "SHA256SUMS"
 KEPT = (
@@ -69,7 +69,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _fill(out: Path, run: Path, results: Results, samples: int) -> None:
-    runs = [run, *sorted(p.parent for p in run.glob("*/experiment.yaml"))]
+    runs = [run, *parts_of(run)]
     for one in runs:
         there = out / one.relative_to(run)
         for pattern in KEPT:

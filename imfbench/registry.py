@@ -63,8 +63,12 @@ class Registry(Generic[T]):
         """Register an object or a lazy ``"module:attribute"`` target.
 
         Raises:
-            ValueError: The name is taken by something else.
+            ValueError: The name is taken by something else, or what is given is no name, or no class or function.
         """
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"the name of a {self.kind} is a text, not {name!r}")
+        if not isinstance(target, str) and not (hasattr(target, "__module__") and hasattr(target, "__qualname__")):
+            raise ValueError(f"{self.kind} {name!r} is a class or a function, not {target!r}")
         present = self._entries.get(name)
         if present is None and (home := self._modules().get(name)) and not _path(target).startswith(f"{home}:"):
             present = home  # not imported yet, but the name is its own

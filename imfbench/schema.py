@@ -23,6 +23,10 @@ class SchemaError(StoreError):
     """Results of a newer schema than this package knows; the message says what to do."""
 
 
+class DamagedTableError(StoreError, ValueError):
+    """A table that cannot be read; the message says what to do."""
+
+
 def check_version(version: Any, path: Path) -> None:
     """Refuse results whose keys may mean something else.
 
@@ -45,9 +49,15 @@ def read_utterances(path: Path) -> pd.DataFrame:
 
     Raises:
         SchemaError: It is of a newer schema.
-        OSError, ValueError: It cannot be read.
+        DamagedTableError: It is no whole table.
+        OSError: It cannot be read.
     """
-    found = pd.read_parquet(path)
+    try:
+        found = pd.read_parquet(path)
+    except ValueError as error:  # Arrow's own are of this kind
+        raise DamagedTableError(
+            f"{path} is damaged ({str(error).splitlines()[0][:120]}): remove it, and `imfbench score` or `run` makes it again"
+        ) from None
     check_version(found.attrs.get(VERSION_KEY), path)
     return found
 

@@ -85,7 +85,8 @@ def artefact_of(method: str) -> str:
         return method
     ready = speakers()
     if method not in ready:
-        hint = nearest(method, sorted(ready)) if ready else f"none of {TASK} ships with this version;"
+        hint = nearest(method, sorted(ready)) if ready else f"none of {TASK} ships with this version"
+        hint += "" if hint.endswith("?") else ";"
         raise SpeakError(
             f"no {TASK} network of {method!r} ships: {hint} train one by `imfbench train teacher_text2mel`, and name it by its "
             "folder, --method runs/teacher_text2mel/artefacts/SYSTEM"

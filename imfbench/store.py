@@ -27,7 +27,8 @@ from imfbench.disk import StoreError, unwritable, write_fault
 APART = Path("cells", ".apart")
 """In a run folder: the rows that its last command did not ask for."""
 
-_LEFT_BY_A_KILL = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?|\..+\.part")
+_TEMPORARY = ".imfbench-"
+_LEFT_BY_A_KILL = re.compile(re.escape(_TEMPORARY) + r"[a-z0-9_]{8}(\.[\w-]+)?")
 
 
 # --- content hashes ---------------------------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -323,6 +324,17 @@ class RunFolder:
         ]:  # not the folders of further experiments, which have locks of their own
             if path.is_file() and _LEFT_BY_A_KILL.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+
+
+def parts_of(run: Path) -> list[Path]:
+    """The folders of the experiments that a run has besides its own: those that its manifest names, and all that are there where
+    it does not say (runs of before it did, and folders that hold several runs)."""
+    found = sorted(path.parent for path in run.glob("*/experiment.yaml"))
+    try:
+        named = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["parts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return found
+    return [path for path in found if path.name in named]
 
 
 class CellFolder:

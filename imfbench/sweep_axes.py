@@ -142,10 +142,10 @@ def _name_in(values: Mapping[str, Any], key: str, model: type[BaseModel]) -> str
 
 
 def known(find: Callable[[], Any]) -> Any:
-    """What ``find`` finds; None for a name that no registry knows, which the validation tells."""
+    """What ``find`` finds; None for a name that no registry knows, or what has no settings, which the validation tells."""
     try:
         return find()
-    except (KeyError, ImportError):
+    except (KeyError, ImportError, AttributeError):
         return None
 
 

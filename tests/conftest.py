@@ -33,7 +33,6 @@ sys.path.append(str(Path(__file__).parent))
 """For what several test modules share (``speaking``), which pytest does not put there in its import mode ``importlib``."""
 
 SHAPE = {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1}
-gc.freeze()  # measuring memory and leaving a scorer collect garbage: what is imported by now is none
 TIMED = ("seconds", "rtf", "start", "end")  # what no two runs share
 
 
@@ -60,8 +59,18 @@ def demo_test_items() -> Callable[[int], list[ScoreItem]]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first, so that two processes end together."""
-    long = ("test_quickstart.py", "test_adding_pages.py", "test_contracts.py", "test_survival_kill.py")
-    items.sort(key=lambda item: item.path.name not in long)
+    long = (
+        "test_quickstart.py", "test_survival_kill.py", "test_experiment.py", "test_planning.py", "test_survival_memory.py",
+        "test_merged_and_published.py", "test_processes.py", "test_several_experiments.py", "test_training_runs.py",
+        "test_sweep_runs.py", "test_workers.py", "test_contracts.py",
+    )  # fmt: skip
+    items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
+
+
+def pytest_collection_finish() -> None:
+    """Measuring memory and leaving a scorer collect garbage: what is imported by now is none."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -179,15 +188,20 @@ class TinyRun:
 
 
 @pytest.fixture(scope="module")
-def tiny_in() -> Iterator[Callable[[Path], TinyRun]]:
+def plain_runs() -> Iterator[None]:
+    """Most of a tiny run's time, and tested elsewhere: pictures, and phases that sound better."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Leaderboard, "_draw", lambda *_: ([], {}))
+        patch.setattr(GriffinLim.__init__, "__defaults__", (2,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny_in(plain_runs: None) -> Iterator[Callable[[Path], TinyRun]]:
     """``tiny_in(folder)``: tiny runs in a folder that tests share. What runs change in this process is put back."""
     handlers, propagate, level = log.handlers[:], log.propagate, log.level
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        # Most of a tiny run's time, and tested elsewhere: pictures, and phases that sound better.
-        patch.setattr(Leaderboard, "_draw", lambda *_: ([], {}))
-        patch.setattr(GriffinLim.__init__, "__defaults__", (2,))
-        yield TinyRun
+    yield TinyRun
     log.handlers[:], log.propagate = handlers, propagate
     log.setLevel(level)
     signal.signal(signal.SIGTERM, before)

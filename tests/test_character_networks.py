@@ -236,3 +236,18 @@ def test_what_is_said_is_as_quiet_as_its_prompt(tmp_path: Path, tiny: Any, monke
     np.testing.assert_allclose(low, low_scored, atol=1 / 32_768)  # 16 bits
     np.testing.assert_allclose(quiet, quiet_scored, atol=1 / 32_768)
     assert made(0.2)[2].gain == torch.ones(1)
+
+
+def test_a_search_knows_the_conditions_that_it_looked_at(tmp_path: Path, tiny: Any) -> None:
+    """The same development set with another length to fill is another search."""
+    student = {"method": "intmeanflow", "name": "student", "nfe": [1]}
+    search = GridSearch("s", "student", "euler", 2, Search(method="o3s", nfe=[2], score={"sim": 1.0}))
+    found = []
+    for length in ("truth", "prompt-rate"):
+        dev = {"name": "demo", "split": "dev", "limit": 2, "options": {"length": length}}
+        teacher = {"artefact": "embedded:text2mel", "nfe": [2]}
+        path = tiny.config(f"{length}.yaml", task="text2mel", teacher=teacher, systems=[student], dev=dev)
+        context = Context(load(str(path)), RunFolder(tmp_path / f"run-{length}"))
+        found.append(recipe_of_search(context, search, [], "artefact")["dev"])
+    assert found[0][:4] == found[1][:4]
+    assert [dev[4:] for dev in found] == [["true length"], ["prompt's rate"]]

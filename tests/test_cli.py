@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from imfbench.cli import main
 from imfbench.config import ExperimentConfig
+from imfbench.devices import resolve_device
 from imfbench.registry import METHODS, nearest
 
 STAGES = ["train", "search", "synthesize", "score", "report"]
@@ -115,4 +117,16 @@ def test_a_limit_never_raises_that_of_the_development_set(
 
 
 def test_every_registered_method_is_known_to_nearest() -> None:
-    assert "intmeanflow" in nearest("intmeanflo", METHODS.names())
+    for name in METHODS.names():
+        assert repr(name) in nearest(name[:-1], METHODS.names())
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "cuda:7"])
+def test_an_accelerator_that_is_not_there_is_told(device: str) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("there is an accelerator here")
+    with pytest.raises(ValueError, match=f"device '{device.partition(':')[0]}.* was asked for, but torch finds no"):
+        resolve_device(device)
+    result = CliRunner().invoke(main, ["profile", "teacher", "--frames", "100", "--device", device])
+    assert result.exit_code == 2
+    assert "use --device cpu or auto" in " ".join(result.output.split())

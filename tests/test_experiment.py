@@ -19,6 +19,8 @@ import yaml
 from safetensors.torch import load_file
 
 from imfbench import experiment
+from imfbench.artefact import load_artefact, save_artefact
+from imfbench.building import build_method
 from imfbench.config import load
 from imfbench.config_file import ConfigError
 from imfbench.datasets.demo.corpus import DATA
@@ -340,3 +342,21 @@ def test_a_stage_without_what_it_needs_says_which_command_gives_it(tmp_path: Pat
     row = summaries(tmp_path / "out")[OWN]
     assert row["status"].startswith("failed: own is not trained")
     assert "imfbench train" in row["status"]
+
+
+def test_settings_that_an_imported_file_does_not_tell_are_no_figures(copy: Path) -> None:
+    """Its K and guidance, which the method's defaults would be taken for."""
+    folder = copy / "imported"
+    student = build_method("intmeanflow", {}, load_artefact(copy / "out" / "artefacts" / "own")[0])
+    _, card = load_artefact(copy / "out" / "artefacts" / "own")
+    kept = {k: v for k, v in card.items() if k not in ("sha256", "training")}
+    save_artefact(folder, "intmeanflow", student, {**kept, "unknown": ["teacher_nfe", "guidance"]})
+    ready = {"method": "intmeanflow", "name": "ready", "artefact": str(folder), "nfe": [2]}
+    run(config_file(copy, systems=[ready], references=[]), copy / "ready")
+    (summary,) = [json.loads(p.read_text()) for p in (copy / "ready").glob("cells/*/summary.json")]
+    for column in ("teacher_nfe", "trained_guidance"):
+        assert summary[column] is None
+        assert (
+            summary["not_measured"][column]
+            == "not known: the file from which the network was imported does not tell it"
+        )

@@ -38,6 +38,14 @@ def test_every_noise_seed_and_training_seed_is_a_row_and_seeds_are_artefacts() -
     ]
 
 
+def test_a_name_that_a_training_seed_has_already_is_refused() -> None:
+    one = {"method": "teacher", "nfe": 2}
+    with pytest.raises(
+        ConfigError, match="two networks of this experiment are called 'a-seed4', one of them after a training"
+    ):
+        plan_of(systems=[{**one, "name": "a", "seeds": [3, 4]}, {**one, "name": "a-seed4"}])
+
+
 def test_a_search_is_a_system_of_its_own_and_waits_for_its_artefact() -> None:
     plan = plan_of(
         teacher="embedded:token2mel",

@@ -157,6 +157,9 @@ def test_a_run_with_parts_of_ones_own_of_every_kind_and_one_that_is_broken(tmp_p
     result = run(tmp_path, mine)
     assert result.exit_code == 2
     assert "holds a training with other settings (plugin_sha256 " in result.output
+    assert "has changed since the last start here: figures of seconds-of-mine that are on record" in " ".join(
+        result.output.split()
+    )
     assert "give the system another name, this run another folder" in result.output
 
     # Without the plug-in its names are unknown, and its figures are shown without a direction.

@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 
 from imfbench import plugins
 from imfbench.cli import main
+from imfbench.config import load
+from imfbench.config_file import ConfigError
 from imfbench.doctor import _plugins as look_at_plugins
 from imfbench.plugins import GROUP, PluginWarning, load_file, source_of
 from imfbench.registry import METHODS, METRICS, UnknownNameError
@@ -211,3 +213,29 @@ def test_plugins_of_installed_packages_come_with_every_command_of_a_fresh_proces
     assert "loudness-of-mine         How loud it is." in found.stdout
     assert "plug-in 'bad' (bad_plugin_of_mine) was left out, its import failed: line 2: NameError" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("METRICS.add(5, object)", "the name of a metric is a text, not 5"),
+        ("METRICS.add('zz', 5)", "metric 'zz' is a class or a function, not 5"),
+    ],
+)
+def test_what_cannot_be_registered_is_left_out_whole(line: str, told: str, tmp_path: Path) -> None:
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(f"from imfbench.registry import METRICS\n{line}\n")
+    with pytest.warns(PluginWarning, match=told):
+        load_file(plugin)
+    assert all(isinstance(name, str) for name in METRICS.names())
+    assert "zz" not in METRICS
+
+
+def test_a_method_without_settings_is_told_with_its_name(tmp_path: Path) -> None:
+    plugin = tmp_path / "bare.py"
+    plugin.write_text("from imfbench.registry import METHODS\n@METHODS.register('bare')\nclass Bare: pass\n")
+    load_file(plugin)
+    path = tmp_path / "mine.yaml"
+    path.write_text("systems: [{method: bare, nfe: 1}]\n")
+    with pytest.raises(ConfigError, match="the method 'bare' has no class `Config` of its settings"):
+        load(str(path))

@@ -36,7 +36,9 @@ SHORT = {
     ("intmeanflow+o3s", 2),
 }
 SETTINGS = ["training.steps=2", "workers=1", "dev.limit=2", "systems.intmeanflow.search.config.max_evaluations=4"]
-FEWER = ["then=[]", "teacher.nfe=[32, 1]", "systems.meanflow.nfe=[1]", "systems.intmeanflow.nfe=[2]"]
+FEWER = [
+    "then=[]", "teacher.nfe=[32, 1]", "systems.meanflow.nfe=[1]", "systems.intmeanflow.nfe=[2]", "training.frames_per_batch=400",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["short", pytest.param("whole", marks=pytest.mark.slow)])

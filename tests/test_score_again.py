@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 
+from imfbench import published
 from imfbench.cli import main
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.metrics.base import ScoreError, ScoreItem
@@ -288,3 +289,44 @@ def test_intervals_and_tests_over_speakers(tmp_path: Path, monkeypatch: pytest.M
     board = json.loads((tmp_path / "out22" / "leaderboard" / "leaderboard.json").read_text())
     (test,) = board["comparisons"]
     assert (test["cluster"], 20 <= test["n_clusters"] <= test["n"]) == ("speaker", True)
+
+
+def test_a_metric_that_listens_for_the_text_hears_again_when_it_changes(tmp_path: Path, folder: Path) -> None:
+    class Letters(WordErrorRate):
+        reads = ("audio",)
+
+        def open_model(self) -> None:
+            return None
+
+        def cache_inputs(self, item: ScoreItem) -> list[Any]:
+            return [*super().cache_inputs(item), item.text]
+
+        def observe(self, item: ScoreItem) -> dict[str, Any]:
+            return {"hypothesis": item.text}
+
+    utterance = DemoCorpus().utterances("test")[0]
+    file = folder / f"{utterance.id}.wav"
+    row = {"id": utterance.id, "status": "ok", "audio": file.name, "audio_sha256": file_sha256(file)}
+    scorer = Scorer(Letters(), ScoreCache(tmp_path / "cache"), "only-missing")
+    for text in ("four", "seventeen words", "four"):
+        asked = Asked(row, folder, dataclasses.replace(utterance, text=text))
+        assert (scorer.known(asked) or scorer.hear(scorer.look(asked)))["wer"] == 0
+
+
+def test_a_run_folder_behind_a_link_is_scored(score, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    disk = tmp_path / "far" / "away" / "disk"
+    disk.mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(disk)
+    score(out="runs/mine")
+    found = rows(tmp_path, "runs/mine")
+    assert found["f0cv_error"].isna().all()
+    assert found["f0cv"].notna().all()
+
+
+def test_processes_look_for_models_where_the_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(published, "_looked_in", [])
+    monkeypatch.setattr(WordErrorRate, "__init__", lambda *_: seen.append(list(published._looked_in)))
+    with pytest.raises(AttributeError):
+        score_workers.Recipe("wer", {}, "cpu", 1, tmp_path, "only-missing", model_dir=str(tmp_path / "models")).make()
+    assert seen == [[tmp_path / "models"]]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -14,10 +16,13 @@ from imfbench import experiment
 from imfbench.cli import main
 from imfbench.config import load
 from imfbench.config_file import ConfigError
-from imfbench.pipeline import other_runs
+from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.pipeline import other_runs, reuse
 from imfbench.progress import Reporting
 from imfbench.registry import BACKBONES
+from imfbench.store import RunFolder
 
+pytestmark = pytest.mark.usefixtures("plain_runs")
 SHAPES: dict[str, dict[str, Any]] = {
     "dit": {"dim": 32, "depth": 1, "heads": 2, "content_layers": 1},
     "aligning-dit": {"dim": 32, "depth": 1, "alignment_depth": 1, "heads": 2, "content_layers": 1},
@@ -54,7 +59,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(plain_runs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     contexts = experiment.run_all(load(str(write(folder))), folder / "out", reporting=Reporting(terminal=False))
     assert [context.failures for context in contexts] == [{}, {}]
@@ -164,3 +169,109 @@ def test_two_parts_need_two_names(tmp_path: Path) -> None:
         load(str(write(tmp_path, then=[{"name": "cells"}])))
     with pytest.raises(ConfigError, match="a list of mappings"):
         load(str(write(tmp_path, then={"task": "text2mel"})))
+
+
+def folder_set(folder: Path, sentence: int) -> dict[str, Any]:
+    """A set of one's own with one text and one prompt's name; what they sound like is another corpus's sentence."""
+    folder.mkdir()
+    u = DemoCorpus().utterances("test")[sentence]
+    for name, source in (("prompt.flac", u.prompt_audio), ("one.flac", u.target_audio)):
+        assert source is not None
+        shutil.copy(source, folder / name)
+    (folder / "test.csv").write_text("id,text,prompt_audio,target_audio\none,the same words,prompt.flac,one.flac\n")
+    return {"name": "folder", "split": "test", "options": {"root": str(folder)}}
+
+
+def test_sets_that_only_their_recordings_tell_apart(tmp_path: Path) -> None:
+    """Of one list: refused side by side, and in one folder, or from another run's, the second is made anew."""
+    one, other = (folder_set(tmp_path / name, i) for i, name in enumerate(("a", "b")))
+    plain: dict[str, Any] = {"systems": [], "training": {}, "then": [], "metrics": ["f0cv"]}
+    references = {**plain, "references": ["ground-truth"]}
+
+    def run(dataset: Any, out: str, *more: str) -> Any:
+        path = write(tmp_path, dataset=dataset, **references)
+        return CliRunner().invoke(main, ["run", str(path), "--out", str(tmp_path / out), *more])
+
+    def sounds(out: str) -> str:
+        (table,) = (tmp_path / out).glob("cells/*/utterances.parquet")
+        return str(pd.read_parquet(table)["audio_sha256"].iloc[0])
+
+    refused = run([one, other], "both")
+    assert refused.exit_code == 2
+    assert "have the same ids, texts and prompts' names" in " ".join(refused.output.split())
+    assert run(one, "one").exit_code == run(other, "other").exit_code == 0
+    assert sounds("one") != sounds("other")
+    taken = run(other, "taken", "--reuse", str(tmp_path / "one"))
+    assert taken.exit_code == 0, taken.output
+    assert "other recordings than before and are made again" in taken.output
+    assert sounds("taken") == sounds("other")
+    assert run(other, "one").exit_code == 0
+    assert sounds("one") == sounds("other")
+
+
+def test_a_part_that_is_no_longer_asked_for_is_in_no_table(tmp_path: Path) -> None:
+    parts = [
+        {"name": name, "dataset": {"split": name, "limit": 1}, "references": ["ground-truth"]}
+        for name in ("dev", "hard")
+    ]
+    plain: dict[str, Any] = {
+        "systems": [],
+        "references": ["ground-truth"],
+        "dataset": {"limit": 1},
+        "metrics": ["f0cv"],
+    }
+
+    def shown(then: list[dict[str, Any]]) -> set[str]:
+        path = write(tmp_path, then=then, **plain)
+        assert CliRunner().invoke(main, ["run", str(path), "--out", str(tmp_path / "out")]).exit_code == 0
+        return {row["dataset"].partition("@")[0] for row in rows(tmp_path / "out")}
+
+    assert shown(parts) == {"demo/test", "demo/dev", "demo/hard"}
+    assert shown(parts[:1]) == {"demo/test", "demo/dev"}
+    assert shown([]) == {"demo/test"}
+    assert shown(parts) == {"demo/test", "demo/dev", "demo/hard"}
+
+
+def test_a_file_of_settings_beside_run_folders_makes_them_no_run_of_several_parts(tmp_path: Path) -> None:
+    for name in ("r1", "r2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "experiment.yaml").write_text("name: x")
+    (tmp_path / "experiment.yaml").write_text("name: mine")
+    assert [folder.path.name for folder in reuse.folders(RunFolder(tmp_path / "r1"))] == ["r1"]
+    (tmp_path / "manifest.json").write_text('{"parts": ["r1"]}')
+    assert [folder.path for folder in reuse.folders(RunFolder(tmp_path / "r1"))] == [tmp_path / "r1", tmp_path]
+
+
+def test_a_run_folder_goes_on_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved or not, and `report` takes it as it stands, without options of an experiment."""
+    monkeypatch.chdir(tmp_path)
+    plain: dict[str, Any] = {
+        "systems": [],
+        "references": ["ground-truth"],
+        "dataset": {"limit": 1},
+        "metrics": [],
+        "then": [],
+    }
+    path = write(tmp_path, **{**plain, "metrics": ["f0cv"]})
+    made = CliRunner().invoke(main, ["synthesize", str(path), "--out", "here"])
+    assert made.exit_code == 0, made.output
+    told = CliRunner().invoke(main, ["report", str(path), "--out", "here"])
+    assert "not scored yet" in json.dumps(rows(Path("here")), ensure_ascii=False), told.output
+    Path("here").rename("there")
+    result = CliRunner().invoke(main, ["run", "there"])
+    assert result.exit_code == 0, result.output
+    assert [row["n_scored"] for row in rows(Path("there"))] == [1]
+    assert not Path("runs").exists()
+    for more in (["--dry-run"], ["--out", "elsewhere"], ["--limit", "1"]):
+        refused = CliRunner().invoke(main, ["report", "there", *more])
+        assert refused.exit_code == 2
+        assert f"there is a run folder, which is reported as it stands: {more[0]} belongs" in " ".join(
+            refused.output.split()
+        )
+
+
+def test_a_run_without_a_row_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, systems=[], references=[], then=[])
+    result = CliRunner().invoke(main, ["run", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "has no row: give it `systems`" in " ".join(result.output.split())

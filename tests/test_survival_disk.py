@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from imfbench.config import load
 from imfbench.features.audio import load_audio, save_audio
 from imfbench.pipeline.plan import Job
 from imfbench.score_cache import ScoreCache
-from imfbench.store import RunFolder, StoreError, content_hash, write_json
+from imfbench.store import RunFolder, StoreError, atomic, content_hash, write_json
 from imfbench.training_log import TrainingLog
 
 GOES_ON = "what was done before is kept, and the same command goes on from there"
@@ -232,11 +233,13 @@ def test_a_run_of_several_parts_holds_its_folder_until_the_last_one_ends(tiny) -
 def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     kept = [".apart/x/summary.json", "aa/utterances.jsonl", "aa/audio/.hidden.flac", "aa/audio/b-12345678.flac"]
-    (tmp_path / ".manifest-k3_x9abc.json").write_text("{")
-    left = ["aa/.summary-k3_x9abc.json", "aa/audio/.b-12345678.flac", "aa/audio/.c.flac.part"]
+    (tmp_path / ".imfbench-k3_x9abc.json").write_text("{")
+    left = ["aa/.imfbench-k3_x9abc.json", "aa/audio/.imfbench-12345678.flac"]
     for name in (*kept, *left):
         write_json(tmp_path / "cells" / name, {})
-    reports = [tmp_path / name for name in ("report/.index-k3_x9abc.html", "tensorboard/own/.events-k3_x9abc.imfbench")]
+    reports = [
+        tmp_path / name for name in ("report/.imfbench-k3_x9abc.html", "tensorboard/own/.imfbench-k3_x9abc.imfbench")
+    ]
     for path in reports:
         path.parent.mkdir(parents=True)
         path.write_text("<")
@@ -244,7 +247,7 @@ def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path: Path) -
     with folder.lock():
         found = [str(p.relative_to(tmp_path / "cells")) for p in (tmp_path / "cells").rglob("*") if p.is_file()]
     assert sorted(found) == sorted(kept)
-    assert not (tmp_path / ".manifest-k3_x9abc.json").exists()
+    assert not (tmp_path / ".imfbench-k3_x9abc.json").exists()
     assert not [path for path in reports if path.exists()]
     assert (tmp_path / "report" / "index.html").read_text() == "<p>"
 
@@ -255,3 +258,17 @@ def test_a_score_cache_on_a_full_disk_gives_what_it_was_given(tmp_path: Path) ->
         assert cache.put(content_hash("a"), {"mos": 3.5, "more": "x" * 50}, "mos-v1")["mos"] == 3.5
     assert cache.get(content_hash("a"), "mos-v1") is None
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_run_removes_no_hidden_file_that_is_not_its_own(tmp_path: Path) -> None:
+    """Whatever folder is named for it: what a killed process left has a name that nothing else has."""
+    own = [".env-template", ".bashrc-original", ".notes.part", "report/.htaccess-original"]
+    for name in own:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with atomic(tmp_path / "cells" / "one.json") as temporary:
+        left = shutil.copy(temporary, temporary.with_name(temporary.name.replace(temporary.stem[-2:], "zz")))
+        temporary.write_text("{}")
+    with RunFolder(tmp_path).lock():
+        assert [(tmp_path / name).is_file() for name in own] == [True] * 4
+        assert not Path(left).exists()

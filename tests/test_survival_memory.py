@@ -248,7 +248,7 @@ def test_a_process_that_scores_and_is_killed_stops_the_run_and_the_same_command_
     told = "imfbench: a process that scores hungry was ended from outside, most likely because memory ran out: each of the 2 --w"
     assert told in result.output
     assert result.output.strip().endswith("what is scored is kept, so repeat the command with fewer")
-    assert tiny.invoke(path, "workers=2", command="score").exit_code == 0
+    assert tiny.invoke(path, command="score").exit_code == 0
     (table,) = tiny.tables().values()
     assert table["length"].gt(0).tolist() == [True, True]
     assert table["hungry_error"].isna().all()

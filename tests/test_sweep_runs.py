@@ -112,7 +112,6 @@ def test_the_cost_of_a_plan_is_its_work_times_what_was_measured(tiny) -> None:  
             "name": "guided",
             "artefact": str(tiny.artefact()),
             "nfe": [3],
-            "config": {"guidance": 2.0},
         },
     ]
     systems[0] |= {

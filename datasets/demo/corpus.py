@@ -138,6 +138,7 @@ class DemoCorpus:
 
     def verify(self) -> list[str]:
         """Compare every file with SHA256SUMS; the problems in words, empty if all is well."""
+        self._require("SHA256SUMS")
         problems = []
         for line in (self.root / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
             expected, name = line.split("  ", 1)

@@ -93,7 +93,11 @@ class Request:
     def threads(self) -> int | None:
         """CPU threads that are set for all experiments, if so."""
         threads = self._setting("threads")
-        return None if threads is None else int(threads)
+        if threads is None:
+            return None
+        if not str(threads).isdecimal() or not int(threads):
+            raise ConfigError(f"threads is {threads!r}: set a whole number of CPU threads, 1 at least")
+        return int(threads)
 
     def stopped(self) -> str | None:
         """Why nothing of the budget can be run on this machine, if so."""

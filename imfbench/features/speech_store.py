@@ -100,6 +100,12 @@ class Given:
         return id in self._tokens and id in self._voices
 
     @property
+    def revision(self) -> str:
+        """First eight digits of the sha256 of both files' content: speech of other tokens is other speech."""
+        sums = [file_sha256(file) for file in (self._tokens_file, self._voices_file)]
+        return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:8]
+
+    @property
     def dims(self) -> int:
         """Numbers of a speaker's vector.
 

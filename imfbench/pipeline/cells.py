@@ -20,6 +20,9 @@ from imfbench.registry import METHODS
 from imfbench.sampling import sampling_guidance
 from imfbench.store import CellFolder, content_hash, read_json, write_json
 
+UNTOLD = {"teacher_nfe": "teacher_nfe", "guidance": "trained_guidance"}
+"""Setting of a method → column of a row, of those that an imported file does not say."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -32,6 +35,7 @@ class Cell:
         about: What tables say of the cell besides: ``cell.json``.
         status: "ok", or why nothing is to be sampled: "diverged", "failed: …".
         elsewhere: The network came ready: what its training cost is no figure of this run.
+        untold: Settings of its training that its card calls unknown: the file that it was imported from does not say them.
     """
 
     row: Row
@@ -40,6 +44,7 @@ class Cell:
     about: dict[str, Any]
     status: str = "ok"
     elsewhere: bool = False
+    untold: tuple[str, ...] = ()
 
 
 def cell_of(context: Context, row: Row) -> Cell:
@@ -85,10 +90,11 @@ def cell_of(context: Context, row: Row) -> Cell:
         "noise_seed": row.noise_seed,
         "dtype": identity["dtype"],
         "artefact_sha256": identity["artefact_sha256"],
-        **_method_columns(context, row),
+        **_method_columns(context, row, card),
         **_training_columns(context, row, card),
     }
-    return Cell(row, context.folder.cell(content_hash(identity)[:16]), identity, about, status, _is_ready(context, row))
+    folder, untold = context.folder.cell(content_hash(identity)[:16]), tuple((card or {}).get("unknown") or ())
+    return Cell(row, folder, identity, about, status, _is_ready(context, row), untold)
 
 
 def all_cells(context: Context) -> list[Cell]:
@@ -129,14 +135,22 @@ def write_about(cell: Cell, method: Method | None) -> None:
             "trained_guidance": getattr(method, "baked_guidance", 0.0),
             "teacher_nfe": teacher_nfe(method.config.model_dump()),
         }
+        described |= {column: None for setting, column in UNTOLD.items() if setting in cell.untold}
     write_json(cell.folder.identity, {**present, **described, "identity": cell.identity, "row": cell.row.label})
 
 
-def _method_columns(context: Context, row: Row) -> dict[str, Any]:
+def _method_columns(context: Context, row: Row, card: dict[str, Any] | None) -> dict[str, Any]:
     """What the plan knows of the method before its artefact is loaded, or if it never can be."""
     artefact = None if row.artefact is None else context.plan.artefacts[row.artefact]
     if artefact is None or artefact.system is None:
         return {}
+    if artefact.ready is not None:  # trained by settings that are not this experiment's
+        held = {
+            k: v
+            for k, v in ((card or {}).get("method_config") or {}).items()
+            if k not in ((card or {}).get("unknown") or ())
+        }
+        return {} if card is None else {"method": card.get("method"), "teacher_nfe": teacher_nfe(held)}
     system = context.config.systems[artefact.system]
     settings = METHODS.get(system.method).Config(**system.config).model_dump()
     return {"method": system.method, "teacher_nfe": teacher_nfe(settings)}

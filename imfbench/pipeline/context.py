@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 
 from imfbench.artefact import ArtefactError, load_artefact, read_card
 from imfbench.cache import CacheError
@@ -301,7 +302,7 @@ def without_outdated_steps(config: ExperimentConfig) -> ExperimentConfig:
     """
     systems = []
     for i, system in enumerate(config.systems):
-        minutes = {**config.training, **system.train}.get("minutes")
+        minutes = config.training_of(system).get("minutes")
         if system.timed_minutes is not None and (
             system.timed_minutes != minutes or system.timed_for not in (None, step_content(config, i))
         ):
@@ -322,13 +323,16 @@ def with_recorded_steps(config: ExperimentConfig, folder: RunFolder) -> Experime
     try:
         recorded = ExperimentConfig.model_validate(yaml.safe_load(folder.experiment.read_text(encoding="utf-8")))
     except (ValueError, yaml.YAMLError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        told = "; ".join(lines[1:3]) if isinstance(error, ValidationError) else lines[0]
         raise ConfigError(
-            f"{folder.experiment} cannot be read ({str(error).splitlines()[0]}); give this run another folder with --out"
+            f"{folder.experiment} was changed, or is of another version ({told}): put back what the run wrote there, or give "
+            "this run another folder with --out"
         ) from None
     earlier = {system.label: i for i, system in enumerate(recorded.systems)}
     systems = []
     for i, system in enumerate(config.systems):
-        budget = {**config.training, **system.train}
+        budget = config.training_of(system)
         same = earlier.get(system.label)
         if budget.get("steps") is None and budget.get("minutes") is not None and same is not None:
             known = recorded.systems[same]

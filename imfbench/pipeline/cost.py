@@ -24,6 +24,7 @@ from imfbench.pipeline.train import settings_of
 from imfbench.progress import clock
 from imfbench.registry import METHODS
 from imfbench.sampling import sampling_guidance
+from imfbench.schema import read_utterances
 from imfbench.store import read_json
 
 BUDGET = "budget"
@@ -272,7 +273,7 @@ def _scored(context: Context, cell: Cell, metric: str) -> int:
     """Rows of a cell's table that have this metric's score, or a reason for having none, by its present signature."""
     if cell.status != "ok" or not cell.folder.table.is_file():
         return 0
-    table = pd.read_parquet(cell.folder.table)
+    table = read_utterances(cell.folder.table)
     signature = f"{metric}_signature"
     if signature not in table:
         return 0

@@ -13,6 +13,7 @@ from imfbench.artefact import VOCABULARY_SHA256, locate, vocabulary_sha256
 from imfbench.devices import describe
 from imfbench.pipeline.context import Context
 from imfbench.plugins import plugins
+from imfbench.progress import log
 from imfbench.store import file_sha256, read_json, write_json
 from imfbench.weights import KNOWN, installed
 
@@ -47,11 +48,13 @@ def begin(context: Context, stages: tuple[str, ...]) -> None:
     """
     present = read_json(context.folder.manifest) or {}
     earlier = present.get("plugins", [])
+    _tell_changed_metrics(earlier)
     starts = [*present.get("runs", []), {"start": now(), "end": None, "stages": list(stages)}]
     write_json(
         context.folder.manifest,
         {
             "name": context.config.name,
+            "parts": [part.name for part in context.config.then],
             "config_hash": context.config.hash,
             "start": present.get("start") or starts[-1]["start"],
             "end": None,
@@ -87,6 +90,18 @@ def end(context: Context, status: str) -> None:
     found["artefacts"] = _artefacts(context)
     found["failures"] = {**found.get("failures", {}), **context.failures}
     write_json(context.folder.manifest, found)
+
+
+def _tell_changed_metrics(earlier: list[dict[str, Any]]) -> None:
+    """Warn of plug-ins whose file is another than at the last start, if figures that their metrics gave are kept."""
+    last = {record["plugin"]: record["sha256"] for record in earlier}
+    for record in (plugin.record() for plugin in plugins()):
+        metrics = [name.removeprefix("metric ") for name in record["gives"] if name.startswith("metric ")]
+        if metrics and last.get(record["plugin"], record["sha256"]) != record["sha256"]:
+            log.warning(
+                "%s has changed since the last start here: figures of %s that are on record are kept unless the version in its "
+                "signature was raised", record["plugin"], ", ".join(metrics),
+            )  # fmt: skip
 
 
 def failure_of(context: Context, job: str) -> str | None:

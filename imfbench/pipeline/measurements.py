@@ -31,6 +31,7 @@ from imfbench.pipeline.score import COSTS
 from imfbench.pipeline.scorer import Asked, Ready, Scorer
 from imfbench.pipeline.train import settings_of
 from imfbench.pipeline.train_task import method_to_train
+from imfbench.preparation import rehearsed
 from imfbench.progress import log
 from imfbench.registry import METHODS
 from imfbench.sampling import synthesize_mel
@@ -250,15 +251,24 @@ def _time_metric(context: Context, found: Measurements, name: str, utterance: Ut
 
 
 def _time_training(context: Context, found: Measurements, artefact: Artefact, key: str, utterance: Utterance) -> None:
-    """Seconds of a step after one that warms up; memory of another; and a network call of what is trained."""
+    """Seconds of a step after one that warms up, with its share of batches that are made beforehand; memory of another; and a
+    network call of what is trained."""
     settings = settings_of(context.config, artefact)
     method = method_to_train(context, artefact, settings)
     data = context.dataset(context.config.train_data)
     with rehearsal(method, data, settings, context.device) as training:
-        batches = training.micro_batches()
-        training.advance(next(batches), 1_000_000)
-        found.keep(("step", key), _seconds(lambda: training.advance(next(batches), 1_000_000), context), MEASURED)
-        micro = next(batches)
+        raw = training.micro_batches()
+        micro = rehearsed(method, next(raw), context.device, settings)
+        training.advance(micro, 1_000_000)
+        of_step, steps = 0.0, settings.steps or 1000
+        if made := method.batches_to_prepare(steps * settings.accumulate):
+            of_batch = _seconds(lambda: rehearsed(method, next(raw)[:1], context.device, settings), context)
+            of_step, batches = of_batch * made / steps, iter(lambda: micro, None)
+        else:
+            batches = raw
+        of_step += _seconds(lambda: training.advance(next(batches), 1_000_000), context)
+        found.keep(("step", key), of_step, MEASURED)
+        micro = rehearsed(method, next(raw), context.device, settings)
         with peak_memory(context.device) as peak:
             training.advance(micro, 1_000_000)
         found.keep(("step memory", key), peak.bytes, MEASURED)

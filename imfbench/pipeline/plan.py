@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from imfbench.config import ExperimentConfig, GridSpec, Search, System, TeacherRows
+from imfbench.config import ExperimentConfig, Search, System, TeacherRows
 from imfbench.config_file import ConfigError
+from imfbench.config_values import GridSpec
 from imfbench.flow.grids import GridError, grid_name, make_grid
 from imfbench.flow.solvers import check_solver, evaluations_per_step
 from imfbench.registry import METHODS
@@ -239,16 +240,25 @@ def teacher_artefact(config: ExperimentConfig, artefacts: dict[str, Artefact]) -
 def _artefacts(config: ExperimentConfig) -> dict[str, Artefact]:
     found: dict[str, Artefact] = {}
     labels = [system.label for system in config.systems]
+
+    def add(artefact: Artefact) -> None:
+        if artefact.name in found:
+            raise ConfigError(
+                f"two networks of this experiment are called {artefact.name!r}, one of them after a training seed: give a system "
+                "another `name`"
+            )
+        found[artefact.name] = artefact
+
     if config.teacher is not None and config.teacher.artefact not in labels:
         found[TEACHER] = Artefact(TEACHER, None, ready=config.teacher.artefact)
     for i, system in enumerate(config.systems):
         if system.artefact is not None:
-            found[system.label] = Artefact(system.label, i, ready=system.artefact)
+            add(Artefact(system.label, i, ready=system.artefact))
         elif system.seeds is None or len(system.seeds) == 1:
-            found[system.label] = Artefact(system.label, i, seed=system.seeds[0] if system.seeds else None)
+            add(Artefact(system.label, i, seed=system.seeds[0] if system.seeds else None))
         else:
             for seed in system.seeds:
-                found[f"{system.label}-seed{seed}"] = Artefact(f"{system.label}-seed{seed}", i, seed=seed)
+                add(Artefact(f"{system.label}-seed{seed}", i, seed=seed))
     return found
 
 
@@ -321,7 +331,7 @@ def training_content(config: ExperimentConfig, artefact: Artefact) -> str:
     system = config.systems[artefact.system]
     seed = {} if artefact.seed is None else {"seed": artefact.seed}
     method = METHODS.get(system.method)
-    settings = TrainConfig.model_validate({**config.training, **system.train, **seed})
+    settings = TrainConfig.model_validate({**config.training_of(system), **seed})
     decides = {
         "task": config.task,
         "method": system.method,

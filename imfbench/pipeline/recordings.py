@@ -189,7 +189,8 @@ def _row(cell: Cell, utterance: Utterance, path: Path | None, known: dict[str, A
         reason = f"{path}: files of the format {path.suffix} are not read; convert it to wav or FLAC"
         return row | {"status": MISSING, "reason": reason + NOTHING_SAID, "notes": None}
     sha256 = file_sha256(path)
-    where = os.path.relpath(path, cell.folder.path)
+    # The way from one folder to the other is followed by the system, through links if a folder lies behind one.
+    where = os.path.relpath(path.parent.resolve() / path.name, cell.folder.path.resolve())
     if known is not None and known.get("audio_sha256") == sha256 and known["status"] == "ok":
         return {**known, **row, "audio": where}
     try:

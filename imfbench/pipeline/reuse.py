@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from imfbench.data import Utterance
 from imfbench.pipeline.context import Context
+from imfbench.pipeline.sources import of_other_recordings
 from imfbench.progress import log
-from imfbench.store import RunFolder, atomic, content_hash, file_sha256, read_json, write_json
+from imfbench.store import RunFolder, atomic, content_hash, file_sha256, parts_of, read_json, write_json
 
 if TYPE_CHECKING:
     from imfbench.pipeline.cells import Cell
@@ -23,9 +24,10 @@ _MEMORY = ("peak_memory", "peak_memory_kind", "peak_memory_of")
 
 def folders(folder: RunFolder) -> list[RunFolder]:
     """The folders of all experiments of a run, by one of them: that one first, then the whole's and those below it."""
-    above = folder.path.resolve().parent
-    whole = above if (above / "experiment.yaml").is_file() else folder.path
-    found = [folder.path, whole, *sorted(path.parent for path in whole.glob("*/experiment.yaml"))]
+    above, own = folder.path.resolve().parent, folder.path.resolve().name
+    begun = all((above / name).is_file() for name in ("experiment.yaml", "manifest.json"))
+    whole = above if begun and own in {path.name for path in parts_of(above)} else folder.path
+    found = [folder.path, whole, *parts_of(whole)]
     return [RunFolder(path) for path in {path.resolve(): path for path in found}.values()]
 
 
@@ -78,6 +80,7 @@ def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
             if (
                 timed not in (here, (None,) * 3)
                 or row.get("hardware") not in (context.machine, None)
+                or of_other_recordings(context, row, utterance)
                 or not path.is_file()
                 or file_sha256(path) != row["audio_sha256"]
             ):

@@ -18,6 +18,7 @@ from imfbench.pipeline.context import Context
 from imfbench.pipeline.manifest import failure_of
 from imfbench.pipeline.score_workers import Recipe, by_processes, by_threads
 from imfbench.pipeline.scorer import Asked, Row, Scorer
+from imfbench.pipeline.sources import MADE_FROM
 from imfbench.pipeline.summary import summarise
 from imfbench.progress import Bar, log
 from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
@@ -132,6 +133,7 @@ def _recipe(context: Context, scorer: Scorer, workers: int) -> Recipe:
         cache=scorer.cache.folder,
         overwrite=scorer.overwrite,
         plugins=plugins.files(),
+        model_dir=context.config.model_dir,
     )
 
 
@@ -145,6 +147,7 @@ def table(cell: Cell, utterances: list[Utterance], unmade: str) -> pd.DataFrame:
     for u in utterances:
         row = dict(made.get(u.id) or {"id": u.id, "text": u.text, "status": "failed", "reason": unmade})
         row |= row.pop("counts", None) or {}
+        row.pop(MADE_FROM, None)
         rows.append(row)
     frame = pd.DataFrame(rows)
     for column in _COLUMNS:

@@ -77,6 +77,7 @@ class Recipe:
         cache: Folder of the score cache.
         overwrite: As in ``ExperimentConfig``.
         plugins: Files that were given by ``--plugin``.
+        model_dir: As in ``ExperimentConfig``.
     """
 
     metric: str
@@ -86,12 +87,15 @@ class Recipe:
     cache: Path
     overwrite: str
     plugins: tuple[Path, ...] = ()
+    model_dir: str | None = None
 
     def make(self) -> Scorer:
         """The scorer, its model not yet loaded."""
         from imfbench.plugins import load_file
+        from imfbench.published import look_in
         from imfbench.registry import METRICS
 
+        look_in(self.model_dir)
         for file in self.plugins:
             load_file(file)
         cls = METRICS.get(self.metric)

@@ -174,13 +174,14 @@ class Scorer:
             return self._failed(told(error))
 
     def _files_key(self, asked: Asked) -> str | None:
-        """Under what the score is found without decoding a file: the content of the files that the metric reads."""
+        """Under what the score is found without decoding a file: the content of those that the metric reads, and the text."""
         reads, prompt = self.metric.reads, asked.utterance.prompt_audio
         if reads is None or ("prompt" in reads and not prompt.is_file()):
             return None
         check_unchanged(asked)
         content = {"audio": lambda: asked.row["audio_sha256"], "prompt": lambda: self._sha256_of_prompt(prompt)}
-        return content_hash([self.model, *(content[file]() for file in reads)])
+        told = (asked.utterance.text, asked.utterance.language)
+        return content_hash([self.model, *(content[file]() for file in reads), *told])
 
     def _sha256_of_prompt(self, path: Path) -> str:
         if path not in self._prompts:  # one that many utterances share is read once

@@ -26,6 +26,7 @@ from imfbench.pipeline.context import Context, NotReadyError, one_line, recordin
 from imfbench.pipeline.plan import GridSearch, Row, grid_for, teacher_artefact
 from imfbench.pipeline.reuse import take_grid
 from imfbench.pipeline.teacher_distance import TeacherDistance
+from imfbench.plugins import source_of
 from imfbench.progress import log
 from imfbench.registry import METHODS
 from imfbench.sampling import as_loud, synthesize_mel
@@ -252,9 +253,12 @@ def recipe_of_search(
         rows = config.teacher
         teacher = [identity(card), max(rows.nfe), rows.grid[0], rows.guidance, rows.solver]
     settings = METHODS.get(search.search.method).Config(**search.search.config).model_dump(mode="json")
-    revision = revision_of(context.dataset(config.dev), config.dev.split)
+    dev = context.dataset(config.dev)
+    variant, revision = getattr(dev, "variant", ""), revision_of(dev, config.dev.split)
+    plugin = source_of("method", search.search.method)
     return {
         "search": search.search.method,
+        **({} if plugin is None else {"plugin_sha256": plugin.sha256}),
         "config": settings,
         "nfe": search.nfe,
         "solver": search.solver,
@@ -265,7 +269,13 @@ def recipe_of_search(
         "artefact_sha256": artefact,
         "teacher": teacher,
         "vocoder": None if set(search.search.score) == {TEACHER_DISTANCE} else context.vocoder_name,
-        "dev": [config.dev.name, revision, config.dev.split, [u.id for u in utterances]],
+        "dev": [
+            config.dev.name,
+            revision,
+            config.dev.split,
+            [u.id for u in utterances],
+            *([variant] if variant else []),
+        ],
         "noise_seed": config.noise_seeds[0],
         "dtype": context.dtype,
     }

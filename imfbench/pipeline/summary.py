@@ -11,7 +11,7 @@ from imfbench.devices import machine_name
 from imfbench.metrics.base import Metric
 from imfbench.metrics.speed import speed_of_rows
 from imfbench.metrics.stats import TooFewClustersError
-from imfbench.pipeline.cells import Cell, write_about
+from imfbench.pipeline.cells import UNTOLD, Cell, write_about
 from imfbench.pipeline.context import Context
 from imfbench.pipeline.manifest import failure_of
 from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
@@ -19,6 +19,7 @@ from imfbench.store import read_json, write_json
 
 RTF = ("rtf_network", "rtf_vocoder", "rtf_total")
 NO_NETWORK = "no network takes part"
+NOT_TOLD = "not known: the file from which the network was imported does not tell it"
 GUIDED_WHILE_SAMPLING = "does not apply: its guidance is chosen while sampling"
 ONLY_SPEECH = "another program's: only its speech is here"
 OVER_UTTERANCES = "intervals and tests are over utterances"
@@ -67,6 +68,7 @@ def summarise(context: Context, cell: Cell) -> None:
     if found["status"] == "ok" and found["trained_guidance"] is None:
         chosen = "trained_guidance" in known
         missing["trained_guidance"] = GUIDED_WHILE_SAMPLING if chosen else "not on record in the cell"
+    missing |= {column: NOT_TOLD for setting, column in UNTOLD.items() if setting in cell.untold}
     _explain(cell, found, missing)
     if context.config.cluster is None:
         missing |= dict.fromkeys(("cluster", "n_clusters"), OVER_UTTERANCES)
@@ -157,6 +159,8 @@ def _with_interval(metric: Metric) -> list[str]:
 
 def _unmade(context: Context, cell: Cell) -> str:
     reason = failure_of(context, f"synthesise:{cell.row.label}")
+    if reason is None and any(row.get("status") == "ok" for row in cell.folder.journal.rows().values()):
+        reason = "not scored yet; `imfbench score` or `run` does it"
     return f"failed: {reason or 'not synthesised; `imfbench synthesize` or `run` does it'}"
 
 

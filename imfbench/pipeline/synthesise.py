@@ -24,6 +24,7 @@ from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
 from imfbench.pipeline.context import Context, recording_of, told
 from imfbench.pipeline.recordings import take_recordings
 from imfbench.pipeline.reuse import take_audio
+from imfbench.pipeline.sources import MADE_FROM, made_from, of_other_recordings
 from imfbench.progress import log
 from imfbench.sampling import LengthError, as_loud, synthesize_mel
 from imfbench.store import StoreError, file_sha256, read_json, write_json
@@ -57,7 +58,10 @@ def synthesise(context: Context, label: str) -> None:
     if context.config.overwrite == "always":
         cell.folder.journal.path.unlink(missing_ok=True)
     made = done(cell)
-    missing = [utterance for utterance in utterances if utterance.id not in made]
+    replaced = {u.id for u in utterances if u.id in made and of_other_recordings(context, made[u.id], u)}
+    if replaced:
+        log.warning("%s: %d utterances have other recordings than before and are made again", label, len(replaced))
+    missing = [utterance for utterance in utterances if utterance.id not in made or utterance.id in replaced]
     if context.config.overwrite == "only-cache":
         missing = []
     row = cell.row
@@ -143,6 +147,7 @@ def _journal(context: Context, cell: Cell, utterance: Utterance, make: Callable[
         "speaker": utterance.speaker,
         "prompt_id": utterance.prompt_id,
         "reference_seconds": length_of(utterance),
+        MADE_FROM: made_from(context, utterance),
     }
     no_memory = False
     try:

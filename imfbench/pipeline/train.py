@@ -102,7 +102,7 @@ def settings_of(config: ExperimentConfig, artefact: Artefact) -> TrainConfig:
     assert artefact.system is not None
     system = config.systems[artefact.system]
     seed = {} if artefact.seed is None else {"seed": artefact.seed}
-    settings = TrainConfig.model_validate({**config.training, **system.train, **seed})
+    settings = TrainConfig.model_validate({**config.training_of(system), **seed})
     if settings.steps is None and settings.minutes is None:
         raise RunError(f"{artefact.name}: its training has no end: set training.steps or training.minutes")
     return settings

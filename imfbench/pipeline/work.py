@@ -64,7 +64,7 @@ class RunWork(Work):
         if index is None:
             return None
         system = self.context.config.systems[index]
-        timed = {**self.context.config.training, **system.train}.get("steps") is not None
+        timed = self.context.config.training_of(system).get("steps") is not None
         return None if timed else system.label
 
     def news(self) -> News:

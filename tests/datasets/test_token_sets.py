@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def test_given_tokens_are_the_prompts_then_the_texts(layout: Callable[[str], Any
     heard = heard_in_set(copy.utterances())
     dataset = opened("seed-tts-eval", copy.root, write_features(tmp_path / "f", heard))
     assert dataset.lacking("en") == ""
-    assert dataset.variant == "given tokens"
+    assert re.fullmatch("given tokens [0-9a-f]{8}", dataset.variant)
     u = dataset.utterances("en")[0]
     c = dataset.condition(u)
     (before, voice), (after, _) = heard[u.prompt_id], heard[u.id]
@@ -44,6 +45,10 @@ def test_given_tokens_are_the_prompts_then_the_texts(layout: Callable[[str], Any
     assert c.speaker is not None
     assert torch.equal(c.speaker[0], voice)
     assert not c.prompt_mel[:, prompt:].any()
+    others = {id: ((tokens + 1) % 50, vector) for id, (tokens, vector) in heard.items()}
+    other, again = (opened("seed-tts-eval", copy.root, write_features(tmp_path / name, what)).variant
+                    for name, what in (("others", others), ("again", heard)))  # fmt: skip
+    assert other != dataset.variant == again, "speech of other tokens is another cell's"
     slow = {id: (tokens[::2], vector) for id, (tokens, vector) in heard.items()}
     with pytest.raises(TokenRateError, match=r"the prompt .*wav has \d+ mel frames"):
         opened("seed-tts-eval", copy.root, write_features(tmp_path / "slow", slow)).condition(u)
