@@ -26,12 +26,13 @@ from imfbench.inputs import Inputs
 from imfbench.method import Condition
 from imfbench.pipeline import search as search_stage
 from imfbench.pipeline.cells import cell_of
-from imfbench.pipeline.context import Context
+from imfbench.pipeline.context import Context, RunError
 from imfbench.pipeline.plan import GridSearch
 from imfbench.pipeline.search import recipe_of_search, sampled_mels
 from imfbench.pipeline.synthesise import synthesise
 from imfbench.pipeline.train import recipe_of_training, settings_of, train_artefact
 from imfbench.pipeline.train_task import TrainTask
+from imfbench.sampling import sampling_guidance
 from imfbench.store import RunFolder, content_hash, file_sha256
 
 pytest.importorskip("f5_tts", reason="the extra f5 is not installed")
@@ -251,3 +252,22 @@ def test_a_search_knows_the_conditions_that_it_looked_at(tmp_path: Path, tiny: A
         found.append(recipe_of_search(context, search, [], "artefact")["dev"])
     assert found[0][:4] == found[1][:4]
     assert [dev[4:] for dev in found] == [["true length"], ["prompt's rate"]]
+
+
+def test_a_teachers_rows_have_the_guidance_that_is_asked_for(tmp_path: Path, tiny: Any) -> None:
+    """Its own without a word, another where one is given; what a student has baked in cannot be set."""
+
+    def sampler(artefact: str, task: str, guidance: float | None) -> float:
+        teacher = {"artefact": artefact, "nfe": [1], "guidance": guidance}
+        path = tiny.config("asked.yaml", task=task, teacher=teacher, systems=[])
+        context = Context(load(str(path)), RunFolder(tmp_path / "run"))
+        row = next(row for row in context.plan.rows.values() if row.kind == "sampled")
+        method, _ = context.sampler(row)
+        assert float(method.config.guidance) == sampling_guidance(method) or method.baked_guidance is not None
+        return sampling_guidance(method)
+
+    own = sampler(str(tiny.artefact()), "token2mel", None)
+    assert sampler(str(tiny.artefact()), "token2mel", own + 1.5) == own + 1.5
+    assert sampler(str(tiny.artefact()), "token2mel", 0.0) == 0.0
+    with pytest.raises(RunError, match="teacher: guidance 2 cannot be set while sampling: it is baked into teacher"):
+        sampler("embedded:text2mel-intmeanflow", "text2mel", 2.0)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.data import Utterance
+from imfbench.flow.grids import GridError
 from imfbench.pipeline.context import select
-from imfbench.pipeline.plan import make_plan
+from imfbench.pipeline.plan import grid_for, make_plan
+from imfbench.pipeline.train_task import check_processes
 from imfbench.registry import METHODS
+from imfbench.train_settings import TrainConfig
 
 
 def plan_of(**settings: Any):  # type: ignore[no-untyped-def]
@@ -143,3 +149,35 @@ def test_methods_say_which_guidance_their_training_bakes_in() -> None:
     assert baked("meanflow", omega=3.0) == 2.0
     assert baked("meanflow", omega=1.5, kappa=0.5, guidance_from="self", condition_dropout=0.1) == 2.0
     assert baked("meanflow", guidance_from="none") == 0.0
+
+
+def test_a_searched_grid_is_taken_from_its_file(tmp_path: Path) -> None:
+    """Two rows by one file would be of two step counts: a file is of one."""
+    file = tmp_path / "searched.json"
+    file.write_text('{"values": [0, 0.37, 1], "score": 1.5}')
+    plan = plan_of(systems=[{"method": "teacher", "name": "a", "nfe": [2], "grid": ["uniform", str(file)]}])
+    rows = [row for row in plan.rows.values() if row.kind == "sampled"]
+    assert [row.grid for row in rows] == ["uniform", str(file)]
+    assert grid_for(str(file), 2, "euler").tolist() == pytest.approx([0, 0.37, 1])
+    assert grid_for(str(file), 4, "midpoint").tolist() == pytest.approx([0, 0.37, 1])
+    with pytest.raises(GridError, match="2 steps, but 3 were asked for"):
+        grid_for(str(file), 3, "euler")
+    with pytest.raises(
+        ConfigError, match=f"no grid file {tmp_path}/other.json; searched grids lie under runs/NAME/grids/"
+    ):
+        grid_for(f"{tmp_path}/other.json", 2, "euler")
+
+
+@pytest.mark.parametrize(
+    ("asked", "workers", "told"), [(2, 1, ""), (3, 1, "there are 2 accelerators"), (2, 2, "set one of them to 1")]
+)
+def test_processes_of_a_training_are_as_many_as_there_are_accelerators(
+    asked: int, workers: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    config = ExperimentConfig.model_validate({"name": "x", "workers": workers})
+    settings = TrainConfig(steps=1, accumulate=6, processes=asked)
+    with pytest.raises(ConfigError, match=told) if told else contextlib.nullcontext():
+        check_processes(config, settings, torch.device("xpu"))
+    if workers == 1:
+        check_processes(config, settings, torch.device("cpu"))  # which any number may share

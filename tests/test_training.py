@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from imfbench.artefact import ArtefactError, load_artefact, save_artefact
 from imfbench.building import build_method
@@ -315,3 +316,18 @@ def test_a_teacher_with_guidance_in_its_weights_is_not_guided_again() -> None:
     build_method(
         "intmeanflow", {"guidance": 2.0}, build_method("reflow", {"guidance": 0.0, "teacher_nfe": 2}, teacher())
     )
+
+
+def test_weights_of_another_program_are_told(tmp_path: Path) -> None:
+    """Safetensors, but not an artefact: what somebody has who names a checkpoint's folder."""
+    import hashlib
+
+    save_artefact(tmp_path, "teacher", teacher(), {"made": "here"})
+    save_file({"weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    card = json.loads((tmp_path / "card.json").read_text())
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "card.json").write_text(json.dumps({**card, "sha256": digest}))
+    with pytest.raises(
+        ArtefactError, match="was not written by imfbench, or by another version of it: its metadata lack"
+    ):
+        load_artefact(tmp_path)

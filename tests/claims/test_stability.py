@@ -37,6 +37,20 @@ def test_stability_reads_the_logs(folder: Any, claim: Make) -> None:
     assert "none against 83% could have been seen" in found.leaves()[-1].reason
 
 
+def test_trainings_that_are_not_there_or_not_at_their_end_are_no_evidence(folder: Any, claim: Make) -> None:
+    sides = {"experiment": "stability", "a": {"system": "calm"}, "b": {"system": "wild"}}
+    spread = {"test": "steadier", **sides, "figures": {"loss": 1}}
+    steps = np.arange(100)
+    folder.training("calm-seed0", 1 + 0 * steps, 1.0 + 0 * steps)
+    found = small(claim(spread), folder)
+    assert found.standing.verdict == "no evidence"
+    assert "no training of wild in stability" in found.reason
+    folder.training("wild-seed0", 1 + 0 * steps, 1.0 + 0 * steps, status="unfinished")
+    found = small(claim(spread), folder)
+    assert found.standing.verdict == "no evidence"
+    assert "the training wild-seed0 of stability has not ended" in found.reason
+
+
 def _stability(folder: Any, diverged: dict[str, int], sizes: tuple[float, float] = (0.1, 1.0)) -> Node:
     """Claim 5 as it stands in claims.yaml, over five seeds a side of which so many diverged, norms of these fluctuations."""
     claims = load_claims()
