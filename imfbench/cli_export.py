@@ -73,7 +73,7 @@ def export_command(student: str, form: str, out: Path, **options: Any) -> None:
     \b
     Example:
       imfbench export runs/paper_text2mel/artefacts/intmeanflow-k4 --format f5 --out exports/f5
-      imfbench export runs/quickstart/artefacts/intmeanflow --format onnx --out exports/onnx
+      imfbench export embedded:token2mel-intmeanflow --format onnx --out exports/onnx
     """
     with user_errors():
         from imfbench.exporting.export import export, shown

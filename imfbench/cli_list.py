@@ -9,11 +9,22 @@ import click
 @click.argument(
     "what",
     type=click.Choice(
-        ["methods", "datasets", "metrics", "grids", "solvers", "configs", "vocoders", "backbones", "reports"]
+        [
+            "methods",
+            "datasets",
+            "metrics",
+            "grids",
+            "solvers",
+            "configs",
+            "artefacts",
+            "vocoders",
+            "backbones",
+            "reports",
+        ]
     ),
 )
 def list_command(what: str) -> None:
-    """List what is registered, or the experiments that ship.
+    """List what is registered, or the experiments (configs) and networks (artefacts) that ship.
 
     \b
     Example:
@@ -21,5 +32,7 @@ def list_command(what: str) -> None:
     """
     from imfbench.listing import listing
 
-    for name, about in listing(what).items():
-        click.echo(f"{name:<24} {about}".rstrip())
+    found = listing(what)
+    width = max(map(len, [*found, " " * 24]))
+    for name, about in found.items():
+        click.echo(f"{name:<{width}} {about}".rstrip())

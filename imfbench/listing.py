@@ -25,10 +25,12 @@ def listing(what: str) -> dict[str, str]:
     """Name → one line about it; of a dataset with a card and a method with presets, further lines.
 
     Args:
-        what: A registry's plural, or "grids", "solvers", "configs".
+        what: A registry's plural, or "grids", "solvers", "configs", "artefacts".
     """
     if what == "configs":
         return {name: _first_comment(name) for name in shipped()}
+    if what == "artefacts":
+        return _artefacts()
     if what == "grids":
         from imfbench.flow.grids import GRIDS
 
@@ -44,6 +46,19 @@ def listing(what: str) -> dict[str, str]:
             found[name] = "\n".join([first_line(entry), *_card(entry), *_presets(entry)])
         except registry.BrokenEntryError as error:  # a plug-in whose requirements are not installed is still there
             found[name] = f"(cannot be imported: {error.__cause__})"
+    return found
+
+
+def _artefacts() -> dict[str, str]:
+    """Networks that ship, with their task, method and training."""
+    from imfbench.artefact import embedded, read_card
+
+    found = {}
+    for name in embedded():
+        card = read_card(name)
+        training = card["training"]
+        size = f"{training['parameters'] / 1e6:.1f} M parameters, {training['steps']} steps in {card['hours']:.1f} h"
+        found[name] = f"{card['task']}, {card.get('method') or 'teacher'}, {size}"
     return found
 
 

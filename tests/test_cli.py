@@ -48,6 +48,7 @@ def test_run_and_stages_take_the_same_options(command: str) -> None:
         ("grids", "sway"),
         ("solvers", "midpoint"),
         ("configs", "quickstart"),
+        ("artefacts", "embedded:token2mel-meanflow"),
         ("vocoders", "hifigan"),
         ("backbones", "dit"),
         ("reports", "leaderboard"),
