@@ -70,7 +70,7 @@ def guided_twice(teacher: Method, student: Method) -> str:
     A network that has learnt v(c) + w·(v(c) − v(∅)) was not trained for v(∅): guided again, its velocity is nobody's.
     """
     w, again = (getattr(method, "baked_guidance", None) for method in (teacher, student))
-    if not w or not again:
+    if not w or not again or getattr(student.config, "guidance_from", "teacher") != "teacher":
         return ""
     return (
         f"the teacher has its guidance (w = {w:g}) in its weights, and this student would guide it again (w = {again:g}): "

@@ -256,7 +256,8 @@ def _check_guidance(config: ExperimentConfig, system: System, path: Key) -> list
         return []
     own = next((s for s in config.systems if s.label == config.teacher.artefact), None)
     with contextlib.suppress(Exception):
-        name, settings = read_settings(config.teacher.artefact) if own is None else (own.method, own.config)
+        ready = config.teacher.artefact if own is None else own.artefact
+        name, settings = (own.method, own.config) if own is not None and ready is None else read_settings(str(ready))
         if told := guided_twice(described(name, settings), described(system.method, system.config)):
             return [Problem(path, told)]
     return []

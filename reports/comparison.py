@@ -236,7 +236,9 @@ def _compare(
     family: Family, group: Group, quality: Quality, a: Entry, b: Entry, margin: float | None, tests: int
 ) -> Comparison:  # fmt: skip
     """One of so many ``tests``, not yet corrected."""
-    draws = max(stats.PERMUTATIONS, rare_losses.DRAWS, round(2 * tests / SMALLEST_P))
+    # Where the usual number leaves a family something to find, its tables stay what they are.
+    enough = 2 / (stats.PERMUTATIONS + 1) * tests < ALPHA
+    draws = rare_losses.DRAWS if enough else max(stats.PERMUTATIONS, rare_losses.DRAWS, round(2 * tests / SMALLEST_P))
     blank = Comparison(family, group.title, quality.name, a.name, b.name, a.keys, b.keys)
     first, second = utterance_scores(a, quality, group), utterance_scores(b, quality, group)
     if isinstance(first, str) or isinstance(second, str):

@@ -249,6 +249,9 @@ def test_a_teacher_that_is_guided_already_is_not_guided_again(write) -> None:  #
     chain = "training: {steps: 1}\nteacher: embedded:token2mel\nsystems:\n  - {method: reflow, nfe: 1}\n"
     own = chain.replace("embedded:token2mel", "reflow") + "  - {method: shortcut, nfe: 1}\n"
     assert "would guide it again" in complaint(write(own))
+    ready = "{method: intmeanflow, name: flow, nfe: 1, artefact: %s}"
+    taught = "training: {steps: 1}\ntask: text2mel\nteacher: flow\nsystems:\n  - " + ready + "\n" + student % 2
+    assert "(w = 2) in its weights" in complaint(write(taught % "embedded:text2mel-intmeanflow"))
 
 
 def test_an_unknown_experiment_answers_with_the_nearest() -> None:

@@ -17,7 +17,8 @@ from imfbench.cli import main
 from imfbench.config import load
 from imfbench.config_file import ConfigError
 from imfbench.datasets.demo.corpus import DemoCorpus
-from imfbench.pipeline import other_runs, reuse
+from imfbench.pipeline import other_runs, reuse, sources
+from imfbench.pipeline.context import Context
 from imfbench.progress import Reporting
 from imfbench.registry import BACKBONES
 from imfbench.store import RunFolder
@@ -207,6 +208,20 @@ def test_sets_that_only_their_recordings_tell_apart(tmp_path: Path) -> None:
     assert sounds("taken") == sounds("other")
     assert run(other, "one").exit_code == 0
     assert sounds("one") == sounds("other")
+
+
+def test_a_recording_that_cannot_be_read_has_no_sum_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path) -> str:
+        raise PermissionError(path)
+
+    context = Context(load(str(write(tmp_path, then=[]))), RunFolder(tmp_path / "out"))
+    monkeypatch.setattr(sources, "file_sha256", unreadable)
+    u = DemoCorpus().utterances("test")[0]
+    assert sources.made_from(context, u) == {"prompt": None, "target": None}
+    assert not sources.of_other_recordings(context, {"made_from": {"prompt": "a", "target": "b"}}, u)
+    assert not sources.of_other_recordings(context, {}, u)
 
 
 def test_a_part_that_is_no_longer_asked_for_is_in_no_table(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_a_run_removes_no_hidden_file_that_is_not_its_own(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
     with atomic(tmp_path / "cells" / "one.json") as temporary:
-        left = shutil.copy(temporary, temporary.with_name(temporary.name.replace(temporary.stem[-2:], "zz")))
+        left = shutil.copy(temporary, temporary.with_name(".imfbench-k3_x9abc.json"))
         temporary.write_text("{}")
     with RunFolder(tmp_path).lock():
         assert [(tmp_path / name).is_file() for name in own] == [True] * 4

@@ -312,6 +312,7 @@ def test_a_teacher_with_guidance_in_its_weights_is_not_guided_again() -> None:
     with pytest.raises(ValueError, match="would guide it again"):
         build_method("meanflow", {}, first)
     build_method("intmeanflow", {"guidance": 0.0}, first)
+    build_method("meanflow", {"guidance_from": "self", "condition_dropout": 0.1}, first)  # which never asks the teacher
     build_method("meanflow", {"omega": 1.0}, first)
     build_method(
         "intmeanflow", {"guidance": 2.0}, build_method("reflow", {"guidance": 0.0, "teacher_nfe": 2}, teacher())

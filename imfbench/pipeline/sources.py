@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -19,12 +20,17 @@ def made_from(context: Context, utterance: Utterance) -> dict[str, str | None]:
     files = {"prompt": utterance.prompt_audio, "target": utterance.target_audio}
     found: dict[str, str | None] = {}
     for what, path in files.items():
-        there = path if path is not None and path.is_file() else None
-        found[what] = None if there is None else context.once(f"sha256:{there}", partial(file_sha256, there))
+        found[what] = None
+        with contextlib.suppress(OSError):  # one that cannot be read fails where it is needed
+            if path is not None and path.is_file():
+                found[what] = context.once(f"sha256:{path}", partial(file_sha256, path))
     return found
 
 
 def of_other_recordings(context: Context, row: Mapping[str, Any], utterance: Utterance) -> bool:
     """Whether a row was made from a recording that has been replaced; rows that do not tell are taken for what they are."""
-    then, now = row.get(MADE_FROM) or {}, made_from(context, utterance)
+    then = row.get(MADE_FROM) or {}
+    if not then:
+        return False
+    now = made_from(context, utterance)
     return any(then.get(what) and now[what] and then[what] != now[what] for what in now)

@@ -68,6 +68,7 @@ def summarise(context: Context, cell: Cell) -> None:
     if found["status"] == "ok" and found["trained_guidance"] is None:
         chosen = "trained_guidance" in known
         missing["trained_guidance"] = GUIDED_WHILE_SAMPLING if chosen else "not on record in the cell"
+    found |= {column: None for setting, column in UNTOLD.items() if setting in cell.untold}
     missing |= {column: NOT_TOLD for setting, column in UNTOLD.items() if setting in cell.untold}
     _explain(cell, found, missing)
     if context.config.cluster is None:

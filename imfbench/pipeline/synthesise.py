@@ -59,7 +59,7 @@ def synthesise(context: Context, label: str) -> None:
         cell.folder.journal.path.unlink(missing_ok=True)
     made = done(cell)
     replaced = {u.id for u in utterances if u.id in made and of_other_recordings(context, made[u.id], u)}
-    if replaced:
+    if replaced and context.config.overwrite != "only-cache":
         log.warning("%s: %d utterances have other recordings than before and are made again", label, len(replaced))
     missing = [utterance for utterance in utterances if utterance.id not in made or utterance.id in replaced]
     if context.config.overwrite == "only-cache":

@@ -25,9 +25,12 @@ from imfbench.cli_claims import BUDGETS
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.experiment import prepare
 from imfbench.methods.o3s import O3SConfig
 from imfbench.metrics.rare_losses import LOST
+from imfbench.pipeline.context import Context
 from imfbench.pipeline.plan import Plan, Row, make_plan
+from imfbench.store import RunFolder
 
 CLAIMS = load_claims()
 
@@ -171,6 +174,13 @@ def test_every_claim_can_be_refuted_by_each_of_its_parts(
 ) -> None:
     """By its figures of speech; docs/claims.md says why not in three claims of small."""
     assert _irrefutable(CLAIMS, budget, plans) == open_claims
+
+
+def test_an_experiment_that_only_trains_is_one(tmp_path: Path) -> None:
+    """Claim 5's has no row, and its trainings."""
+    context = Context(load_experiment("stability", "cpu"), RunFolder(tmp_path))
+    assert not context.plan.rows
+    prepare(context)
 
 
 def test_too_few_recordings_would_be_noticed(plans: dict[tuple[str, str], Plan]) -> None:
