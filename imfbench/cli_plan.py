@@ -51,6 +51,7 @@ def plan_command(
     given = (("device", device), ("threads", threads))
     settings += tuple(f"{key}={value}" for key, value in given if value is not None)
     with user_errors():
+        from imfbench.cli_run import run_folder
         from imfbench.config import load
         from imfbench.experiment import default_folder
         from imfbench.pipeline.planning import plan_experiment
@@ -64,7 +65,7 @@ def plan_command(
         Reporting().set_up_logging()
         experiment = load(config, settings)
         plan = plan_experiment(
-            experiment, out or default_folder(experiment), measure=not no_measuring,
+            experiment, out or run_folder(config) or default_folder(experiment), measure=not no_measuring,
             flops_per_second=None if tflops is None else tflops * 1e12, network=network,
             told=lambda what: click.echo(what, err=True),
         )  # fmt: skip

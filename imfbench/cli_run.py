@@ -58,7 +58,7 @@ def reuse_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
-def _run_folder(config: Any) -> Path | None:
+def run_folder(config: Any) -> Path | None:
     """The run folder that was named instead of an experiment: it goes on, wherever it was moved."""
     path = Path(config) if isinstance(config, str) else None
     # Only runs leave a lock: a published folder is to be made again elsewhere.
@@ -127,7 +127,7 @@ def run_experiment(
             from imfbench.pipeline.overview import announce, describe, outcome
 
             stages = tuple(name for name in engine.STAGES if stage in (None, name))
-            folder = out or _run_folder(config) or engine.default_folder(experiment)
+            folder = out or run_folder(config) or engine.default_folder(experiment)
             check_size(experiment, max_cells)
             if dry_run or {"train", "search", "synthesise"} & {*stages}:
                 _tell_what_is_lacking(experiment)

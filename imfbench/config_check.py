@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from imfbench.config import TEACHER_DISTANCE, Data, ExperimentConfig, Search, System, TeacherRows
 from imfbench.config_file import ConfigError, Key, Problem
 from imfbench.inputs import common_inputs
-from imfbench.plugins import left_out
+from imfbench.plugins import left_out, source_of
 from imfbench.registry import (
     BACKBONES,
     DATASETS,
@@ -67,9 +67,13 @@ def margin_problem(name: str) -> str | None:
     for metric in METRICS.names():
         with contextlib.suppress(BrokenEntryError):
             metrics[metric] = METRICS.get(metric)
-    owner = metrics.get(name) or next((cls for cls in metrics.values() if name in cls.summary_columns), None)
+    # Of a metric that ships the first column is the figure that is compared; WER's others stand beside it.
+    figures = {
+        metric: cls.summary_columns[: None if source_of("metric", metric) else 1] for metric, cls in metrics.items()
+    }
+    owner = metrics.get(name) or next((cls for metric, cls in metrics.items() if name in figures[metric]), None)
     if owner is None:
-        columns = [column for cls in metrics.values() for column in cls.summary_columns if column.startswith("mos_")]
+        columns = [column for names in figures.values() for column in names if column.startswith("mos_")]
         return f"no figure {name!r} to have a margin: {left_out(name, nearest(name, [*metrics, *columns]))}"
     if owner.higher_is_better is None:
         return f"{name} is neither better high nor low: it can have no margin"

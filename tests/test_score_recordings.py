@@ -272,6 +272,10 @@ def test_rows_of_an_earlier_command_are_set_aside_with_a_word(score, systems, tm
             ("score", "{first}", "--dataset", "demo", "--margin", "werr=0.1"),
             "no figure 'werr' to have a margin: did you mean",
         ),
+        (
+            ("score", "{first}", "--dataset", "demo", "--margin", "wer_mean=0.1"),
+            "no figure 'wer_mean' to have a margin: did you mean 'wer'",
+        ),
         (("score", "{first}", "--dataset", "demo", "--margin", "f0cv=0.1"), "neither better high nor low"),
         (("score", "{none}", "--dataset", "demo"), "no such folder"),
         (("score", "{empty}", "--dataset", "demo"), "whose ids look like 'test-"),

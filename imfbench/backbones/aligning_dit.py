@@ -9,13 +9,14 @@ goes in.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from imfbench.backbones.dit import Block, ConvolutionBlock, DiT, DiTConfig, TimeEmbedding, rotary
+from imfbench.backbones.dit import Block, ConvolutionBlock, DiT, DiTConfig, Positive, TimeEmbedding, rotary
 from imfbench.features.alignment import BOUNDARY, SCALE
 from imfbench.method import Condition
 
@@ -23,11 +24,11 @@ from imfbench.method import Condition
 class AligningDiTConfig(DiTConfig):
     """Shape of the network; the defaults are the embedded teacher's."""
 
-    alignment_depth: int = 3
+    alignment_depth: Positive = 3
     """Transformer blocks of the aligner."""
-    text_layers: int = 4
+    text_layers: Annotated[int, Field(ge=0)] = 4
     """Convolution blocks over the phones, for the aligner."""
-    width: float = 0.25
+    width: Annotated[float, Field(gt=0)] = 0.25
     """Standard deviation of the window in which phones are looked up, in phones."""
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from imfbench.backbones.dit import Positive
 from imfbench.backbones.originals import original
 from imfbench.backbones.second_time import TwoTimes, both_times
 from imfbench.method import Condition
@@ -27,33 +28,33 @@ class CosyVoice2Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    vocab_size: int = 6561
+    vocab_size: Positive = 6561
     """S3 tokens."""
-    input_size: int = 512
+    input_size: Positive = 512
     """Width of the token encoder."""
-    encoder_heads: int = 8
+    encoder_heads: Positive = 8
     """Attention heads of the token encoder."""
-    encoder_units: int = 2048
+    encoder_units: Positive = 2048
     """Width of the token encoder's feed-forward layers."""
-    encoder_blocks: int = 6
+    encoder_blocks: Annotated[int, Field(ge=0)] = 6
     """Before the upsampling; four more follow it."""
-    speaker_dims: int = 192
+    speaker_dims: Positive = 192
     """Of CAM++'s vector."""
-    mel_dim: int = 80
+    mel_dim: Positive = 80
     """Mel bands."""
-    channels: int = 256
+    channels: Positive = 256
     """Width of the decoder."""
-    attention_head_dim: int = 64
+    attention_head_dim: Positive = 64
     """Width of an attention head of the decoder."""
-    heads: int = 8
+    heads: Positive = 8
     """Attention heads of the decoder."""
-    n_blocks: int = 4
+    n_blocks: Positive = 4
     """Transformer blocks after each residual block of convolutions."""
-    num_mid_blocks: int = 12
+    num_mid_blocks: Annotated[int, Field(ge=0)] = 12
     """Residual blocks of convolutions between the decoder's first and its last."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of the decoder, in training; the token encoder has the original's 0.1."""
-    chunk: int = 25
+    chunk: Positive = 25
     """Tokens of a chunk where attention is ``streaming``, the original's ``static_chunk_size``; twice as many frames."""
     streaming: bool = False
     """Attention over the chunks up to a frame's own, instead of over all frames, in training and sampling."""

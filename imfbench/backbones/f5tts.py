@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
+from imfbench.backbones.dit import Positive
 from imfbench.backbones.originals import not_here, original
 from imfbench.backbones.second_time import TwoTimes, both_times
 from imfbench.method import Condition
@@ -29,29 +30,29 @@ class F5Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dim: int = 1024
+    dim: Positive = 1024
     """Width of the transformer."""
-    depth: int = 22
+    depth: Positive = 22
     """Transformer blocks."""
-    heads: int = 16
+    heads: Positive = 16
     """Attention heads."""
-    dim_head: int = 64
+    dim_head: Positive = 64
     """Width of a head."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """In training, within the feed-forward layers and of what attention gives."""
-    ff_mult: int = 2
+    ff_mult: Positive = 2
     """Width of the feed-forward layers, in multiples of ``dim``."""
-    text_dim: int = 512
+    text_dim: Positive = 512
     """Width of the text's encoder."""
-    text_num_embeds: int = 2545
+    text_num_embeds: Positive = 2545
     """Size of the vocabulary; the filler token is not counted."""
     text_mask_padding: bool = True
     """False for F5TTS_Base."""
     qk_norm: Literal["rms_norm"] | None = None
     """How each head's queries and keys are normalised."""
-    conv_layers: int = 4
+    conv_layers: Annotated[int, Field(ge=0)] = 4
     """ConvNeXt blocks of the text's encoder."""
-    pe_attn_head: int | None = None
+    pe_attn_head: Positive | None = None
     """Heads with rotary positions; 1 for F5TTS_Base, None is all."""
     attn_backend: Literal["torch", "flash_attn"] = "torch"
     """Whose attention it is; ``flash_attn`` needs the package of that name."""
@@ -62,7 +63,7 @@ class F5Config(BaseModel):
     """Joins what enters the first transformer block to what leaves the last."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    mel_dim: int = 100
+    mel_dim: Positive = 100
     """Mel bands."""
     mel_format: Literal["vocos-24k", "bigvgan-24k"] = "vocos-24k"
     """The original's ``mel_spec_type``, which leaves no trace in the weights: which vocoder's mel it makes."""

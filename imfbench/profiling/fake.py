@@ -56,7 +56,7 @@ class Estimate:
 
     Attributes:
         peak_memory: Peak of the bytes of live tensors; scratch memory of kernels and what an allocator keeps are not in it.
-        flops: Floating point operations of one step.
+        flops: Floating point operations of one step, with its share of batches that are made before the training.
         parameters: Of the method's own network.
     """
 
@@ -85,6 +85,12 @@ def estimate(build: Callable[[], Step], device: torch.device) -> Estimate:
             # The mode is off now: fake tensors carry it with them, and small draws from generators stay real.
             with watch:
                 step.prime()
+            made = 0.0
+            if step.prepare is not None:
+                watch.flops = 0
+                with watch, live:
+                    step.prepare()
+                made = watch.flops * step.share
             watch.flops = 0
             with watch, live:
                 step.run()
@@ -95,7 +101,7 @@ def estimate(build: Callable[[], Step], device: torch.device) -> Estimate:
         raise NoEstimateError(f"fake tensors cannot follow this step ({type(error).__name__}: {error})") from error
     finally:
         live.forget()
-    return Estimate(live.peak, watch.flops, step.parameters)
+    return Estimate(live.peak, watch.flops + round(made), step.parameters)
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from imfbench.devices import (
     resolve_device,
 )
 from imfbench.metrics.memory import peak_memory
-from imfbench.metrics.speed import time_passes
 from imfbench.pipeline.plan import TEACHER
 from imfbench.profiling.fake import KIND, Estimate, NoEstimateError, estimate
 from imfbench.profiling.sizes import Size
@@ -139,11 +138,12 @@ def profile(
         progress: Called with what is done next.
 
     Returns:
-        A row for each size and system, with: ``measured``; ``seconds`` of a step (the median; of a row that is not measured
-        scaled by ``flops`` from the same system's largest measured row, as ``seconds_kind`` says, or None), ``seconds_each``,
-        ``paired``; ``peak_memory`` in bytes and ``peak_memory_kind`` ("cpu-live-tensors", "…-peak-allocated" or
-        "estimate"); ``estimated_memory`` (None if the step cannot be followed) and ``flops``; ``network_calls`` of the
-        method's own network; ``parameters``; ``note``: why a row is not measured; system, size and machine.
+        A row for each size and system, with: ``measured``; ``seconds`` of a step with its share of batches that are made before
+        the training (the median; of a row that is not measured scaled by ``flops`` from the same system's largest measured row,
+        as ``seconds_kind`` says, or None), ``seconds_each``, ``paired``; ``peak_memory`` in bytes and
+        ``peak_memory_kind`` ("cpu-live-tensors", "…-peak-allocated" or "estimate"); ``estimated_memory`` (None if the step
+        cannot be followed) and ``flops``; ``network_calls`` of the method's own network; ``parameters``; ``note``: why a row is
+        not measured; system, size and machine.
 
     Raises:
         ConfigError: A size that no network has, or no such device.
@@ -273,6 +273,8 @@ class _Row:
             step = self.ready()
             step.prime()
             with peak_memory(self.device) as peak:
+                if step.prepare is not None:
+                    step.prepare()
                 self.values["network_calls"] = step.network_calls()
             self.values |= {"measured": True, "peak_memory": peak.bytes, "peak_memory_kind": peak.kind}
             self.values["parameters"] = step.parameters
@@ -311,7 +313,7 @@ def _time(rows: list[_Row], warmup: int, repeats: int) -> None:
         for number, row in enumerate(rows):
             if row.runs:
                 with row.guarded():
-                    row.values["seconds_each"] += time_passes(steps[number].run, 0, 1, row.device)
+                    row.values["seconds_each"].append(steps[number].seconds(row.device))
     for row in rows:
         if row.runs:
             row.values |= {"seconds": median(row.values["seconds_each"]), "seconds_kind": "measured"}

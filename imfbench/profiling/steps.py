@@ -15,7 +15,9 @@ from imfbench.flow.counting import count_network
 from imfbench.flow.grids import uniform
 from imfbench.flow.solvers import SOLVERS
 from imfbench.method import Batch, Method, encoded
+from imfbench.metrics.speed import time_passes
 from imfbench.pipeline.plan import TEACHER
+from imfbench.preparation import rehearsed
 from imfbench.profiling.sizes import Size
 from imfbench.registry import METHODS
 from imfbench.training import TrainConfig, Training
@@ -34,17 +36,29 @@ class Step:
         prime: Allocates what a first step leaves behind for all that follow: the optimiser's state.
         method: Whose it is.
         rows: Rows of the batch.
+        prepare: Makes one of the batches that a method wants before it trains (ReFlow's pairs), as the step takes it; None where
+            there are none.
+        share: How many of those are made for each step.
     """
 
     run: Callable[[], Any]
     prime: Callable[[], Any]
     method: Method
     rows: int
+    prepare: Callable[[], Any] | None = None
+    share: float = 0.0
 
     @property
     def parameters(self) -> int:
         """Of the method's own network."""
         return sum(parameter.numel() for parameter in self.method.network.parameters())
+
+    def seconds(self, device: torch.device) -> float:
+        """Wall time of the step, with its share of what is made before the training."""
+        (found,) = time_passes(self.run, 0, 1, device)
+        if self.prepare is not None:
+            found += self.share * time_passes(self.prepare, 0, 1, device)[0]
+        return found
 
     def network_calls(self) -> int:
         """Take the step and count the rows that go through the method's own network, for each row of the batch."""
@@ -92,6 +106,16 @@ def training_step(
 ) -> tuple[Step, Training]:
     """A step of a training of ``batches`` equal batches, and the training that it is of."""
     training = Training(method, _NoData(), config, Path(), device)
+    share = method.batches_to_prepare(STEPS) / STEPS
+    taken: list[Batch] = [] if share else [batch]
+
+    def prepare() -> None:
+        taken[:] = rehearsed(method, [batch], device, config)
+
+    def run() -> None:
+        if not taken:
+            prepare()
+        training.advance(taken * batches, STEPS)
 
     def prime() -> None:
         for parameter in method.network.parameters():
@@ -100,7 +124,7 @@ def training_step(
         training.prepared.step()
         training.prepared.zero_grad(set_to_none=True)
 
-    return Step(lambda: training.advance([batch] * batches, STEPS), prime, method, len(batch.x1)), training
+    return Step(run, prime, method, len(batch.x1), prepare if share else None, share), training
 
 
 def _training(method: Method, batch: Batch, device: torch.device, precision: Precision) -> Step:

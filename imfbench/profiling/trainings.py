@@ -20,7 +20,6 @@ from imfbench.data import plain_tokens, text_tokens
 from imfbench.devices import available_memory, dtype_name, free_memory, out_of_memory, synchronize
 from imfbench.method import Batch, Condition, Method
 from imfbench.metrics.memory import peak_memory
-from imfbench.metrics.speed import time_passes
 from imfbench.pipeline.plan import TEACHER, teacher_nfe
 from imfbench.profiling.fake import KIND, NoEstimateError, estimate
 from imfbench.profiling.parts import count_parameters, steady_parts
@@ -177,10 +176,12 @@ def _measure(sizes: Sizes, device: torch.device, found: Price) -> None:
         step = _training(sizes, device, found)
         step.prime()
         with peak_memory(device) as peak:
+            if step.prepare is not None:
+                step.prepare()
             step.run()
-        times = time_passes(step.run, 0, 1, device)
+        times = [step.seconds(device)]
         if times[0] < MOST_SECONDS / 4:
-            times = time_passes(step.run, 0, 3, device)
+            times = [step.seconds(device) for _ in range(3)]
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

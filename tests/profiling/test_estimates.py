@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from imfbench.metrics.memory import LiveTensors, peak_memory
-from imfbench.profiling import Size, System, estimate, profile, profile_step, systems_of
+from imfbench.profiling import Size, System, estimate, profile, profile_step, steps, systems_of
 from imfbench.profiling.fake import NoEstimateError
 from imfbench.profiling.steps import Step
 from imfbench.registry import METHODS
@@ -116,6 +116,31 @@ def test_the_account_is_of_one_type_of_device() -> None:
         kept = torch.zeros(1000), torch.zeros(10, device="meta")
     assert (elsewhere.peak, here.bytes) == (40, 4000)
     del kept
+
+
+def test_pairs_that_are_made_once_are_paid_by_the_steps_that_take_them() -> None:
+    """ReFlow's step is flow matching's; of the pairs' cost each step bears its share."""
+    reflow = {passes: System("reflow", {"passes": passes, "teacher_nfe": 3}) for passes in (0, 1, 4)}
+    plain, *others = profile(
+        [System("teacher"), *reflow.values()], [Size(20, 2, width=64, depth=1)], estimates="only", device="cpu"
+    )
+    each_step_anew, once, four_times = (row["flops"] - plain["flops"] for row in others)
+    assert each_step_anew == once > 0
+    assert four_times == pytest.approx(once / 4, rel=1e-5)
+
+
+def test_the_seconds_of_a_step_have_the_share_of_what_is_made_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def timed(work: Any, *_: Any) -> list[float]:
+        work()
+        return [{"step": 3.0, "pair": 8.0}[taken[-1]]]
+
+    monkeypatch.setattr(steps, "time_passes", timed)
+    network: Any = SimpleNamespace(network=nn.Linear(2, 2))
+    step = Step(lambda: taken.append("step"), lambda: None, network, 1, lambda: taken.append("pair"), share=0.25)
+    assert step.seconds(CPU) == 5.0
+    assert taken == ["step", "pair"]
 
 
 TRAINED = [name for name in METHODS if METHODS.get(name).needs.training]
