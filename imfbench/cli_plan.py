@@ -53,7 +53,6 @@ def plan_command(
     with user_errors():
         from imfbench.cli_run import run_folder
         from imfbench.config import load
-        from imfbench.experiment import default_folder
         from imfbench.pipeline.planning import plan_experiment
         from imfbench.progress import Reporting
         from imfbench.train_settings import bytes_of
@@ -65,7 +64,7 @@ def plan_command(
         Reporting().set_up_logging()
         experiment = load(config, settings)
         plan = plan_experiment(
-            experiment, out or run_folder(config) or default_folder(experiment), measure=not no_measuring,
+            experiment, run_folder(out, config, experiment), measure=not no_measuring,
             flops_per_second=None if tflops is None else tflops * 1e12, network=network,
             told=lambda what: click.echo(what, err=True),
         )  # fmt: skip

@@ -58,11 +58,14 @@ def reuse_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
-def run_folder(config: Any) -> Path | None:
-    """The run folder that was named instead of an experiment: it goes on, wherever it was moved."""
+def run_folder(out: Path | None, config: Any, experiment: ExperimentConfig) -> Path:
+    """Where it is run: as asked for; else in the run folder that was named in its place, wherever that is; else in its own."""
+    from imfbench.experiment import default_folder
+
     path = Path(config) if isinstance(config, str) else None
     # Only runs leave a lock: a published folder is to be made again elsewhere.
-    return path if path is not None and (path / ".lock").is_file() and (path / "manifest.json").is_file() else None
+    named = path if path is not None and (path / ".lock").is_file() and (path / "manifest.json").is_file() else None
+    return out or named or default_folder(experiment)
 
 
 def needed(config: str | None) -> str:
@@ -127,7 +130,7 @@ def run_experiment(
             from imfbench.pipeline.overview import announce, describe, outcome
 
             stages = tuple(name for name in engine.STAGES if stage in (None, name))
-            folder = out or run_folder(config) or engine.default_folder(experiment)
+            folder = run_folder(out, config, experiment)
             check_size(experiment, max_cells)
             if dry_run or {"train", "search", "synthesise"} & {*stages}:
                 _tell_what_is_lacking(experiment)

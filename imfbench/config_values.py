@@ -7,6 +7,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 GridSpec = str | list[float]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Portion = Annotated[float, Field(ge=0, lt=1)]
+"""A share that is never the whole."""
 
 
 def one_or_more(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from imfbench.config_values import Portion
 from imfbench.devices import Precision
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -56,7 +57,7 @@ class TrainConfig(BaseModel):
     """Steps over which the learning rate rises evenly to its size."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's, of all weights that are trained."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    betas: tuple[Portion, Portion] = (0.9, 0.99)
     """AdamW's decays of the gradient's average and of its square's."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""

@@ -15,6 +15,7 @@ from imfbench.building import build_method
 from imfbench.cli import main
 from imfbench.cli_plan import _table
 from imfbench.config import load
+from imfbench.config_file import ConfigError
 from imfbench.pipeline.planning import plan_experiment
 from imfbench.profiling import trainings
 from imfbench.profiling.trainings import Sizes, price
@@ -129,6 +130,25 @@ def test_a_plan_of_an_experiment_has_every_training_and_the_whole(tmp_path: Path
     assert stages["train"]["disk"] > 4 * 5 * sum(row["trained"] for row in rows.values()) * 0.99
     assert "estimated" in stages["train"]["sources"]
     assert not (tmp_path / "run").exists(), "a plan writes nothing"
+
+
+def test_a_run_that_was_moved_is_planned_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def planned(_: Any, folder: Path, **__: Any) -> None:
+        seen.append(folder)
+        raise ConfigError("looked there")
+
+    monkeypatch.setattr("imfbench.pipeline.planning.plan_experiment", planned)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    experiment(tmp_path).rename(moved / "experiment.yaml")
+    (moved / "manifest.json").write_text("{}")
+    CliRunner().invoke(main, ["plan", str(moved)])
+    (moved / ".lock").touch()
+    for words in ([], ["--out", str(tmp_path / "other")]):
+        assert "looked there" in CliRunner().invoke(main, ["plan", str(moved), *words]).output
+    assert seen == [Path("runs/planned"), moved, tmp_path / "other"], "a published folder is made again elsewhere"
 
 
 def test_the_table_says_what_is_estimated_and_what_a_budget_would_cut(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from imfbench.backbones.dit import Block, ConvolutionBlock, DiT, DiTConfig, Positive, TimeEmbedding, rotary
+from imfbench.backbones.dit import Block, ConvolutionBlock, DiT, DiTConfig, TimeEmbedding, rotary
+from imfbench.config_values import Count, Positive
 from imfbench.features.alignment import BOUNDARY, SCALE
 from imfbench.method import Condition
 
@@ -26,7 +27,7 @@ class AligningDiTConfig(DiTConfig):
 
     alignment_depth: Positive = 3
     """Transformer blocks of the aligner."""
-    text_layers: Annotated[int, Field(ge=0)] = 4
+    text_layers: Count = 4
     """Convolution blocks over the phones, for the aligner."""
     width: Annotated[float, Field(gt=0)] = 0.25
     """Standard deviation of the window in which phones are looked up, in phones."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from imfbench.backbones.dit import Positive
 from imfbench.backbones.originals import original
 from imfbench.backbones.second_time import TwoTimes, both_times
+from imfbench.config_values import Count, Portion, Positive
 from imfbench.method import Condition
 
 EXTRA = "cosyvoice"
@@ -36,7 +36,7 @@ class CosyVoice2Config(BaseModel):
     """Attention heads of the token encoder."""
     encoder_units: Positive = 2048
     """Width of the token encoder's feed-forward layers."""
-    encoder_blocks: Annotated[int, Field(ge=0)] = 6
+    encoder_blocks: Count = 6
     """Before the upsampling; four more follow it."""
     speaker_dims: Positive = 192
     """Of CAM++'s vector."""
@@ -50,9 +50,9 @@ class CosyVoice2Config(BaseModel):
     """Attention heads of the decoder."""
     n_blocks: Positive = 4
     """Transformer blocks after each residual block of convolutions."""
-    num_mid_blocks: Annotated[int, Field(ge=0)] = 12
+    num_mid_blocks: Count = 12
     """Residual blocks of convolutions between the decoder's first and its last."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Portion = 0.0
     """Of the decoder, in training; the token encoder has the original's 0.1."""
     chunk: Positive = 25
     """Tokens of a chunk where attention is ``streaming``, the original's ``static_chunk_size``; twice as many frames."""

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from imfbench.config_values import Count, Positive
 from imfbench.method import Condition
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 class DiTConfig(BaseModel):
@@ -42,7 +41,7 @@ class DiTConfig(BaseModel):
     """Width of the feed-forward layer, in multiples of ``dim``."""
     time_scale: Annotated[float, Field(gt=0)] = 30.0
     """Largest angular frequency of the time embedding. Large scales (F5, Matcha: 1000) make ∂_t u enormous."""
-    content_layers: Annotated[int, Field(ge=0)] = 3
+    content_layers: Count = 3
     """Convolution blocks over the content before it meets the mel."""
     convolution: Positive = 7
     """Kernel of the depthwise convolutions, in positions; odd, so that it has a middle."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
-from imfbench.backbones.dit import Positive
 from imfbench.backbones.originals import not_here, original
 from imfbench.backbones.second_time import TwoTimes, both_times
+from imfbench.config_values import Count, Portion, Positive
 from imfbench.method import Condition
 
 EXTRA = "f5"
@@ -38,7 +38,7 @@ class F5Config(BaseModel):
     """Attention heads."""
     dim_head: Positive = 64
     """Width of a head."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Portion = 0.1
     """In training, within the feed-forward layers and of what attention gives."""
     ff_mult: Positive = 2
     """Width of the feed-forward layers, in multiples of ``dim``."""
@@ -50,7 +50,7 @@ class F5Config(BaseModel):
     """False for F5TTS_Base."""
     qk_norm: Literal["rms_norm"] | None = None
     """How each head's queries and keys are normalised."""
-    conv_layers: Annotated[int, Field(ge=0)] = 4
+    conv_layers: Count = 4
     """ConvNeXt blocks of the text's encoder."""
     pe_attn_head: Positive | None = None
     """Heads with rotary positions; 1 for F5TTS_Base, None is all."""

@@ -85,13 +85,10 @@ def estimate(build: Callable[[], Step], device: torch.device) -> Estimate:
             # The mode is off now: fake tensors carry it with them, and small draws from generators stay real.
             with watch:
                 step.prime()
-            made = 0.0
-            if step.prepare is not None:
-                watch.flops = 0
-                with watch, live:
-                    step.prepare()
-                made = watch.flops * step.share
             watch.flops = 0
+            with watch, live:
+                step.prepare()
+            made, watch.flops = watch.flops * step.share, 0
             with watch, live:
                 step.run()
     except (

@@ -273,8 +273,7 @@ class _Row:
             step = self.ready()
             step.prime()
             with peak_memory(self.device) as peak:
-                if step.prepare is not None:
-                    step.prepare()
+                step.prepare()
                 self.values["network_calls"] = step.network_calls()
             self.values |= {"measured": True, "peak_memory": peak.bytes, "peak_memory_kind": peak.kind}
             self.values["parameters"] = step.parameters

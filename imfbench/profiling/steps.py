@@ -36,8 +36,8 @@ class Step:
         prime: Allocates what a first step leaves behind for all that follow: the optimiser's state.
         method: Whose it is.
         rows: Rows of the batch.
-        prepare: Makes one of the batches that a method wants before it trains (ReFlow's pairs), as the step takes it; None where
-            there are none.
+        prepare: Makes one of the batches that a method wants before it trains (ReFlow's pairs), as the step takes it; does
+            nothing where it wants none.
         share: How many of those are made for each step.
     """
 
@@ -45,7 +45,7 @@ class Step:
     prime: Callable[[], Any]
     method: Method
     rows: int
-    prepare: Callable[[], Any] | None = None
+    prepare: Callable[[], Any] = lambda: None
     share: float = 0.0
 
     @property
@@ -55,10 +55,9 @@ class Step:
 
     def seconds(self, device: torch.device) -> float:
         """Wall time of the step, with its share of what is made before the training."""
-        (found,) = time_passes(self.run, 0, 1, device)
-        if self.prepare is not None:
-            found += self.share * time_passes(self.prepare, 0, 1, device)[0]
-        return found
+        # First: a step that finds nothing made would make it in its own time.
+        made = time_passes(self.prepare, 0, 1, device)[0] if self.share else 0.0
+        return self.share * made + time_passes(self.run, 0, 1, device)[0]
 
     def network_calls(self) -> int:
         """Take the step and count the rows that go through the method's own network, for each row of the batch."""
@@ -107,7 +106,7 @@ def training_step(
     """A step of a training of ``batches`` equal batches, and the training that it is of."""
     training = Training(method, _NoData(), config, Path(), device)
     share = method.batches_to_prepare(STEPS) / STEPS
-    taken: list[Batch] = [] if share else [batch]
+    taken: list[Batch] = []
 
     def prepare() -> None:
         taken[:] = rehearsed(method, [batch], device, config)
@@ -124,7 +123,7 @@ def training_step(
         training.prepared.step()
         training.prepared.zero_grad(set_to_none=True)
 
-    return Step(run, prime, method, len(batch.x1), prepare if share else None, share), training
+    return Step(run, prime, method, len(batch.x1), prepare, share), training
 
 
 def _training(method: Method, batch: Batch, device: torch.device, precision: Precision) -> Step:

@@ -176,8 +176,7 @@ def _measure(sizes: Sizes, device: torch.device, found: Price) -> None:
         step = _training(sizes, device, found)
         step.prime()
         with peak_memory(device) as peak:
-            if step.prepare is not None:
-                step.prepare()
+            step.prepare()
             step.run()
         times = [step.seconds(device)]
         if times[0] < MOST_SECONDS / 4:

@@ -140,7 +140,7 @@ def test_the_seconds_of_a_step_have_the_share_of_what_is_made_before_it(monkeypa
     network: Any = SimpleNamespace(network=nn.Linear(2, 2))
     step = Step(lambda: taken.append("step"), lambda: None, network, 1, lambda: taken.append("pair"), share=0.25)
     assert step.seconds(CPU) == 5.0
-    assert taken == ["step", "pair"]
+    assert taken == ["pair", "step"]
 
 
 TRAINED = [name for name in METHODS if METHODS.get(name).needs.training]
