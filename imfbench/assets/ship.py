@@ -17,6 +17,7 @@ from imfbench.artefact import ASSETS, load_artefact, save_artefact
 from imfbench.training_log import thin
 
 SCORES = [
+    "dataset",
     "system",
     "nfe",
     "guidance",
@@ -74,13 +75,22 @@ def write_card(target: Path, run: Path | None) -> None:
         lines.append(f"| {row['step']:.0f} | {row['loss']:.4f} | {row['grad_norm']:.3f} |")
     if run is not None:
         table = pd.read_csv(run / "leaderboard" / "leaderboard.csv")
-        lines += ["", f"## Scores ({run.name}, dataset {', '.join(sorted(table['dataset'].astype(str).unique()))})", ""]
+        sets = sorted(table["dataset"].astype(str).unique())
+        lines += ["", f"## Scores ({run.name}{f', dataset {sets[0]}' if len(sets) == 1 else ''})", ""]
         own = table["artefact_sha256"].eq(card["sha256"]) | table["system"].str.endswith("ground-truth")
         found = table.loc[own, [c for c in SCORES if c in table]]
+        if len(sets) == 1:  # the heading names it
+            found = found.drop(columns="dataset")
         lines += ["| " + " | ".join(found.columns) + " |", "|" + " --- |" * len(found.columns)]
         for row in found.itertuples(index=False):
-            lines.append("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row) + " |")
+            lines.append("| " + " | ".join(_shown(v) for v in row) + " |")
     (target / "CARD.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _shown(value: Any) -> str:
+    if pd.isna(value):  # a recording has no steps
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
