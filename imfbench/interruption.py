@@ -6,10 +6,12 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _asked = False
+_deferred = 0
 
 
 def listen() -> None:
@@ -24,6 +26,27 @@ def check() -> None:
     """Raise ``KeyboardInterrupt`` if one was asked for and got lost."""
     if _asked:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Around work in which C calls back into Python: an interruption comes when it has ended, not within.
+
+    Raised within, cffi would print its traceback, and what the work returns would be wrong. One that got lost before is left
+    to the next ``check``.
+    """
+    global _deferred
+    if threading.current_thread() is not threading.main_thread():  # signals come to the main thread alone
+        yield
+        return
+    before = _asked
+    _deferred += 1
+    try:
+        yield
+    finally:
+        _deferred -= 1
+    if not before:
+        check()
 
 
 def when_parent_ends(then: Callable[[], None]) -> None:
@@ -47,4 +70,6 @@ def when_parent_ends(then: Callable[[], None]) -> None:
 def _note(_number: int, _frame: FrameType | None) -> None:
     global _asked
     _asked = True
+    if _deferred:
+        return
     raise KeyboardInterrupt

@@ -203,7 +203,7 @@ def speak(
             items.append(ScoreItem(path.name, audio, vocoder.sample_rate, request.text, "en", prompt, SAMPLE_RATE))
             if not single:
                 _write(out, frame, prompt_text(), notes)
-            interruption.check()  # libsndfile's callback swallows a Ctrl-C
+            interruption.check()  # of one that a callback from C swallowed
     if scored:
         frame = frame.join(_scores(items, scorers))
         if not single:

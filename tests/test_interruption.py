@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from imfbench import interruption, training
+from imfbench.features import audio
 from imfbench.progress import Reporting
 from imfbench.store import read_json
 
@@ -35,6 +40,46 @@ def test_an_interruption_that_was_swallowed_comes_at_the_next_step(
             signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             bar.advance()
+
+
+def test_an_interruption_while_audio_is_encoded_comes_when_it_is_and_prints_no_traceback(
+    handlers: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """libsndfile calls ``tell`` back from C, where an exception would be printed and lost."""
+
+    class Interrupted(io.BytesIO):
+        def tell(self) -> int:
+            signal.raise_signal(signal.SIGINT)
+            return super().tell()
+
+    interruption.listen()
+    monkeypatch.setattr(audio.io, "BytesIO", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        audio.save_audio(tmp_path / "speech.flac", np.zeros(100), 24000)
+    assert capfd.readouterr().err == ""
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):  # at once again
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_what_is_deferred_elsewhere_does_not_hold_the_main_thread(handlers: None) -> None:
+    interruption.listen()
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with interruption.deferred():
+            begun.set()
+            may_end.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        may_end.set()
+        thread.join()
 
 
 def test_nothing_was_asked_for(handlers: None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from imfbench import interruption
 from imfbench.features.audio_check import REMEDY, AudioError, audio_notes, missing_bytes
 
 RESAMPLER = "soxr-hq"
@@ -82,5 +83,6 @@ def save_audio(path: Path, audio: np.ndarray, rate: int) -> None:
     kind = {".wav": "WAV", ".flac": "FLAC"}[path.suffix]
     # libsndfile would write to a full disk without a word of why it stopped: it encodes, Python writes.
     encoded = io.BytesIO()
-    soundfile.write(encoded, np.clip(audio, -1, 1), rate, subtype="PCM_16", format=kind)
+    with interruption.deferred():
+        soundfile.write(encoded, np.clip(audio, -1, 1), rate, subtype="PCM_16", format=kind)
     write_bytes(path, encoded.getvalue())

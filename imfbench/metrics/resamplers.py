@@ -13,6 +13,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator
 
+from imfbench import interruption
 from imfbench.features.audio import RESAMPLER, resample
 from imfbench.registry import nearest
 
@@ -46,7 +47,8 @@ def _swresample(audio: np.ndarray, source: int, target: int) -> np.ndarray:
     # Scaled here: libsndfile multiplies by 32767 where it reads by dividing through 32768.
     steps = np.clip(np.rint(audio.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
     file = io.BytesIO()
-    soundfile.write(file, steps, source, format="WAV", subtype="PCM_16")
+    with interruption.deferred():
+        soundfile.write(file, steps, source, format="WAV", subtype="PCM_16")
     file.seek(0)
     return np.asarray(decode_audio(file, sampling_rate=target))
 
