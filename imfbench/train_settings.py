@@ -40,9 +40,10 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int | None = Field(None, ge=1)
-    """Optimiser steps. Give ``steps`` or ``minutes``; minutes are turned into steps once, by timing ten (the median)."""
+    """Optimiser steps. Give ``steps`` or ``minutes``; minutes are turned into steps once, by timing ten (the median) while no
+    other job of the run is at work."""
     minutes: float | None = Field(None, gt=0)
-    """Minutes that the training may take on this machine; of no effect where ``steps`` is set."""
+    """Minutes that the training may take on this machine, with nothing beside it; of no effect where ``steps`` is set."""
     frames_per_batch: int = Field(2000, ge=1)
     """Mel frames of a batch, prompts and padding included."""
     accumulate: int = Field(1, ge=1)

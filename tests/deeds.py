@@ -43,8 +43,15 @@ class Deeds(Work):
             )  # a long job lasts until there are two: however slowly a process begins, they can be seen side by side
         (self.folder / f"{job.subject}.ended").write_text(f"{time.monotonic()} {' '.join(self.known)}")
 
-    def alone(self, job: Job) -> str | None:
-        return "timing" if "timed" in job.subject else None
+    def times(self, job: Job) -> bool:
+        return "timed" in job.subject
+
+    def begin(self, job: Job) -> None:
+        began = time.monotonic()
+        if "refused" in job.subject:
+            raise ConfigError("no time")
+        time.sleep(0.2)  # long enough for another worker to take up something, if it were let
+        (self.folder / f"{job.subject}.timed").write_text(f"{began} {time.monotonic()}")
 
     def news(self) -> list[str]:
         return self.known

@@ -15,11 +15,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from imfbench.config import load
 from imfbench.config_file import ConfigError
 from imfbench.executors.processes import ProcessExecutor, WorkerError, _next
-from imfbench.pipeline.context import RunError
+from imfbench.pipeline.context import Context, RunError
 from imfbench.pipeline.plan import Job
-from imfbench.store import read_json
+from imfbench.pipeline.work import RunWork
+from imfbench.store import RunFolder, read_json
 
 
 @pytest.fixture
@@ -86,13 +88,58 @@ def test_a_worker_that_cannot_begin_ends_the_run_instead_of_all_its_jobs(work: A
         done(work, train("a"), train("b"), train("c"))
 
 
-def test_what_may_begin(work: Any) -> None:
+def test_what_is_next(work: Any) -> None:
     first, second, other = train("timed-1"), train("timed-2"), train("other")
     after = Job("synthesise", "row", (first.name,))
-    assert _next([first, second], [], work) == first
-    assert _next([second, other], [first], work) == other, "two that time the same steps wait for one another"
-    assert _next([after, second], [first], work) is None
-    assert _next([after, second], [other], work) == after, "what a job needs has been met if it is not on the list"
+    assert _next([other, first], [], work.times) == (first, True), "it is begun before another job would disturb it"
+    assert _next([second, other], [first], work.times) == (None, False), "and nothing more until it can be alone"
+    assert _next([second, other], [first], lambda job: False) == (second, False)
+    assert _next([after], [first], work.times) == (None, False)
+    assert _next([after, other], [other], work.times) == (after, False), "needs that are not on the list have been met"
+
+
+def test_what_is_timed_is_timed_alone_and_first(work: Any, tmp_path: Path) -> None:
+    """Minutes become steps by a clock: beside another job a method would be given fewer than its time is worth."""
+    jobs = (
+        train("long-1"),
+        train("timed-1"),
+        train("timed-2", "train:long-1"),
+        train("long-2"),
+        train("timed-refused"),
+    )
+    failed = done(work, *jobs)
+
+    assert sorted(failed) == ["timed-refused"]
+    assert not (tmp_path / "timed-refused.began").exists(), "what cannot be timed is not trained"
+    timed = [tuple(map(float, (tmp_path / f"timed-{i}.timed").read_text().split())) for i in (1, 2)]
+    spans = {job.subject: work.when(job.subject) for job in jobs if job.subject != "timed-refused"}
+    for begin, end in timed:
+        beside = [name for name, (began, ended) in spans.items() if began < end and begin < ended]
+        assert not beside, f"{beside} were at work while steps were timed"
+    assert timed[0][1] < min(began for began, _ in spans.values()), "nothing waits for it but what it goes before"
+    assert timed[1][0] > spans["long-1"][1]
+    (a, b), (c, d) = spans["long-1"], spans["long-2"]
+    assert max(a, c) < min(b, d), "the rest goes side by side"
+
+
+def test_trainings_with_minutes_are_timed_unless_their_steps_are_known(tiny) -> None:  # type: ignore[no-untyped-def]
+    """Of a system's seeds the first one, of equal trainings none but that which is done; a student of a new teacher too."""
+    of = {"minutes": 1, "frames_per_batch": 400}
+    systems = settings(tiny)["systems"]
+    twin = {**systems[1], "name": "twin", "seeds": None, "nfe": [2], "train": {"seed": 0}}
+    path = tiny.config(**{**settings(tiny), "systems": [*systems[:2], twin], "training": of})
+    context = Context(load(str(path)), RunFolder(tiny.out))
+    run, jobs = RunWork(context), context.plan.jobs
+    assert jobs["train:twin"].needs[1:] == ("train:pupil-seed0", "train:own")
+    timed = {name for name, job in jobs.items() if run.times(job)}
+    assert timed == {"train:pupil-seed0", "train:pupil-seed1"}, "own has steps, its twin waits for the first seed"
+
+    system = context.config.systems[1].model_copy(update={"train": {"steps": 7}, "timed_minutes": 1.0})
+    theirs = context.config.model_copy(
+        update={"systems": [context.config.systems[0], system, context.config.systems[2]]}
+    )
+    run.hear((theirs, {}))
+    assert not any(run.times(job) for job in jobs.values()), "another process has timed it"
 
 
 def test_impossible_numbers_and_work() -> None:

@@ -19,8 +19,12 @@ class Work(ABC):
         """Do one job."""
 
     @abstractmethod
-    def alone(self, job: Job) -> str | None:
-        """Jobs of the same word must not be at work at once; None goes with everything."""
+    def times(self, job: Job) -> bool:
+        """Whether a job begins by timing something, which must not share the machine: ``begin`` is done first, alone."""
+
+    @abstractmethod
+    def begin(self, job: Job) -> None:
+        """Do what of a job is timed; the job itself comes later."""
 
     @abstractmethod
     def news(self) -> Any:

@@ -37,6 +37,7 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     job: Job | None = None
+    only_begins: bool = False
     begun: bool = False
 
 
@@ -73,17 +74,21 @@ class ProcessExecutor:
 
     def _side_by_side(self, jobs: list[Job], work: Work, failed: Callable[[Job, Exception], None]) -> None:
         left, busy, idle = list(jobs), [], []  # type: list[Job], list[_Worker], list[_Worker]
+        timed: set[str] = set()
         try:
             while left or busy:
-                while left and len(busy) < self.workers:
-                    job = _next(left, [worker.job for worker in busy if worker.job], work)
+                while left and len(busy) < self.workers and not any(worker.only_begins for worker in busy):
+                    at_work = [worker.job for worker in busy if worker.job]
+                    job, only_begins = _next(left, at_work, lambda job: job.name not in timed and work.times(job))
                     if job is None:
                         break
-                    left.remove(job)
+                    timed.add(job.name)
+                    if not only_begins:
+                        left.remove(job)
                     worker = idle.pop() if idle else _start(work, self.plugins)
-                    worker.job = job
+                    worker.job, worker.only_begins = job, only_begins
                     with contextlib.suppress(OSError):  # of one that has died meanwhile; told below
-                        worker.connection.send((job, work.news()))
+                        worker.connection.send((job, only_begins, work.news()))
                     busy.append(worker)
                 for ready in wait([worker.connection for worker in busy], timeout=1.0):
                     worker = next(w for w in busy if w.connection is ready)
@@ -95,18 +100,24 @@ class ProcessExecutor:
                     if worker.process.is_alive():
                         idle.append(worker)
                     assert worker.job is not None
-                    if error is not None:
-                        failed(worker.job, error)
+                    if error is None:
+                        continue
+                    if worker.only_begins:
+                        left.remove(worker.job)
+                    failed(worker.job, error)
                 interruption.check()
         finally:
             _stop([*busy, *idle])
 
 
-def _next(left: Sequence[Job], at_work: Sequence[Job], work: Work) -> Job | None:
-    """The first job whose needs are met and that nothing at work excludes."""
+def _next(left: Sequence[Job], at_work: Sequence[Job], times: Callable[[Job], bool]) -> tuple[Job | None, bool]:
+    """The first job whose needs are met, and whether it is only begun: what times something is so first, and alone."""
     unmet = {job.name for job in (*left, *at_work)}
-    taken = {group for job in at_work if (group := work.alone(job)) is not None}
-    return next((job for job in left if unmet.isdisjoint(job.needs) and work.alone(job) not in taken), None)
+    ready = [job for job in left if unmet.isdisjoint(job.needs)]
+    timing = next((job for job in ready if times(job)), None)
+    if timing is not None:
+        return (None, False) if at_work else (timing, True)
+    return next(iter(ready), None), False
 
 
 def _begin(worker: _Worker) -> None:
@@ -188,12 +199,12 @@ def _serve(connection: Connection, pickled: bytes, plugins: Sequence[Path]) -> N
         connection.send("begun")
         while True:
             try:
-                job, news = connection.recv()
+                job, only_begins, news = connection.recv()
             except (EOFError, OSError):
                 return
             work.hear(news)
             try:
-                work(job)
+                (work.begin if only_begins else work)(job)
                 error = None
             except Exception as caught:
                 log.debug("where %s failed", job.name, exc_info=caught)

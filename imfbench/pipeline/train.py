@@ -31,27 +31,10 @@ def train_artefact(context: Context, name: str) -> None:
         NotReadyError: Its teacher is not there.
         ConfigError: The folder holds a training with other settings.
     """
-    artefact = context.plan.artefacts[name]
+    settings, recipe = settled(context, name)
+    artefact, folder = context.plan.artefacts[name], context.folder.artefact(name)
     assert artefact.system is not None
-    if METHODS.get(context.config.systems[artefact.system].method).needs.teacher:
-        teacher = teacher_artefact(context.config, context.plan.artefacts)
-        try:
-            if teacher.ready is None:
-                context.check_trained(teacher.name)
-        except NotReadyError as error:
-            raise NotReadyError(f"no teacher to learn from: {teacher.name}: {error}") from None
-    folder = context.folder.artefact(name)
-    settings = settings_of(context.config, artefact)
-    check_processes(context.config, settings, context.device)
-    settings, fit = fitted(context, name, settings, (read_json(folder / RECIPE) or {}).get(FITTED) or {})
-    if not (folder / CHECKPOINT).is_file() and not (folder / STATUS).is_file():
-        settings = _taken_over(context, artefact, settings)
-    if settings.steps is None:
-        settings = _turn_minutes_into_steps(context, artefact, settings)
-    recipe = recipe_of_training(context, artefact, settings)
-    _check_recipe(folder, recipe)
-    timed = context.config.systems[artefact.system].timed_minutes
-    write_json(folder / RECIPE, {**recipe, "timed_minutes": timed, **({FITTED: fit} if fit else {})})
+    assert settings.steps is not None
     status = read_json(folder / "status.json") or {}
     if status.get("status") == "diverged" or (
         status.get("status") == "ok" and status.get("steps", 0) >= settings.steps
@@ -73,10 +56,45 @@ def train_artefact(context: Context, name: str) -> None:
     _announce_features(context)
     if not (folder / MEMORY).is_file():
         log.info("%s: measuring the memory of a step", name)
-    with context.reporting.bar(f"train {name}", settings.steps or 1) as bar:
+    with context.reporting.bar(f"train {name}", settings.steps) as bar:
         result = TrainTask("train", name, settings, card).carry_out(context, bar)
     if result.status == "diverged":
         log.warning("%s diverged after %d steps: %s; its rows say so", name, result.steps, result.reason)
+
+
+def settled(context: Context, name: str) -> tuple[TrainConfig, dict[str, Any]]:
+    """What stands before the first step: the teacher, batches that fit into memory, minutes as steps; the recipe is on record.
+
+    Returns:
+        The settings with their steps, and the recipe.
+
+    Raises:
+        RunError: Memory ran out, or a process of the training was killed; the message says what to do.
+        NotReadyError: Its teacher is not there.
+        ConfigError: The folder holds a training with other settings.
+    """
+    artefact = context.plan.artefacts[name]
+    assert artefact.system is not None
+    if METHODS.get(context.config.systems[artefact.system].method).needs.teacher:
+        teacher = teacher_artefact(context.config, context.plan.artefacts)
+        try:
+            if teacher.ready is None:
+                context.check_trained(teacher.name)
+        except NotReadyError as error:
+            raise NotReadyError(f"no teacher to learn from: {teacher.name}: {error}") from None
+    folder = context.folder.artefact(name)
+    settings = settings_of(context.config, artefact)
+    check_processes(context.config, settings, context.device)
+    settings, fit = fitted(context, name, settings, (read_json(folder / RECIPE) or {}).get(FITTED) or {})
+    if not (folder / CHECKPOINT).is_file() and not (folder / STATUS).is_file():
+        settings = _taken_over(context, artefact, settings)
+    if settings.steps is None:
+        settings = _turn_minutes_into_steps(context, artefact, settings)
+    recipe = recipe_of_training(context, artefact, settings)
+    _check_recipe(folder, recipe)
+    timed = context.config.systems[artefact.system].timed_minutes
+    write_json(folder / RECIPE, {**recipe, "timed_minutes": timed, **({FITTED: fit} if fit else {})})
+    return settings, recipe
 
 
 def _inherited(context: Context, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +138,7 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
         _check_recipe(context.folder.artefact(artefact.name), recipe_of_training(context, artefact, same))
     else:
         _announce_features(context)
-        log.info("%s: timing ten steps", artefact.name)
+        log.info("%s: timing ten steps, with no other job of this run beside them", artefact.name)
         steps = int(TrainTask("time", artefact.name, settings).carry_out(context))
         log.info("%s: %s are %d steps here", artefact.name, clock((settings.minutes or 0) * 60), steps)
     return _on_record(context, artefact, settings, steps)

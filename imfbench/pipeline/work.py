@@ -15,7 +15,7 @@ from imfbench.pipeline.score import score
 from imfbench.pipeline.search import search_grid
 from imfbench.pipeline.summary import summarise
 from imfbench.pipeline.synthesise import synthesise
-from imfbench.pipeline.train import train_artefact
+from imfbench.pipeline.train import settled, train_artefact
 from imfbench.progress import Reporting, clock, log
 from imfbench.registry import REPORTS
 from imfbench.store import APART, RunFolder, read_json
@@ -56,16 +56,24 @@ class RunWork(Work):
             report(context, job.subject)
         log.debug("%s took %s", job.name, clock(time.monotonic() - started))
 
-    def alone(self, job: Job) -> str | None:
-        """Trainings of one system whose minutes are not yet steps: the first one times them for all its seeds."""
-        if job.stage != "train":
-            return None
-        index = self.context.plan.artefacts[job.subject].system
-        if index is None:
-            return None
-        system = self.context.config.systems[index]
-        timed = self.context.config.training_of(system).get("steps") is not None
-        return None if timed else system.label
+    def times(self, job: Job) -> bool:
+        """A training whose minutes are not yet steps: beside another it would be given fewer steps than its time is worth.
+
+        The first seed of a system times them for all, and a training that an equal one precedes takes them over.
+        """
+        context = self.context
+        if job.stage != "train" or context.config.overwrite == "only-cache":
+            return False
+        index = context.plan.artefacts[job.subject].system
+        if index is None or context.config.training_of(context.config.systems[index]).get("steps") is not None:
+            return False
+        trained = {f"train:{name}" for name in context.plan.artefacts}
+        taught = {f"train:{context.config.teacher.artefact}"} if context.config.teacher is not None else set()
+        return not (trained - taught).intersection(job.needs)
+
+    def begin(self, job: Job) -> None:
+        """Time the steps of a training, and have them on record."""
+        settled(self.context, job.subject)
 
     def news(self) -> News:
         """The experiment, with the steps that have been timed, and the reasons of what failed."""
