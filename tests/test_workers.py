@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +21,13 @@ from imfbench.config import load
 from imfbench.config_file import ConfigError
 from imfbench.executors.processes import ProcessExecutor, WorkerError, _next
 from imfbench.pipeline.context import Context, RunError
+from imfbench.pipeline.other_runs import take_over
 from imfbench.pipeline.plan import Job
+from imfbench.pipeline.reuse import RECIPE
+from imfbench.pipeline.train_task import TrainTask
 from imfbench.pipeline.work import RunWork
 from imfbench.store import RunFolder, read_json
+from imfbench.training import MEMORY, STATUS
 
 
 @pytest.fixture
@@ -122,24 +128,85 @@ def test_what_is_timed_is_timed_alone_and_first(work: Any, tmp_path: Path) -> No
     assert max(a, c) < min(b, d), "the rest goes side by side"
 
 
-def test_trainings_with_minutes_are_timed_unless_their_steps_are_known(tiny) -> None:  # type: ignore[no-untyped-def]
-    """Of a system's seeds the first one, of equal trainings none but that which is done; a student of a new teacher too."""
-    of = {"minutes": 1, "frames_per_batch": 400}
-    systems = settings(tiny)["systems"]
-    twin = {**systems[1], "name": "twin", "seeds": None, "nfe": [2], "train": {"seed": 0}}
-    path = tiny.config(**{**settings(tiny), "systems": [*systems[:2], twin], "training": of})
-    context = Context(load(str(path)), RunFolder(tiny.out))
-    run, jobs = RunWork(context), context.plan.jobs
-    assert jobs["train:twin"].needs[1:] == ("train:pupil-seed0", "train:own")
-    timed = {name for name, job in jobs.items() if run.times(job)}
-    assert timed == {"train:pupil-seed0", "train:pupil-seed1"}, "own has steps, its twin waits for the first seed"
+@pytest.fixture
+def timer(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """What a training's minutes are worth by the clock of this test, by name; 7 steps if nothing is said."""
+    steps: dict[str, int] = {}
+    monkeypatch.setattr(TrainTask, "carry_out", lambda self, context, bar=None: steps.get(self.name, 7))
+    return steps
 
-    system = context.config.systems[1].model_copy(update={"train": {"steps": 7}, "timed_minutes": 1.0})
-    theirs = context.config.model_copy(
-        update={"systems": [context.config.systems[0], system, context.config.systems[2]]}
-    )
-    run.hear((theirs, {}))
-    assert not any(run.times(job) for job in jobs.values()), "another process has timed it"
+
+def by_minutes(tiny: Any, *settings: str) -> RunWork:
+    """The work of a run with two equal trainings by minutes, and one with two seeds."""
+    own = {**tiny.trained[0], "train": {"minutes": 1}}
+    systems = [
+        own,
+        {**own, "name": "twin", "nfe": [2]},
+        {**own, "name": "seeds", "train": {"minutes": 2}, "seeds": [3, 4]},
+    ]
+    path = tiny.config(systems=systems, training={"frames_per_batch": 400, "save_every": 1})
+    return RunWork(Context(load(str(path), settings), RunFolder(tiny.out)))
+
+
+def test_trainings_are_timed_unless_their_steps_are_known(tiny, timer: dict[str, int]) -> None:  # type: ignore[no-untyped-def]
+    work = by_minutes(tiny)
+    jobs = work.context.plan.jobs
+    assert {name for name, job in jobs.items() if work.times(job)} == {
+        name for name in jobs if name.startswith("train:")
+    }
+    work.begin(jobs["train:seeds-seed3"])
+    assert not work.times(jobs["train:seeds-seed4"]), "its seeds have the same steps"
+    assert work.times(jobs["train:own"])
+
+    other = by_minutes(tiny)  # another process, which had begun before
+    other.context.config = load(str(tiny.folder / "tiny.yaml"))
+    other.hear(work.news())
+    assert not other.times(jobs["train:seeds-seed3"])
+    steps = [system.train.get("steps") for system in other.context.config.systems]
+    assert steps == [None, None, 7]
+
+
+def test_equal_trainings_stay_equal_when_one_is_timed(tiny, timer: dict[str, int]) -> None:  # type: ignore[no-untyped-def]
+    """A run that was killed between the clock and the training trains one of them, and not both with steps of their own."""
+    work = by_minutes(tiny)
+    work.begin(work.context.plan.jobs["train:own"])
+    again = by_minutes(tiny)
+    assert again.context.config.systems[0].train["steps"] == 7
+    assert "train:own" in again.context.plan.jobs["train:twin"].needs
+
+
+def test_settings_can_change_until_a_training_begins(tiny, timer: dict[str, int]) -> None:  # type: ignore[no-untyped-def]
+    work = by_minutes(tiny)
+    work.begin(work.context.plan.jobs["train:own"])
+    timer["own"] = 9
+    changed = by_minutes(tiny, "training.frames_per_batch=500")
+    assert changed.times(changed.context.plan.jobs["train:own"]), "steps of other batches"
+    changed.begin(changed.context.plan.jobs["train:own"])
+    folder = changed.context.folder.artefact("own")
+    recipe = read_json(folder / RECIPE)
+    assert (recipe["training"]["steps"], recipe["training"]["frames_per_batch"]) == (9, 500)
+
+    (folder / MEMORY).write_text("{}")  # written before the first step
+    back = by_minutes(tiny)
+    with pytest.raises(ConfigError, match="frames_per_batch"):
+        back.begin(back.context.plan.jobs["train:own"])
+
+
+def test_what_another_run_trained_is_taken_though_this_one_has_timed_it(tiny, timer: dict[str, int]) -> None:  # type: ignore[no-untyped-def]
+    work = by_minutes(tiny)
+    work.begin(work.context.plan.jobs["train:seeds-seed3"])
+    there = tiny.folder / "there" / "artefacts" / "any"
+    shutil.copytree(tiny.artefact(), there)
+    recipe = read_json(work.context.folder.artefact("seeds-seed3") / RECIPE)
+    recipe["training"] |= {"steps": 11, "seed": 4}
+    (there / RECIPE).write_text(json.dumps(recipe))
+    (there / STATUS).write_text(json.dumps({"status": "ok", "steps": 11}))
+
+    again = by_minutes(tiny)
+    assert take_over(again.context.config, tiny.out, [tiny.folder / "there"]) == 1
+    taken = read_json(RunFolder(tiny.out).artefact("seeds-seed4") / RECIPE)
+    assert taken["training"]["steps"] == 11
+    assert by_minutes(tiny).context.config.systems[2].train["steps"] == 11, "for its other seed too"
 
 
 def test_impossible_numbers_and_work() -> None:

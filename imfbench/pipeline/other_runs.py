@@ -16,7 +16,7 @@ from imfbench.pipeline.cells import all_cells
 from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.plan import Artefact
 from imfbench.pipeline.search import recipe_of_search
-from imfbench.pipeline.train import FITTED, RECIPE, read_back, recipe_of_training, settings_of
+from imfbench.pipeline.train import FITTED, RECIPE, begun, read_back, recipe_of_training, settings_of
 from imfbench.progress import log
 from imfbench.store import Journal, RunFolder, StoreError, content_hash, read_json, write_json
 
@@ -60,6 +60,11 @@ def take_over(config: ExperimentConfig, out: Path, sources: Sequence[Path]) -> i
 
 def _training(context: Context, artefact: Artefact, sources: Sequence[Path]) -> int:
     settings = settings_of(context.config, artefact)
+    assert artefact.system is not None
+    if context.config.systems[artefact.system].timed_minutes is not None:
+        seeds = [a.name for a in context.plan.artefacts.values() if a.system == artefact.system]
+        used = any(begun(context.folder.artefact(name)) for name in seeds)
+        settings = settings if used else settings.model_copy(update={"steps": None})  # theirs do as well
     for path, found in _documents(sources, f"artefacts/*/{RECIPE}"):
         timed, fit = found.pop("timed_minutes", None), found.pop(FITTED, None) or {}
         status = read_json(path.parent / "status.json") or {}
@@ -82,7 +87,6 @@ def _training(context: Context, artefact: Artefact, sources: Sequence[Path]) -> 
             continue
         _copy(path.parent, context.folder.artefact(artefact.name))
         if settings.steps is None:
-            assert artefact.system is not None
             systems = list(context.config.systems)
             system = systems[artefact.system]
             train = {**system.train, "steps": steps}

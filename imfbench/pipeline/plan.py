@@ -331,7 +331,10 @@ def training_content(config: ExperimentConfig, artefact: Artefact) -> str:
     system = config.systems[artefact.system]
     seed = {} if artefact.seed is None else {"seed": artefact.seed}
     method = METHODS.get(system.method)
-    settings = TrainConfig.model_validate({**config.training_of(system), **seed})
+    known = config.training_of(system)
+    if system.timed_minutes is not None:  # it is known by its minutes, as before they were timed, and as its equals
+        known = {key: value for key, value in known.items() if key != "steps"}
+    settings = TrainConfig.model_validate({**known, **seed})
     decides = {
         "task": config.task,
         "method": system.method,

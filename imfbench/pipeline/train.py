@@ -97,6 +97,11 @@ def settled(context: Context, name: str) -> tuple[TrainConfig, dict[str, Any]]:
     return settings, recipe
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is anything of a training but its recipe, which stands as soon as its steps are known."""
+    return any((folder / name).is_file() for name in (MEMORY, CHECKPOINT, STATUS))
+
+
 def _inherited(context: Context, recipe: dict[str, Any]) -> dict[str, Any]:
     """A student's weights are derived from its teacher's, so its card has the same licence, where one is known."""
     if recipe["teacher_sha256"] is None:
@@ -129,13 +134,14 @@ def settings_of(config: ExperimentConfig, artefact: Artefact) -> TrainConfig:
 def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: TrainConfig) -> TrainConfig:
     """Time ten steps, once, and write the outcome into the run folder's experiment.yaml: repeats use the same steps."""
     assert artefact.system is not None
-    begun = read_json(context.folder.artefact(artefact.name) / RECIPE) or {}
+    folder = context.folder.artefact(artefact.name)
+    present = (read_json(folder / RECIPE) if begun(folder) else None) or {}
     if (
-        begun.get("timed_minutes") == settings.minutes
+        present.get("timed_minutes") == settings.minutes
     ):  # on record from before the experiment was changed and changed back
-        steps = int(begun["training"]["steps"])
+        steps = int(present["training"]["steps"])
         same = settings.model_copy(update={"steps": steps})
-        _check_recipe(context.folder.artefact(artefact.name), recipe_of_training(context, artefact, same))
+        _check_recipe(folder, recipe_of_training(context, artefact, same))
     else:
         _announce_features(context)
         log.info("%s: timing ten steps, with no other job of this run beside them", artefact.name)
@@ -224,7 +230,7 @@ def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
         ConfigError: The folder holds, or began, an artefact of another recipe; the message says in what they differ.
     """
     present = read_json(folder / RECIPE)
-    if present is None:
+    if present is None or not begun(folder):
         return
     for made_of in ("timed_minutes", FITTED):  # what steps and frames were made of decides nothing
         present.pop(made_of, None)

@@ -59,20 +59,16 @@ class RunWork(Work):
     def times(self, job: Job) -> bool:
         """A training whose minutes are not yet steps: beside another it would be given fewer steps than its time is worth.
 
-        The first seed of a system times them for all, and a training that an equal one precedes takes them over.
+        The first seed of a system times them for all.
         """
         context = self.context
         if job.stage != "train" or context.config.overwrite == "only-cache":
             return False
         index = context.plan.artefacts[job.subject].system
-        if index is None or context.config.training_of(context.config.systems[index]).get("steps") is not None:
-            return False
-        trained = {f"train:{name}" for name in context.plan.artefacts}
-        taught = {f"train:{context.config.teacher.artefact}"} if context.config.teacher is not None else set()
-        return not (trained - taught).intersection(job.needs)
+        return index is not None and context.config.training_of(context.config.systems[index]).get("steps") is None
 
     def begin(self, job: Job) -> None:
-        """Time the steps of a training, and have them on record."""
+        """Have the steps of a training on record: timed, or taken over with an equal one."""
         settled(self.context, job.subject)
 
     def news(self) -> News:
