@@ -32,7 +32,7 @@ from imfbench.preparation import Prepared, affordable_steps, rehearsed
 from imfbench.store import atomic, read_json, write_json, write_text
 from imfbench.train_settings import TrainConfig, learning_rate
 from imfbench.training_log import DivergenceMonitor, TrainingLog
-from imfbench.training_step import StepLoss, batches_of, ema_update, in_steps, seeded, step_generator
+from imfbench.training_step import StepLoss, batches_of, clipped, ema_update, in_steps, seeded, step_generator
 
 CHECKPOINT = "checkpoint.pt"
 STATUS = "status.json"
@@ -192,8 +192,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss, logs = self.gradients(micro, steps)
-        parameters = [p for p in self.method.network.parameters() if p.requires_grad]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
+        norm = clipped([p for p in self.method.network.parameters() if p.requires_grad], self.config.clip)
         if math.isfinite(loss) and math.isfinite(norm):
             self.updating = (
                 True  # from here to the end the weights, their averages and the optimiser do not belong together

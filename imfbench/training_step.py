@@ -1,4 +1,4 @@
-"""The parts of a training step: the loss as one module, its random draws, and the moving average of the weights."""
+"""The parts of a training step: the loss as one module, its random draws, clipping, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from imfbench.data import DatasetError
 from imfbench.devices import Precision, autocast
@@ -61,8 +62,22 @@ def seeded(seed: int, step: int, batch: int, device: torch.device) -> Iterator[N
 @torch.no_grad()
 def ema_update(ema: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the average towards the weights, ``ema ← decay·ema + (1 − decay)·weights``, on the average's own device."""
-    for average, value in zip(ema.parameters(), network.parameters(), strict=True):
-        average.lerp_(value.detach().to(average.device), 1 - decay)
+    averages = list(ema.parameters())
+    values = [value.detach().to(averages[0].device) for value in network.parameters()]
+    get_ema_multi_avg_fn(decay)(averages, values, None)
+
+
+def clipped(parameters: list[nn.Parameter], longest: float) -> float:
+    """Shorten the gradients to a common norm of ``longest`` where theirs is larger; returns what it was.
+
+    It must be known here for the log anyway, so gradients that are short enough need not be multiplied by 1: on a CPU that is a
+    tenth of what a step's update takes.
+    """
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    told = float(norm)
+    if not told + 1e-6 <= longest:  # torch's own small term, and what is not a number
+        torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm)
+    return told
 
 
 def in_steps(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:

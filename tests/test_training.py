@@ -140,6 +140,28 @@ def halves(batch: Batch) -> list[Batch]:
     return [Batch(batch.x1[part], batch.condition.rows(part)) for part in (rows[:1], rows[1:])]
 
 
+@pytest.mark.parametrize(("longest", "scale"), [(1e6, 1.0), (None, 1.0), (0.5, 0.5), (1e-3, 1e-3)])
+def test_gradients_are_as_long_as_they_may_be(tmp_path: Path, longest: float | None, scale: float) -> None:
+    """``longest`` in units of the norm that the gradients have; None is a hair above it."""
+    method = teacher()
+    norm = Training(method, ToneData(), config(clip=1e6), tmp_path, CPU)
+    micro = next(norm.micro_batches())
+    norm.gradients(micro, 30)
+    own = [p.grad.clone() for p in method.network.parameters() if p.grad is not None]
+    length = float(torch.cat([g.flatten() for g in own]).norm())
+    limit = length * 1.00001 + 1e-6 if longest is None else length * longest
+
+    again = teacher()
+    training = Training(again, ToneData(), config(clip=limit), tmp_path, CPU)
+    seen: list[torch.Tensor] = []
+    training.prepared.step = lambda: seen.extend(
+        p.grad.clone() for p in again.network.parameters() if p.grad is not None
+    )
+    assert training.advance(micro, 30)["grad_norm"] == pytest.approx(length, rel=1e-5), "the log has it before"
+    for found, was in zip(seen, own, strict=True):
+        torch.testing.assert_close(found, was * scale, rtol=1e-4, atol=0 if scale == 1 else 1e-9)
+
+
 def test_two_batches_of_a_step_log_what_one_batch_of_the_same_frames_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares of the step add up, ratios are averaged."""
     method = build_method("meanflow", {}, teacher())
