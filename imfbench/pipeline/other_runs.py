@@ -16,7 +16,7 @@ from imfbench.pipeline.cells import all_cells
 from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.plan import Artefact
 from imfbench.pipeline.search import recipe_of_search
-from imfbench.pipeline.train import FITTED, RECIPE, begun, read_back, recipe_of_training, settings_of
+from imfbench.pipeline.train import FITTED, RECIPE, begun, on_record, read_back, recipe_of_training, settings_of
 from imfbench.progress import log
 from imfbench.store import Journal, RunFolder, StoreError, content_hash, read_json, write_json
 
@@ -87,11 +87,7 @@ def _training(context: Context, artefact: Artefact, sources: Sequence[Path]) -> 
             continue
         _copy(path.parent, context.folder.artefact(artefact.name))
         if settings.steps is None:
-            systems = list(context.config.systems)
-            system = systems[artefact.system]
-            train = {**system.train, "steps": steps}
-            systems[artefact.system] = system.model_copy(update={"train": train, "timed_minutes": settings.minutes})
-            context.record(context.config.model_copy(update={"systems": systems}))
+            on_record(context, artefact, settings, steps)
         return 1
     return 0
 

@@ -147,10 +147,10 @@ def _turn_minutes_into_steps(context: Context, artefact: Artefact, settings: Tra
         log.info("%s: timing ten steps, with no other job of this run beside them", artefact.name)
         steps = int(TrainTask("time", artefact.name, settings).carry_out(context))
         log.info("%s: %s are %d steps here", artefact.name, clock((settings.minutes or 0) * 60), steps)
-    return _on_record(context, artefact, settings, steps)
+    return on_record(context, artefact, settings, steps)
 
 
-def _on_record(context: Context, artefact: Artefact, settings: TrainConfig, steps: int) -> TrainConfig:
+def on_record(context: Context, artefact: Artefact, settings: TrainConfig, steps: int) -> TrainConfig:
     """The settings with the steps that their minutes have become, written into experiment.yaml."""
     assert artefact.system is not None
     systems = list(context.config.systems)
@@ -175,7 +175,7 @@ def _taken_over(context: Context, artefact: Artefact, settings: TrainConfig) -> 
         if content_hash(recipe) == content_hash({**own, "training": {**own["training"], "steps": steps}}):
             take_training(context, artefact.name, there)
             same = settings.model_copy(update={"steps": steps})
-            return same if settings.steps is not None else _on_record(context, artefact, settings, steps)
+            return same if settings.steps is not None else on_record(context, artefact, settings, steps)
     return settings
 
 
