@@ -22,7 +22,7 @@ from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.devices import autocast, describe, resolve_device
 from imfbench.flow.counting import count_network
 from imfbench.method import Batch
-from imfbench.metrics.speed import CLOCKS, paired_ratio
+from imfbench.metrics.speed import CLOCKS, keep_freed_memory, paired_ratio
 from imfbench.training import TrainConfig, Training
 
 GOAL = 1.05
@@ -123,4 +123,5 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

@@ -26,7 +26,7 @@ from imfbench.devices import autocast, describe, resolve_device
 from imfbench.flow.counting import count_network
 from imfbench.flow.grids import uniform
 from imfbench.method import Condition, Method
-from imfbench.metrics.speed import CLOCKS, paired_ratio
+from imfbench.metrics.speed import CLOCKS, keep_freed_memory, paired_ratio
 from imfbench.sampling import initial_noise, sampling_guidance, synthesize_mel
 
 METHODS = ("teacher", "intmeanflow")
@@ -121,4 +121,5 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()

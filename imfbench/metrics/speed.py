@@ -6,6 +6,7 @@ clock is read, the device has finished: an accelerator that is still working wou
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,24 @@ def time_passes(
     for _ in range(warmup):
         function()
     return [_timed(function, device, clock)[0] for _ in range(repeats)]
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep what this process frees, so that no pass pays for the pages which the one before gave back.
+
+    glibc returns the top of its heap to the system as it sees fit; a pass that allocates it again then takes thousands of
+    page faults (some 4,000 of them are 5 ms of a network's 90 on a virtual machine), and the next none. What is left at the top
+    decides which, so that a few bytes more in one of two works that are compared can cost it more than the work itself.
+
+    Returns:
+        Whether it could be done: False where the C library is not glibc.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return False
+    # From malloc.h: M_MMAP_THRESHOLD at the most that it takes, M_TOP_PAD, M_TRIM_THRESHOLD.
+    return all(bool(set_option(option, value)) for option, value in ((-3, 32 << 20), (-2, 64 << 20), (-1, 2**31 - 1)))
 
 
 @dataclass(frozen=True)

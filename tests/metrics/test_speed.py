@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -184,3 +188,29 @@ def test_times_of_two_machines_are_no_one_figure() -> None:
         assert columns == {}
         assert set(conditions["hardware"]) == {"Xeon, 2 cores", other or ""}
     assert "hardware" not in speed.speed_of_rows(rows.drop(columns="hardware"))[0]
+
+
+FAULTS = """
+import resource, torch
+from imfbench.metrics.speed import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        held = [torch.empty(20 << 20, dtype=torch.uint8).fill_(1) for _ in range(4)]
+        del held
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+returned = faults()
+assert keep_freed_memory()
+faults()
+print(returned, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
+def test_freed_memory_that_is_kept_costs_no_page_faults() -> None:
+    told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    returned, kept = map(int, told.split())
+    assert returned > 100  # otherwise there is nothing to keep, and the next line says nothing
+    assert kept < returned / 10
