@@ -206,6 +206,10 @@ def test_sets_that_only_their_recordings_tell_apart(tmp_path: Path) -> None:
     assert taken.exit_code == 0, taken.output
     assert "other recordings than before and are made again" in taken.output
     assert sounds("taken") == sounds("other")
+    assert "1 of 1 cells have their audio" in run(one, "one", "--dry-run").output
+    assert "0 of 1 cells have their audio" in run(other, "one", "--dry-run").output
+    assert "0 of 1 cells have their audio" in run(one, "one", "--dry-run", "--set", "overwrite=always").output
+    assert "nothing is left" in run(other, "one", "--dry-run", "--set", "overwrite=only-cache").output
     assert run(other, "one").exit_code == 0
     assert sounds("one") == sounds("other")
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from imfbench.artefact import identity, read_settings
 from imfbench.config import TEACHER_DISTANCE
+from imfbench.data import Utterance
 from imfbench.flow.counting import declared_counts
 from imfbench.flow.grids import uniform
 from imfbench.flow.solvers import evaluations_per_step
@@ -19,7 +20,7 @@ from imfbench.pipeline.content import row_content
 from imfbench.pipeline.context import Context
 from imfbench.pipeline.measurements import Figure, Measurements, step_key
 from imfbench.pipeline.plan import Artefact, GridSearch, teacher_artefact, training_content
-from imfbench.pipeline.synthesise import done
+from imfbench.pipeline.synthesise import done, replaced_in
 from imfbench.pipeline.train import settings_of
 from imfbench.progress import clock
 from imfbench.registry import METHODS
@@ -114,8 +115,9 @@ def left_of(context: Context, seen: dict[str, str]) -> Left:
     cells = []
     scores = dict.fromkeys(context.config.metrics, 0)
     for cell in all_cells(context):
-        expected = len(context.utterances(context.test_set(cell.row)))
-        made = len(done(cell)) if cell.status == "ok" else expected if cell.status == "diverged" else 0
+        utterances = context.utterances(context.test_set(cell.row))
+        expected, kept = len(utterances), _kept(context, cell, utterances)
+        made = expected if cell.status == "diverged" else len(kept)
         content = row_content(context.config, context.plan, cell.row)
         same = seen.setdefault(content, f"{where}/{cell.row.label}")
         if same != f"{where}/{cell.row.label}":
@@ -125,13 +127,15 @@ def left_of(context: Context, seen: dict[str, str]) -> Left:
             own = f"{where}/{cell.row.label}"
             once = seen.setdefault(f"{content}:{metric}:{context.config.metrics[metric]}", own)
             if once == own and cell.status != "diverged":
-                scores[metric] += expected - _scored(context, cell, metric)
+                scores[metric] += expected - _scored(context, cell, metric, kept)
     return Left(context, cells, taken, trainings, searches, scores)
 
 
 def costs_of(left: Left, found: Measurements, stages: Iterable[str]) -> list[Cost]:
-    """The cost of each stage of what is left."""
+    """The cost of each stage of what is left; with ``overwrite: only-cache`` nothing is made."""
     makers = {"train": _training, "search": _searching, "synthesise": _sampling, "score": _scoring}
+    if left.context.config.overwrite == "only-cache":
+        return [Cost(stage) for stage in stages if stage in makers]
     return [makers[stage](left, found) for stage in stages if stage in makers]
 
 
@@ -269,15 +273,24 @@ def _steps_done(context: Context, artefact: Artefact) -> int:
     return 0 if steps.empty else int(steps.max()) // every * every
 
 
-def _scored(context: Context, cell: Cell, metric: str) -> int:
+def _kept(context: Context, cell: Cell, utterances: list[Utterance]) -> dict[str, dict[str, Any]]:
+    """Rows of a cell whose audio the run leaves as it is."""
+    if cell.status != "ok" or context.config.overwrite == "always":
+        return {}
+    made = done(cell)
+    again = replaced_in(context, made, utterances)
+    return {id: row for id, row in made.items() if id not in again}
+
+
+def _scored(context: Context, cell: Cell, metric: str, kept: dict[str, dict[str, Any]]) -> int:
     """Rows of a cell's table that have this metric's score, or a reason for having none, by its present signature."""
-    if cell.status != "ok" or not cell.folder.table.is_file():
+    if not kept or not cell.folder.table.is_file():
         return 0
     table = read_utterances(cell.folder.table)
     signature = f"{metric}_signature"
     if signature not in table:
         return 0
-    made = {id: row.get("audio_sha256") for id, row in done(cell).items()}
+    made = {id: row.get("audio_sha256") for id, row in kept.items()}
     same = [made.get(id) == sha256 for id, sha256 in zip(table["id"], table["audio_sha256"], strict=True)]
     key = f"signature:{metric}"
     current: str = context.once(key, lambda: str(context.metric(metric).signature))

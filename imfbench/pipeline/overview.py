@@ -120,6 +120,8 @@ def plan_of(
 def measure_first(left: Left, found: Measurements, stages: tuple[str, ...]) -> None:
     """Measure what an experiment's costs need and no record holds."""
     context = left.context
+    if context.config.overwrite == "only-cache":  # nothing will be made
+        return
     rows = [cell.row for cell, missing in left.cells if missing and f"synthesise:{cell.row.label}" not in left.taken]
     rows = rows if "synthesise" in stages else []
     searches = left.searches if "search" in stages else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def synthesise(context: Context, label: str) -> None:
     if context.config.overwrite == "always":
         cell.folder.journal.path.unlink(missing_ok=True)
     made = done(cell)
-    replaced = {u.id for u in utterances if u.id in made and of_other_recordings(context, made[u.id], u)}
+    replaced = replaced_in(context, made, utterances)
     if replaced and context.config.overwrite != "only-cache":
         log.warning("%s: %d utterances have other recordings than before and are made again", label, len(replaced))
     missing = [utterance for utterance in utterances if utterance.id not in made or utterance.id in replaced]
@@ -107,6 +107,17 @@ def done(cell: Cell) -> dict[str, dict[str, Any]]:
     return {
         id: row for id, row in rows.items() if row["status"] == "ok" and (cell.folder.path / row["audio"]).is_file()
     }
+
+
+def replaced_in(context: Context, made: Mapping[str, Mapping[str, Any]], utterances: Iterable[Utterance]) -> set[str]:
+    """Utterances whose audio was made from recordings that have been replaced since; they are made again.
+
+    Args:
+        context: The experiment.
+        made: A cell's rows by id, as ``done`` has them.
+        utterances: Its test set.
+    """
+    return {u.id for u in utterances if u.id in made and of_other_recordings(context, made[u.id], u)}
 
 
 def _sample(context: Context, cell: Cell, utterances: list[Utterance], missing: list[Utterance], maker: Maker) -> None:
