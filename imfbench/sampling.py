@@ -104,7 +104,8 @@ def synthesize_mel(
     z = initial_noise(utterance_id, noise_seed, condition.prompt_mel.shape) if noise is None else noise
     z = z.to(device)
     condition = condition.to(device)
-    method.network.eval()
+    if any(module.training for module in method.network.modules()):  # asking is quicker than setting each of them again
+        method.network.eval()
     with count_network(method.network) as count, autocast(device, precision):
         condition = encoded(method.network, condition)
         velocity = count.wrap(lambda z, t, r: method.velocity(z, t, r, condition))
