@@ -75,8 +75,8 @@ def keep_freed_memory() -> bool:
     """Have the C library keep what this process frees, so that no pass pays for the pages which the one before gave back.
 
     glibc returns the top of its heap to the system as it sees fit; a pass that allocates it again then takes thousands of
-    page faults (some 4,000 of them are 5 ms of a network's 90 on a virtual machine), and the next none. What is left at the top
-    decides which, so that a few bytes more in one of two works that are compared can cost it more than the work itself.
+    page faults (some 4,000 of them are 5 ms of a network's 90 on a virtual machine), and the next none. Which of two works
+    that are compared takes more of them is chance, and can be more than what lies between the two.
 
     Returns:
         Whether it could be done: False where the C library is not glibc.
