@@ -123,3 +123,9 @@ def open_vocoder(name: str, mel: MelFormat, device: Any = "cpu") -> Any:
     cls = VOCODERS.get(name)
     vocoder = cls() if vocoder_mel(name) is not None or mel == HIFIGAN else cls(mel=mel)
     return vocoder.load(device)
+
+
+def prepare_vocoder(vocoder: Any, frames: int) -> None:
+    """Let a vocoder make ready what the first mel of so many frames else pays for, if it has a ``prepare(frames)``."""
+    if hasattr(vocoder, "prepare"):
+        vocoder.prepare(frames)

@@ -24,11 +24,14 @@ from imfbench.building import build_method
 from imfbench.config import load
 from imfbench.config_file import ConfigError
 from imfbench.datasets.demo.corpus import DATA
+from imfbench.features.griffin_lim import GriffinLim
 from imfbench.pipeline import search as search_stage
+from imfbench.pipeline import synthesise as synthesise_stage
 from imfbench.pipeline import train as train_stage
 from imfbench.pipeline import train_task, work
 from imfbench.pipeline.context import Context
 from imfbench.progress import Reporting, log
+from imfbench.registry import VOCODERS
 from imfbench.store import RunFolder, read_json
 
 OWN = "own 2 NFE uniform"
@@ -189,6 +192,40 @@ def test_another_step_count_uses_the_same_artefact_and_only_asked_rows_are_shown
     assert (out / "artefacts/own/model.safetensors").read_bytes() == weights
     assert sorted(summaries(out)) == ["ground-truth", "own 1 NFE uniform", "vocoded-ground-truth"]
     assert (out / "leaderboard" / "leaderboard.md").is_file()
+
+
+def test_each_length_is_warmed_up_before_it_is_timed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[tuple[str, int]] = []
+    warm_up, sample = synthesise_stage.warm_up, synthesise_stage.synthesize_mel
+
+    def warmed(method: Any, condition: Any, *others: Any) -> None:
+        events.append(("warm", condition.valid.shape[1]))
+        warm_up(method, condition, *others)
+
+    def sampled(method: Any, condition: Any, *others: Any) -> Any:
+        events.append(("pass", condition.valid.shape[1]))
+        return sample(method, condition, *others)
+
+    class Prepared(GriffinLim):
+        def prepare(self, frames: int) -> None:
+            events.append(("prepared", frames))
+
+        def __call__(self, mel: torch.Tensor) -> np.ndarray:
+            events.append(("vocoded", len(mel)))
+            return super().__call__(mel)
+
+    monkeypatch.setattr(synthesise_stage, "warm_up", warmed)
+    monkeypatch.setattr(synthesise_stage, "synthesize_mel", sampled)
+    monkeypatch.setattr(VOCODERS, "get", lambda _: Prepared)
+    run(copy / "small.yaml", copy / "out", "systems.own.nfe=[1, 3]", "dataset.limit=4", stages=("synthesise",))
+    monkeypatch.undo()
+    lengths = [frames for what, frames in events if what == "warm"]
+    assert len(lengths) == len(set(lengths)) >= 3, "once for both rows"
+    for i, (what, frames) in enumerate(events):
+        if what == "warm":  # the passes before are those of the row's warm-up and of its memory
+            assert events[i + 1] == ("pass", frames)
+    vocoded = [i for i, (what, _) in enumerate(events) if what == "vocoded"]
+    assert all(("prepared", events[i][1]) in events[:i] for i in vocoded[1:]), "the first is the warm-up"
 
 
 def test_other_training_settings_under_the_same_name_are_refused(copy: Path) -> None:

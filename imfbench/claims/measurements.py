@@ -238,11 +238,14 @@ def spread(utterances: Sequence[Any], count: int) -> list[Any]:
 def measure_speed(settings: SpeedMeasurement, record: Record, context: Any, note: Callable[[str], None]) -> None:
     """Time the rows in turn on each utterance, the network alone, and with the vocoder.
 
-    Each row passes over the first utterance once more before, to warm up. The utterances are spread over the set, that they are
+    Before the clock each row makes one evaluation of each utterance, and the vocoder's kernels for it are made; over the first
+    utterance both pass once more, whole. The utterances are spread over the set, that they are
     not all of one voice, and every other one has the rows in the opposite order, so that a machine that drifts favours none.
     """
+    from imfbench.inputs import prepare_vocoder
     from imfbench.metrics.speed import time_passes
     from imfbench.pipeline.cells import row_grid
+    from imfbench.sampling import warm_up
 
     test_set = context.config.dataset[0]
     utterances = spread(context.utterances(test_set), settings.utterances)
@@ -260,10 +263,12 @@ def measure_speed(settings: SpeedMeasurement, record: Record, context: Any, note
         condition = dataset.condition(u)
         for name, (method, grid, row) in list(samplers.items())[:: -1 if i % 2 else 1]:
             made: list[Any] = []
+            warm_up(method, condition, context.device, context.config.precision)
             network = time_passes(
                 partial(_sample, made, method, condition, u.id, grid, row, context), 0 if warm else 1, 1, context.device
             )[0]
             mel, counts = made[-1]
+            prepare_vocoder(vocoder, len(mel))
             vocoding = time_passes(partial(vocoder, mel), 0 if warm else 1, 1, context.device)[0]
             found = {"network_seconds": network, "vocoder_seconds": vocoding, "frames": len(mel)}
             counted = {"nfe": counts.nfe, "network_calls": counts.network_calls}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,12 @@ DILATIONS = (1, 3, 5)
 CHANNELS = 512
 SLOPE = 0.1
 FRAMES = 32
-"""Lengths of the bf16 network are multiples of this: each new one costs some seconds, in which kernels are made for it."""
+"""Lengths of the bf16 network, and of windows, are multiples of this: for each new one kernels are made, which takes seconds."""
+WINDOW = 512
+"""What is longer, in frames, goes through the network in windows of at most this on a CPU, where the kernels of each length stay
+in memory, .8 MB for a frame: utterances of 20 s, each of a length of its own, took a process to 12 GB."""
+REACH = 14
+"""Frames on either side that a frame's audio depends on (13.3 by the kernels' sizes; of a real mel 12.6 could be seen)."""
 
 
 def convolution(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Module:
@@ -36,6 +42,26 @@ def convolution(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn
 def number_type(part: nn.Module) -> torch.dtype:
     """That of a part's weights, in which it computes."""
     return next(part.parameters()).dtype
+
+
+def windows(frames: int) -> list[tuple[int, int, int, int]]:
+    """Windows of one length that cover so many frames, each frame away from the cuts of one of them by ``REACH`` at least.
+
+    Args:
+        frames: More than ``WINDOW``.
+
+    Returns:
+        Of each window its first frame and the one behind its last, and, counted from its first, those of its audio that is kept.
+    """
+    count = -(-(frames - 2 * REACH) // (WINDOW - 2 * REACH))
+    length = -(-(frames + 2 * REACH * (count - 1)) // count)
+    length += -length % FRAMES
+    starts = [i * (frames - length) // (count - 1) for i in range(count)]
+    cuts = [0, *((start + before + length) // 2 for before, start in pairwise(starts)), frames]
+    return [
+        (start, start + length, first - start, last - start)
+        for start, (first, last) in zip(starts, pairwise(cuts), strict=True)
+    ]
 
 
 class ResidualBlock(nn.Module):
@@ -103,6 +129,7 @@ class HiFiGAN:
         self._path = path
         self._device = torch.device("cpu")
         self._generator: Generator | None = None
+        self._prepared: set[int] = set()
 
     def load(self, device: torch.device | str = "cpu") -> HiFiGAN:
         """Read the weights (verified) onto ``device`` and fold their weight norm."""
@@ -125,8 +152,32 @@ class HiFiGAN:
         self._generator = generator.eval().requires_grad_(False).to(self._device)
         return self
 
+    def prepare(self, frames: int) -> None:
+        """Have the kernels for a mel of so many frames made, which the first one of a length else pays for, by up to seconds."""
+        length = windows(frames)[0][1] if self._windowed(frames) else self._length(frames)
+        if length not in self._prepared:
+            self._passed(torch.zeros(length, BANDS))
+            self._prepared.add(length)
+
     def __call__(self, mel: Tensor) -> np.ndarray:
         """Log-mel (frames, bands) → (frames · 256,) float32 in [-1, 1] at 22.05 kHz."""
+        if self._windowed(len(mel)):
+            pieces = [
+                self._passed(mel[start:end])[first * HOP : last * HOP] for start, end, first, last in windows(len(mel))
+            ]
+            return np.concatenate(pieces)
+        lacking = self._length(len(mel)) - len(mel)
+        held = torch.cat([mel, mel[-1:].expand(lacking, -1)]) if lacking else mel
+        return self._passed(held)[: len(mel) * HOP]
+
+    def _length(self, frames: int) -> int:
+        """To which a mel in one piece is filled up by holding its last frame."""
+        return frames
+
+    def _windowed(self, frames: int) -> bool:
+        return frames > WINDOW and self._device.type == "cpu"
+
+    def _passed(self, mel: Tensor) -> np.ndarray:
         if self._generator is None:
             self.load()
         assert self._generator is not None
@@ -153,11 +204,8 @@ class MixedHiFiGAN(HiFiGAN):
             part.to(torch.bfloat16)
         return self
 
-    def __call__(self, mel: Tensor) -> np.ndarray:
-        """As in float32. The last frame is held up to a multiple of ``FRAMES``, and what it adds is cut off."""
-        lacking = -len(mel) % FRAMES
-        held = torch.cat([mel, mel[-1:].expand(lacking, -1)]) if lacking else mel
-        return super().__call__(held)[: len(mel) * HOP]
+    def _length(self, frames: int) -> int:
+        return frames + -frames % FRAMES
 
 
 def fastest() -> type[HiFiGAN]:

@@ -17,6 +17,7 @@ from imfbench.features.audio import load_audio, notes_of_file, save_audio
 from imfbench.features.audio_check import AudioError, audio_notes
 from imfbench.features.phones import TextError
 from imfbench.flow.counting import CountMismatchError, Counts
+from imfbench.inputs import prepare_vocoder
 from imfbench.method import Condition
 from imfbench.metrics.memory import peak_memory
 from imfbench.metrics.speed import time_passes
@@ -26,7 +27,7 @@ from imfbench.pipeline.recordings import take_recordings
 from imfbench.pipeline.reuse import take_audio
 from imfbench.pipeline.sources import MADE_FROM, made_from, of_other_recordings
 from imfbench.progress import log
-from imfbench.sampling import LengthError, as_loud, synthesize_mel
+from imfbench.sampling import LengthError, as_loud, sampling_guidance, synthesize_mel, warm_up
 from imfbench.store import StoreError, file_sha256, read_json, write_json
 
 _SHOWN = 80
@@ -40,10 +41,12 @@ class Maker:
     Attributes:
         prepare: What the network is given, or the recording's mel: reading files is nobody's speed.
         mel: From there to the log-mel (frames, bands), under the clock, with the measured counts of a network.
+        warm: What the first pass at a length pays for, before the clock; None where there is no network.
     """
 
     prepare: Callable[[Utterance], Any]
     mel: Callable[[Utterance, Any], tuple[Tensor, Counts | None]]
+    warm: Callable[[Any], None] | None = None
 
 
 def synthesise(context: Context, label: str) -> None:
@@ -95,7 +98,13 @@ def synthesise(context: Context, label: str) -> None:
             method, condition, utterance.id, grid, solver, seed, context.device, context.config.precision
         )
 
-    maker = Maker(dataset.condition, mel)
+    def warm(condition: Condition) -> None:
+        context.once(
+            f"kernels:{row.artefact}:{sampling_guidance(method)}:{condition.valid.shape[1]}",
+            lambda: warm_up(method, condition, context.device, context.config.precision),
+        )
+
+    maker = Maker(dataset.condition, mel, warm)
     if not _memory_known(cell):
         _measure_memory(context, cell, utterances, maker)
     _sample(context, cell, utterances, missing, maker)
@@ -222,8 +231,11 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
     mels: list[tuple[Tensor, Counts | None]] = []
     made: list[np.ndarray] = []
     given = maker.prepare(utterance)
+    if maker.warm is not None:
+        maker.warm(given)
     network = time_passes(lambda: mels.append(maker.mel(utterance, given)), 0, 1, context.device)[0]
     mel, counts = mels[0]
+    prepare_vocoder(vocoder, len(mel))
     vocoding = time_passes(lambda: made.append(vocoder(mel)), 0, 1, context.device)[0]
     audio = made[0] if counts is None else as_loud(made[0], given)
     return {

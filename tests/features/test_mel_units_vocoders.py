@@ -93,6 +93,65 @@ def test_hifigan_in_bf16_differs_little_from_float32_and_has_its_own_name() -> N
     assert MixedHiFiGAN.name != HiFiGAN.name
 
 
+def test_windows_of_one_length_cover_every_frame_once_and_away_from_their_cuts() -> None:
+    reach, frames = hifigan.REACH, range(hifigan.WINDOW + 1, 3000)
+    lengths = set()
+    for total in frames:
+        found = hifigan.windows(total)
+        (length,) = {end - start for start, end, _, _ in found}
+        assert length <= hifigan.WINDOW
+        lengths.add(length)
+        assert [frame for start, _, first, last in found for frame in range(start + first, start + last)] == list(
+            range(total)
+        )
+        for start, end, first, last in found:
+            assert first >= reach or (start, first) == (0, 0)
+            assert length - last >= reach or (end, last) == (total, length)
+    assert len(lengths) <= 8, "kernels are made for each"
+
+
+def test_a_frame_reaches_no_further_than_the_windows_overlap() -> None:
+    vocoder, frames, middle = HiFiGAN().load(), 80, 40
+    mels = torch.randn(2, frames, mel.BANDS, generator=torch.Generator().manual_seed(0)) - 4
+    mels[1] = mels[0]
+    mels[1, middle] += 3
+    first, second = (vocoder(one) for one in mels)
+    changed = np.flatnonzero(first != second) / mel.HOP
+    assert changed[0] > middle - hifigan.REACH
+    assert changed[-1] < middle + 1 + hifigan.REACH
+    assert changed[-1] > middle + 11, "it must have been seen at all"
+
+
+@pytest.mark.parametrize(("kind", "least"), [(HiFiGAN, 90), (MixedHiFiGAN, 40)])
+def test_hifigan_in_windows_gives_the_audio_that_one_piece_gives(
+    kind: type[HiFiGAN], least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = DemoCorpus()
+    target, vocoder = corpus.target_mel(corpus.utterances("test")[0])[:210], kind().load()
+    whole = vocoder(target)
+    monkeypatch.setattr(hifigan, "WINDOW", 96)
+    assert len(hifigan.windows(len(target))) == 3
+    pieces = vocoder(target)
+    kept = slice(0, 190 * mel.HOP)  # one piece of bf16 has its last frame held, and hears it
+    assert pieces.shape == whole.shape
+    assert not np.array_equal(pieces, whole), "the windows must have been used"
+    decibels = 10 * np.log10(np.square(whole[kept]).sum() / np.square((pieces - whole)[kept]).sum())
+    assert decibels > least
+
+
+def test_hifigan_prepares_each_length_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hifigan, "WINDOW", 96)
+    vocoder, passed = MixedHiFiGAN().load(), []
+    inner = vocoder._passed
+    monkeypatch.setattr(vocoder, "_passed", lambda given: passed.append(len(given)) or inner(given))
+    for frames in (33, 60, 64, 150, 160):
+        vocoder.prepare(frames)
+    assert passed == [64, 96], "33, 60 and 64 are held up to 64; 150 and 160 frames go in windows of 96"
+    vocoder(torch.zeros(50, mel.BANDS))
+    vocoder(torch.zeros(160, mel.BANDS))
+    assert set(passed) == {64, 96}
+
+
 @pytest.mark.parametrize(
     ("amx", "accelerator", "expected"), [(True, False, MixedHiFiGAN), (False, False, HiFiGAN), (True, True, HiFiGAN)]
 )
