@@ -46,6 +46,8 @@ def claims_command(
 
     if out is not None and out.is_file():
         raise click.BadParameter(f"{out} is a file; the runs need a folder", param_hint="--out")
+    if dry_run and reuse:
+        raise click.UsageError("--reuse copies into the runs' folders, and --dry-run does nothing: give one of them")
     given = (("device", device), ("threads", threads), ("workers", workers))
     settings += tuple(f"{key}={value}" for key, value in given if value is not None)
     folder = out or Path("runs") / f"claims-{budget}"

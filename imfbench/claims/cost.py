@@ -75,7 +75,7 @@ def _work(size: measuring.StepSize) -> float:
 def _speed(
     cost: Cost, settings: measuring.SpeedMeasurement, rows: list[measuring.Row], context: Context, found: Measurements
 ) -> None:
-    utterances = context.utterances(context.config.dataset[0])[: settings.utterances]
+    utterances = measuring.spread(context.utterances(context.config.dataset[0]), settings.utterances)
     done = {(row["id"], row["row"]) for row in rows}
     many = 0
     for name, label in settings.rows.items():

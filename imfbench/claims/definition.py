@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,15 +212,26 @@ def load_experiment(
     """An experiment of a budget; None where the budget has none of this name.
 
     Raises:
-        ConfigError: The file is not a right experiment, or ``settings`` change nothing that it has.
+        ConfigError: The file is not a right experiment, or ``settings`` change nothing that it has, or make a sweep of it.
     """
     path = folder / budget / f"{name}.yaml"
     if not path.is_file():
         return None
     source: Source = read(str(path))
     source.values.setdefault("name", name)
+    systems = _systems(check(copy.deepcopy(source)))
     override(source, settings)
-    return check(source)
+    config = check(source)
+    if config.then or _systems(config) != systems:
+        raise ConfigError(
+            f"a claim compares the systems of its experiment ({name}: {', '.join(systems)}), and --set makes others of them: a "
+            "list or a range is a sweep, which `imfbench run` makes"
+        )
+    return config
+
+
+def _systems(config: ExperimentConfig) -> list[str]:
+    return [system.name or system.method for system in config.systems]
 
 
 def of_budget(claim: Claim, part: Part, budget: BudgetName) -> bool:

@@ -43,6 +43,7 @@ class Differences:
         seeds: Training seeds, in the order of ``values``.
         words: Reference words of each utterance, (utterances,), of a figure that is all edits over all words; else None.
         ids: The utterances, in the order of ``values``.
+        networks: Of a and of b: one that stands against each of the other side's is one.
     """
 
     values: NDArray[np.float64]
@@ -54,6 +55,7 @@ class Differences:
     seeds: list[Any]
     words: NDArray[np.float64] | None = None
     ids: tuple[str, ...] = ()
+    networks: tuple[int, int] = (1, 1)
 
 
 class Evidence:
@@ -169,6 +171,7 @@ class Evidence:
         expected = max(int(cell.row["n_expected"]) for cells in sides for cell in cells)
         frames = []
         seeds = _paired_seeds(*tables)
+        networks = (min(len(tables[0]), len(seeds)), min(len(tables[1]), len(seeds)))
         for seed in seeds:
             one, other = (table.get(seed, next(iter(table.values()))) for table in tables)
             frames.append(one.join(other, how="inner", lsuffix="_a", rsuffix="_b").dropna())
@@ -190,6 +193,7 @@ class Evidence:
             seeds,
             words,
             tuple(map(str, common)),
+            networks,
         )
 
     def searches(self, experiment: str, cells: list[Cell]) -> dict[str, str]:

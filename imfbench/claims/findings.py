@@ -14,7 +14,15 @@ from imfbench.claims.evidence import Differences, Evidence, NoEvidenceError
 from imfbench.claims.lattice import convexity_violations, peak_violations
 from imfbench.claims.node import Node, single
 from imfbench.claims.shares import share_at_most, smaller_share
-from imfbench.claims.statistics import all_above, compare, falls_by_less, ratio_at_least, smaller_spread
+from imfbench.claims.statistics import (
+    Losses,
+    all_above,
+    compare,
+    falls_by_less,
+    most_lost,
+    ratio_at_least,
+    smaller_spread,
+)
 from imfbench.claims.verdicts import ALPHA, NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
 from imfbench.flow.search import LIMIT_REACHED
 from imfbench.metrics.rare_losses import LOST, utterances_needed
@@ -54,7 +62,7 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
     if standing.verdict == UNDERPOWERED and tested.minimum_detectable is not None:
         reason += f"; {_show(tested.minimum_detectable, q)} could have been seen"
     if standing.verdict == UNDERPOWERED and lost is not None and margin < (tested.smallest_margin or 0.0):
-        needed = utterances_needed(margin, lost / (tested.training_seeds or 1), ALPHA)
+        needed = utterances_needed(margin, most_lost(lost, part.test), ALPHA)  # type: ignore[arg-type]
         reason += (
             f"; {tested.n} utterances cannot show that a difference is within {_show(margin, q)} even where none differs: that "
             f"takes {needed}, and the smallest margin here would be {_show(tested.smallest_margin or 0.0, q)}"
@@ -87,9 +95,15 @@ def further_loss(part: Part, a: Pick, on: str | None, figure: str, margin: float
         raise NoEvidenceError(f"{on} and {part.baseline_set} have other numbers of noise seeds")
     q = hard.quality
     order = [plain.seeds.index(seed) for seed in hard.seeds]
-    # The same sentences under harder conditions, called by the set before their names, are paired.
-    same = tuple(id.removeprefix(f"{on}-") for id in hard.ids) == plain.ids
-    tested = falls_by_less(hard.values, plain.values[order], margin, q.better != "lower", lost, paired=same)
+    first, second = hard.values, plain.values[order]
+    # The same sentences under harder conditions, called by the set before their names, are paired, as far as both have a score.
+    named = [id.removeprefix(f"{on}-") for id in hard.ids]
+    common = set(named) & set(plain.ids)
+    same = len(common) > 1 and len(common) >= max(len(named), len(plain.ids)) - hard.missing - plain.missing
+    if same:
+        first = first[:, [id in common for id in named]]
+        second = second[:, [plain.ids.index(id) for id in named if id in common]]
+    tested = falls_by_less(first, second, margin, q.better != "lower", lost, paired=same)
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
     shown = ("the further loss is within {m}", "a further loss beyond {m} is shown", "the interval holds {m}")[which]
@@ -105,15 +119,16 @@ def further_loss(part: Part, a: Pick, on: str | None, figure: str, margin: float
     return single(tested, reason=reason, evidence=below, figure=figure, unit=q.unit, test=part.test, **means)
 
 
-def _lost(found: Differences) -> float | None:
-    """What a recording can lose, of WER alone.
+def _lost(found: Differences) -> Losses | None:
+    """What a lost recording of a and one of b change of an utterance's mean difference, of WER alone.
 
-    Most words are right in both rows, so that differences of WER are mostly 0; of each training seed's row there may be
-    recordings of several noise seeds.
+    Most words are right in both rows, so that differences of WER are mostly 0. A recording counts with its share of its side's
+    networks, and of the recordings of several noise seeds; a teacher that stands against three students counts whole.
     """
     if found.quality.name != "wer":
         return None
-    return LOST / len({cell.row.get("noise_seed") for cell in found.cells})
+    one = LOST / len({cell.row.get("noise_seed") for cell in found.cells})
+    return one / found.networks[0], one / found.networks[1]
 
 
 def _ended(searches: dict[str, str]) -> str:

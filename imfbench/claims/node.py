@@ -48,13 +48,16 @@ class Node:
     training_seeds: int | None = None
 
     def deciding(self) -> Node:
-        """The test on which the verdict hangs: the weakest link of "all", the strongest of "any"."""
+        """The test on which the verdict hangs: the weakest link of "all", the strongest of "any"; an open one if it is open."""
         heard = [child for child in self.children if child.counts and child.standing.verdict != NOT_TESTABLE]
         if not heard:
             return self
         lost = [child for child in heard if child.standing.verdict == NO_EVIDENCE]
         if self.standing.verdict == NO_EVIDENCE and lost:
             return lost[0].deciding()
+        if self.standing.verdict == UNDERPOWERED:
+            # Where none is open, each speaks against, and too little so for all of them together.
+            heard = [child for child in heard if child.standing.verdict == UNDERPOWERED] or heard
         against = self.standing.verdict == NOT_SUPPORTED
         rank = [child.standing.p_refute if against else child.standing.p_support for child in heard]
         pick = max if (self.rule == "all") != against else min

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _path_of(node: Node, leaf: Node) -> str:
 
 
 def write(request: Request, outcome: Outcome, command: str, into: Path | None = None) -> list[Path]:
-    """Write claims.json and claims.md into the folder of the runs.
+    """Write claims.json and claims.md into the folder of the runs; claims that were not chosen stay there as they were judged.
 
     Args:
         request: What was asked for.
@@ -76,8 +77,14 @@ def write(request: Request, outcome: Outcome, command: str, into: Path | None = 
             f"{folder / 'claims.json'} has verdicts of claim {', '.join(map(str, sorted(lost)))}, whose runs are not here and "
             f"cannot be made here: {request.stopped()} The file is left as it is; write elsewhere with --out"
         )
+    chosen = {record["number"] for record in found}
+    others = [one for one in read_json(folder / "claims.json") or [] if one["number"] not in chosen]
+    found = sorted(
+        (*found, *(one for one in others if one["scale"]["budget"] == request.budget)), key=lambda one: one["number"]
+    )
+    below = Path(os.path.relpath(request.out, folder))
     write_json(folder / "claims.json", found)
-    write_text(folder / "claims.md", markdown(found, Path(os.path.relpath(request.out, folder)), request.out))
+    write_text(folder / "claims.md", markdown(found, below, request.out, [one["number"] for one in others]))
     return [folder / "claims.json", folder / "claims.md"]
 
 
@@ -91,21 +98,24 @@ def _not_testable(found: list[Record]) -> set[int]:
     return {record["number"] for record in found if record["verdict"] == NOT_TESTABLE}
 
 
-def markdown(found: list[Record], below: Path, out: Path) -> str:
+def markdown(found: list[Record], below: Path, out: Path, before: Collection[int] = ()) -> str:
     """claims.md.
 
     Args:
         found: The records.
         below: From the file to the folder of the runs, for links.
         out: That folder: a link is made to what is there.
+        before: Numbers of claims that were not judged with the others.
     """
-    scale = found[0]["scale"] if found else {}
+    scale: Record = next((record["scale"] for record in found if record["number"] not in before), {})
+    kept = [str(record["number"]) for record in found if record["number"] in before]
     machines = " and ".join(dict.fromkeys(in_words(one) for record in found for one in record["scale"]["hardware"]))
     lines = [
         "# Claims", "",
         f"Made by `{scale.get('command')}` on {str(scale.get('date'))[:10]}, revision "
         f"{str(scale.get('revision') or 'unknown')[:12]}, by what was run on {machines or 'no machine yet'}. What each verdict "
-        "means and how it is reached: docs/claims.md.", "",
+        "means and how it is reached: docs/claims.md."
+        + (f" Claims {', '.join(kept)} stand as they were judged before (`claims.json` has when)." if kept else ""), "",
         "| # | claim | verdict | decided by | estimate [95 %] | margin | could be seen | n | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
@@ -170,6 +180,7 @@ def _cell(value: Any) -> str:
 def show(request: Request, outcome: Outcome) -> None:
     """Print the table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     colours = {"supported": "green", "not supported": "red", "underpowered": "yellow", "no evidence": "magenta"}
@@ -180,7 +191,10 @@ def show(request: Request, outcome: Outcome) -> None:
         verdict = node.standing.verdict
         colour = colours.get(verdict)
         table.add_row(
-            str(claim.number), claim.title, f"[{colour}]{verdict}[/{colour}]" if colour else verdict, node.reason
+            str(claim.number),
+            escape(claim.title),
+            f"[{colour}]{verdict}[/{colour}]" if colour else verdict,
+            escape(node.reason),
         )
     Console().print(table, highlight=False)
 

@@ -19,10 +19,10 @@ from imfbench.config import TEACHER_DISTANCE, ExperimentConfig, limited
 from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError
 from imfbench.devices import available_threads, describe, resolve_device
-from imfbench.pipeline.context import Context, NotReadyError, RunError
+from imfbench.pipeline.context import Context, NotReadyError, RunError, one_line
 from imfbench.pipeline.other_runs import take_over
 from imfbench.progress import Reporting, clock, log
-from imfbench.store import RunFolder
+from imfbench.store import RunFolder, StoreError
 from imfbench.weights import MissingModelError
 
 STAGES = ("train", "search", "synthesise", "score")
@@ -184,9 +184,12 @@ def run_claims(request: Request, reporting: Reporting | None = None, work: bool 
     for name, settings in request.measurements().items() if work else ():
         try:
             measure(request, name, settings, experiments, evidence, reporting)
-        except (*_LEFT_OUT, KeyError) as error:
-            evidence.failures[name] = f"{name}: {error}"
-            log.error("measurement %s cannot be made: %s", name, error)
+        except StoreError:
+            raise
+        except Exception as error:  # a mel that is not finite, speech without a figure: the other claims can be judged
+            evidence.failures[name] = f"{name}: {one_line(error)}"
+            log.error("measurement %s cannot be made: %s", name, one_line(error))
+            log.debug("measurement %s", name, exc_info=True)
     # What another machine has run is evidence here too: only where there is none, nothing can be said.
     nodes = [
         (claim, judge(claim, request.budget, evidence, None if request.begun(claim) else stopped))
@@ -264,6 +267,7 @@ def _whose(request: Request, experiment: str) -> str:
 def describe_plan(request: Request) -> None:
     """Print what would be run, how far it has come, and what all of it costs."""
     from rich.console import Console
+    from rich.markup import escape
 
     from imfbench.claims.cost import cost_of
     from imfbench.pipeline.cost import Cost, in_words, total
@@ -273,13 +277,14 @@ def describe_plan(request: Request) -> None:
     console = Console()
     budget = request.claims.budgets[request.budget]
     console.print(
-        f"[bold]budget {request.budget}[/bold]: {budget.about} {budget.estimate} → {request.out}", highlight=False
+        f"[bold]budget {request.budget}[/bold]: {budget.about} {budget.estimate} → {escape(str(request.out))}",
+        highlight=False,
     )
     for claim in request.chosen:
         where = "" if request.budget in claim.budgets else f" (not in this budget; {', '.join(claim.budgets)})"
         console.print(f"{claim.number:>3}  {claim.title}{where}", highlight=False)
     if reason := request.stopped():
-        console.print(reason, highlight=False)
+        console.print(reason, highlight=False, markup=False)
         return
     found, seen = Measurements(), dict[str, str]()  # what two experiments share is made once, and counted once
     contexts: dict[str, Context] = {}
@@ -289,7 +294,7 @@ def describe_plan(request: Request) -> None:
         try:
             lefts, cost = overview(config, request.out / name, STAGES, found=found, seen=seen)
         except _LEFT_OUT as error:
-            console.print(f"cannot be run: {error}", highlight=False)
+            console.print(f"cannot be run: {error}", highlight=False, markup=False)
             continue
         contexts[name] = lefts[0].context
         costs.append(cost)
@@ -303,7 +308,7 @@ def describe_plan(request: Request) -> None:
             context = None if settings.experiment is None else contexts[settings.experiment]
             cost = cost_of(settings, measurement_file(request.out, name), context, found, request.device)
         except (*_LEFT_OUT, KeyError) as error:
-            console.print(f"{told}: cannot be made: {error}", highlight=False)
+            console.print(f"{told}: cannot be made: {error}", highlight=False, markup=False)
             continue
         costs.append(cost)
         time = (

@@ -73,7 +73,10 @@ def _experiment(config: ExperimentConfig, evidence: Evidence, name: str) -> dict
         if artefact.system is not None and not _same(artefact, teacher)
     }
     sets = [
-        f"{data.name}/{data.split}" + (f", {data.limit} utterances" if data.limit else "") for data in config.dataset
+        f"{data.name}/{data.split}"
+        + (f", {data.limit} utterances" if data.limit else "")
+        + (" (each voice's shortest)" if data.limit and data.prefer_short else "")
+        for data in config.dataset
     ]
     return {
         "task": config.task,

@@ -17,6 +17,8 @@ from imfbench.metrics.stats import DETECTABLE, MINIMUM_TRAINING_SEEDS
 POWER = 0.8
 MANY = 1000
 """Degrees of freedom beyond which Student's distribution is as good as the normal one."""
+Losses = tuple[float, float]
+"""What a lost recording of a, and one of b, takes off the mean of an utterance's differences or adds to it; both positive."""
 Comparison = Literal["non-inferior", "inferior", "better", "equivalent", "different"]
 
 
@@ -108,9 +110,9 @@ def mean_of(differences: ArrayLike) -> Mean:
     """The mean of paired differences, (training seeds, utterances).
 
     From three training seeds on both seeds and utterances are drawn by chance, crossed: the variance of the mean is
-    (MS_utterances + MS_seeds − MS_rest)/(utterances·seeds), never below either alone, with Satterthwaite's degrees of freedom
-    (Clark, Journal of Verbal Learning and Verbal Behavior 12, 1973: quasi-F), so that the interval speaks about methods. With
-    fewer the seeds are averaged and it speaks about these checkpoints.
+    (MS_utterances + MS_seeds − MS_rest)/(utterances·seeds), either alone where the other is no more than the rest, with
+    Satterthwaite's degrees of freedom (Clark, Journal of Verbal Learning and Verbal Behavior 12, 1973: quasi-F), so that the
+    interval speaks about methods. With fewer the seeds are averaged and it speaks about these checkpoints.
 
     Raises:
         ValueError: Fewer than two utterances, or a value that is not finite.
@@ -182,7 +184,7 @@ def contrast_of(first: ArrayLike, second: ArrayLike) -> Mean:
 
 
 def falls_by_less(
-    first: ArrayLike, second: ArrayLike, margin: float, higher_is_better: bool = True, lost: float | None = None,
+    first: ArrayLike, second: ArrayLike, margin: float, higher_is_better: bool = True, lost: Losses | None = None,
     paired: bool = False,
 ) -> Tested:  # fmt: skip
     """Is a − b, over one set of utterances, worse than over another by less than the margin?
@@ -192,7 +194,8 @@ def falls_by_less(
         second: a − b, (the same training seeds, utterances of the set that it is held against).
         margin: Positive: the further loss that would not matter.
         higher_is_better: False for WER.
-        lost: As for ``compare``: one more recording of each set counts, the harder set's lost by a, the other's by b.
+        lost: As for ``compare``: one more recording of each set counts, the harder set's lost by a network of a, the other's by
+            one of b.
         paired: Whether the sets have the same utterances, in the same order, such as with noisy and with clean prompts.
 
     Returns:
@@ -210,14 +213,13 @@ def falls_by_less(
     low, high = gain.interval
     seen, smallest = gain.minimum_detectable, None
     if lost is not None:
-        one = lost / gain.seeds  # a recording counts with its share of the training seeds' mean
         hard, plain = (values.mean(0) for values in gains)
         # Below it, so many utterances cannot show that nothing more is lost, even where nothing is.
-        smallest = -rare_losses.difference_bound(0 * hard, 0 * plain, one, ALPHA)
+        smallest = -rare_losses.difference_bound(0 * hard, 0 * plain, *lost, ALPHA)
         seen = max(seen or 0.0, smallest)
-        within = max(within, rare_losses.difference_p_value(hard, plain, margin, one))
+        within = max(within, rare_losses.difference_p_value(hard, plain, margin, *lost))
         if high > -margin:  # what shows a loss needs nothing that was not seen
-            low = min(low, rare_losses.difference_bound(hard, plain, one, ALPHA))
+            low = min(low, rare_losses.difference_bound(hard, plain, *lost, ALPHA))
     ends = (low, high) if higher_is_better else (-high, -low)
     n = gains[0].shape[1]
     return Tested(
@@ -226,7 +228,7 @@ def falls_by_less(
 
 
 def compare(
-    differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True, lost: float | None = None,
+    differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True, lost: Losses | None = None,
     words: ArrayLike | None = None,
 ) -> Tested:  # fmt: skip
     """A claim about the mean of a − b.
@@ -239,9 +241,10 @@ def compare(
             refuted where a gain of the margin is ruled out; "equivalent" where the difference is shown to exceed the margin;
             "different" where it is shown to stay within.
         higher_is_better: False for WER.
-        lost: What a single recording can lose, for figures of which most differences are 0, as those of WER are
-            (``rare_losses.LOST``): "within the margin" must then hold with one more recording as well, which loses so much, and
-            the interval reaches as far on that side.
+        lost: How much an utterance's mean difference loses if a network of a loses a recording of it, and gains if one of b does,
+            for figures of which most differences are 0, as those of WER are (``rare_losses.LOST``, divided by the networks of
+            the side and its noise seeds): "within the margin" must then hold with one more recording as well, which is lost,
+            and the interval reaches as far on that side.
         words: Of a ratio of sums, the denominators (reference words), (utterances,): so few words that no test could show them
             are no detectable difference, however small the spread (``rare_losses.fewest``).
 
@@ -264,12 +267,11 @@ def compare(
         below = np.asarray(words, dtype=np.float64)
         seen = max(seen or 0.0, rare_losses.fewest(by_utterance * below.mean(), below))
     if lost is not None:
-        one = lost / mean.seeds  # a recording counts with its share of the training seeds' mean
         gains = by_utterance * (1 if higher_is_better else -1)
-        rare = rare_losses.p_values(gains, margin, one)
+        rare = rare_losses.p_values(gains, margin, lost[0], gained=lost[1])
         no_loss, no_gain = max(no_loss, rare[0]), max(no_gain, rare[1])
-        low, high = _widened(low, high, rare_losses.bounds(gains, one, ALPHA), margin, test)
-        smallest = rare_losses.smallest_margin(mean.n, one, ALPHA)
+        low, high = _widened(low, high, rare_losses.bounds(gains, lost[0], ALPHA, lost[1]), margin, test)
+        smallest = rare_losses.smallest_margin(mean.n, most_lost(lost, test), ALPHA)
         if test in ("non-inferior", "equivalent"):
             seen = max(seen or 0.0, smallest)
     within = max(no_loss, no_gain)
@@ -284,6 +286,11 @@ def compare(
     return Tested(
         mean.value, *ends, mean.n, margin, seen, *pairs[test], training_seeds=mean.seeds, smallest_margin=smallest
     )
+
+
+def most_lost(lost: Losses, test: Comparison) -> float:
+    """What the one more recording loses or gains where a test says "within the margin": of two sides the larger."""
+    return {"non-inferior": lost[0], "inferior": lost[0], "better": lost[1]}.get(test, max(lost))
 
 
 def _widened(
@@ -314,7 +321,7 @@ def ratio_at_least(numerators: ArrayLike, denominators: ArrayLike, at_least: flo
     mean = mean_of(np.log(above) - np.log(below))
     bound = math.log(at_least)
     low, high = (math.exp(end) for end in mean.interval)
-    detectable = None if mean.minimum_detectable is None else math.exp(mean.minimum_detectable)
+    detectable = None if mean.minimum_detectable is None else at_least * math.exp(mean.minimum_detectable)
     estimate = math.exp(mean.value)
     return Tested(estimate, low, high, mean.n, at_least, detectable, mean.above(bound), mean.below(bound))
 

@@ -34,30 +34,34 @@ With five differing utterances a two-sided sign-flip test has p = 2⁻⁴ at the
 """
 
 
-def bounds(differences: NDArray[np.float64], lost: float, alpha: float) -> tuple[float, float]:
+def bounds(
+    differences: NDArray[np.float64], lost: float, alpha: float, gained: float | None = None
+) -> tuple[float, float]:  # fmt: skip
     """One-sided bounds of the mean, each at level 1 − alpha, either way reckoning with one more utterance.
 
     Args:
         differences: A score of a − b for each utterance, (utterances,).
-        lost: What one more utterance could lose or gain, positive, in their unit.
+        lost: What one more utterance could lose, positive, in their unit.
         alpha: Of each bound.
+        gained: What one more could gain, where that is another size: b may be one network, and a the mean of several.
     """
-    low, high = (np.quantile(side * _means(side * differences, lost), level)
-                 for side, level in ((-1, alpha), (1, 1 - alpha)))  # fmt: skip
+    sides = ((-1, lost, alpha), (1, lost if gained is None else gained, 1 - alpha))
+    low, high = (np.quantile(side * _means(side * differences, most), level) for side, most, level in sides)
     return float(low), float(high)
 
 
 def p_values(
-    differences: NDArray[np.float64], margin: float, lost: float, draws: int = DRAWS
+    differences: NDArray[np.float64], margin: float, lost: float, draws: int = DRAWS, gained: float | None = None
 ) -> tuple[float, float]:  # fmt: skip
     """P-values of "the mean is at most −margin" and of "the mean is at least +margin"; arguments as for ``bounds``."""
-    means = (_means(side * differences, lost, draws=draws) for side in (-1, 1))
+    sides = ((-1, lost), (1, lost if gained is None else gained))
+    means = (_means(side * differences, most, draws=draws) for side, most in sides)
     low, high = ((np.count_nonzero(found >= margin) + 1) / (draws + 1) for found in means)
     return float(low), float(high)
 
 
 def difference_p_value(
-    first: NDArray[np.float64], second: NDArray[np.float64], margin: float, lost: float
+    first: NDArray[np.float64], second: NDArray[np.float64], margin: float, lost: float, gained: float
 ) -> float:  # fmt: skip
     """P-value of "the first mean is at least ``margin`` below the second", over two sets of utterances.
 
@@ -67,16 +71,17 @@ def difference_p_value(
         first: A score of a − b for each utterance of one set, (utterances,), higher is better.
         second: Of another set.
         margin: Positive.
-        lost: As for ``bounds``.
+        lost: What the first set's further utterance loses, positive.
+        gained: What the second set's gains: what b loses there.
     """
-    return float((np.count_nonzero(_falls(first, second, lost) >= margin) + 1) / (DRAWS + 1))
+    return float((np.count_nonzero(_falls(first, second, lost, gained) >= margin) + 1) / (DRAWS + 1))
 
 
 def difference_bound(
-    first: NDArray[np.float64], second: NDArray[np.float64], lost: float, alpha: float
+    first: NDArray[np.float64], second: NDArray[np.float64], lost: float, gained: float, alpha: float
 ) -> float:  # fmt: skip
     """The lower bound of the first mean minus the second at level 1 − alpha; arguments as for ``difference_p_value``."""
-    return float(-np.quantile(_falls(first, second, lost), 1 - alpha))
+    return float(-np.quantile(_falls(first, second, lost, gained), 1 - alpha))
 
 
 def fewest(differences: NDArray[np.float64], denominators: NDArray[np.float64]) -> float:
@@ -115,9 +120,11 @@ def all_equal(differences: NDArray[np.float64]) -> bool:
     return bool(np.ptp(differences) <= 1e-12 * max(1.0, float(np.abs(differences).max())))
 
 
-def _falls(first: NDArray[np.float64], second: NDArray[np.float64], lost: float) -> NDArray[np.float64]:
+def _falls(
+    first: NDArray[np.float64], second: NDArray[np.float64], lost: float, gained: float
+) -> NDArray[np.float64]:  # fmt: skip
     """How far the first mean is below the second under random weights of both, (draws,)."""
-    return _means(-first, lost) + _means(second, lost, seed=1)  # other weights: the utterances are others
+    return _means(-first, lost) + _means(second, gained, seed=1)  # other weights: the utterances are others
 
 
 def _means(values: NDArray[np.float64], lost: float, seed: int = 0, draws: int = DRAWS) -> NDArray[np.float64]:

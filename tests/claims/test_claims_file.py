@@ -17,7 +17,7 @@ from imfbench.claims.lattice import convexity_violations, peak_violations
 from imfbench.claims.measurements import ScoreMeasurement, SpeedMeasurement, StepMeasurement, lattice
 from imfbench.claims.run import Request
 from imfbench.claims.shares import share_at_most
-from imfbench.claims.statistics import compare, falls_by_less
+from imfbench.claims.statistics import Losses, compare, falls_by_less
 from imfbench.claims.verdicts import Standing, decide
 from imfbench.claims.verdicts import combine as joint
 from imfbench.cli import main
@@ -83,18 +83,18 @@ def _utterances(config: ExperimentConfig, on: str | None) -> int:
     return min(found, chosen.limit or found)
 
 
-def _training_seeds(plan: Plan, part: Part) -> int:
-    """Of the side that has more: a side with one network stands against each of the other's."""
+def _networks(plan: Plan, part: Part) -> tuple[int, int]:
+    """Of each side: one with a single network stands against each of the other's."""
     assert part.a is not None
     assert part.b is not None
-    systems = {pick.system[0].partition("+")[0] for pick in (part.a, part.b)}
+    systems = [pick.system[0].partition("+")[0] for pick in (part.a, part.b)]
     found = [sum(a.name.rpartition("-seed")[0] == name for a in plan.artefacts.values()) for name in systems]
-    return max(*found, 1)
+    return max(found[0], 1), max(found[1], 1)
 
 
 @cache
 def _standings(
-    test: Any, n: int, plain: int | None, seeds: int, margin: float, higher: bool, lost: float | None
+    test: Any, n: int, plain: int | None, seeds: int, margin: float, higher: bool, lost: Losses | None
 ) -> tuple[Standing, ...]:
     """Where not one utterance differs, and where all differ by twice the margin: for "better" a gain, else a loss."""
     sign = 1 if higher == (test == "better") else -1
@@ -119,15 +119,16 @@ def _clear(claims: Claims, budget: Any, plans: dict[tuple[str, str], Plan]) -> l
         if part.test not in ON_SPEECH:
             continue
         assert part.experiment is not None
-        config, seeds = configs[part.experiment], _training_seeds(plans[budget, part.experiment], part)
+        config, sides = configs[part.experiment], _networks(plans[budget, part.experiment], part)
         plain = None if part.baseline_set is None else _utterances(config, part.baseline_set)
         rows: list[Clear] = []
         for _, _, on in part.rows():
             n, row = _utterances(config, on), {}
             for figure, margin in part.margins(budget).items():
                 higher = figure != "wer"
-                lost = None if higher else LOST / len(config.noise_seeds)
-                row[figure] = _standings(part.test, n, plain, seeds, margin, higher, lost)
+                one = LOST / len(config.noise_seeds)
+                lost = None if higher else (one / sides[0], one / sides[1])
+                row[figure] = _standings(part.test, n, plain, max(sides), margin, higher, lost)
             rows.append({on: row})
         found.append((claim, part, rows))
     return found

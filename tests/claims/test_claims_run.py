@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 import torch
 import yaml
 
+from imfbench.claims import measurements as measuring
 from imfbench.claims import render
 from imfbench.claims.cost import cost_of
 from imfbench.claims.definition import load_claims
 from imfbench.claims.measurements import Record, StepMeasurement, measure_steps
 from imfbench.claims.run import Outcome, Request, describe_plan, run_claims
+from imfbench.config_file import ConfigError
 from imfbench.pipeline.measurements import Measurements
 from imfbench.store import file_sha256
 
@@ -120,6 +123,52 @@ def test_a_training_that_two_experiments_share_is_made_once(done: tuple[Request,
     statuses = [json.loads((folder / "status.json").read_text()) for folder in (one, other)]
     assert statuses[0] == statuses[1]  # seconds and all: it was copied
     assert any(json.loads(path.read_text())["system"] == "mine" for path in out.glob("second/cells/*/cell.json"))
+
+
+def test_a_measurement_that_fails_loses_no_other_verdict(
+    done: tuple[Request, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_finite(*_: Any) -> None:
+        raise FloatingPointError("the sampled mel of a holds values that are not finite")
+
+    request, outcome = done
+    kept = (request.out / "measurements" / "speed.json").read_text()
+    (request.out / "measurements" / "speed.json").unlink()
+    monkeypatch.setattr(measuring, "measure_speed", not_finite)
+    again = run_claims(request)
+    (request.out / "measurements" / "speed.json").write_text(kept)
+    assert verdicts(again)[2] == "no evidence"
+    assert "values that are not finite" in again.nodes[2][1].reason
+    assert [*verdicts(again)[:2], *verdicts(again)[3:]] == [*verdicts(outcome)[:2], *verdicts(outcome)[3:]]
+
+
+def test_a_claim_that_is_judged_alone_leaves_the_others_in_the_table(
+    done: tuple[Request, Outcome], ask: Callable[..., Request], tmp_path: Path
+) -> None:
+    request, outcome = done
+    render.write(request, outcome, "imfbench claims", tmp_path)
+    before = json.loads((tmp_path / "claims.json").read_text())
+    alone = ask(request.out, 3)
+    files = render.write(alone, run_claims(alone, work=False), "imfbench claims --only 3", tmp_path)
+    after = json.loads(files[0].read_text())
+    assert [record["number"] for record in after] == [1, 2, 3, 4, 5]
+    assert [one["scale"]["command"].endswith("3") for one in after] == [False, False, True, False, False]
+    assert [one for one in after if one["number"] != 3] == [one for one in before if one["number"] != 3]
+    page = files[1].read_text()
+    assert "Made by `imfbench claims --only 3`" in page
+    assert "Claims 1, 2, 4, 5 stand as they were judged before" in page
+
+
+def test_a_sweep_is_no_experiment_of_a_claim(ask: Callable[..., Request], tmp_path: Path) -> None:
+    asked = ask(tmp_path, 1)
+    for setting in (
+        "training.learning_rate=[1e-3, 3e-4]",
+        "systems.own.config.teacher_nfe=[1, 2]",
+        "vocoder=[griffin-lim, hifigan]",
+    ):
+        with pytest.raises(ConfigError, match="a list or a range is a sweep, which `imfbench run` makes"):
+            dataclasses.replace(asked, settings=(setting,)).experiments()
+    assert dataclasses.replace(asked, settings=("training.learning_rate=1e-3",)).experiments()
 
 
 @pytest.mark.slow

@@ -358,6 +358,32 @@ def test_harder_sets_are_held_against_the_plain_one(folder: Any, claim: Make) ->
     )
 
 
+def test_harder_sets_stay_paired_where_a_score_is_missing(folder: Any, claim: Make) -> None:
+    """The sentences' own differences are large and the same in both sets: unpaired they would drown what is lost."""
+    sentences = 0.3 * np.roll(NOISE, 7)
+    for on, loss in (("test", 0.0), ("noisy", 0.1)):
+        folder.cell("teacher", 32, on=on, sim=BASE)
+        scores = BASE - loss + sentences + 0.001 * NOISE
+        scores[3 if on == "noisy" else 5] = np.nan
+        folder.cell("student", 1, on=on, sim=scores)
+    (found,) = small(claim({"sets": ["noisy"], "baseline_set": "test"}), folder).leaves()
+    assert found.standing.verdict == "not supported"
+    assert found.tested is not None
+    assert (found.tested.estimate, found.tested.n) == (pytest.approx(-0.1), len(BASE) - 2)
+    assert "the same utterances" in found.reason
+    assert "2 utterances without a score are left out" in found.reason
+
+
+def test_an_open_claim_hangs_on_a_test_that_is_open(folder: Any, claim: Make) -> None:
+    folder.cell("teacher", 32, sim=BASE, mos_distillmos=BASE)
+    folder.cell("student", 1, sim=BASE - 0.05 + 0.001 * NOISE, mos_distillmos=BASE + 0.05 * NOISE)
+    part = {"test": "better", "figures": {"sim": 0.03, "mos_distillmos": 0.01}, "of_figures": "any"}
+    found = small(claim(part), folder)
+    assert found.standing.verdict == "underpowered"
+    assert found.deciding().standing.verdict == "underpowered"
+    assert found.deciding().about["figure"] == "mos_distillmos"
+
+
 def test_a_budget_may_have_a_wider_margin(folder: Any, claim: Make) -> None:
     folder.cell("teacher", 32, sim=BASE)
     folder.cell("student", 1, sim=BASE - 0.05 + 0.01 * NOISE)

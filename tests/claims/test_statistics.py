@@ -102,11 +102,11 @@ def test_of_wer_no_less_is_seen_than_utterances_can_show(seeds: int, needed: int
     assert utterances_needed(0.02, 1 / seeds, ALPHA) == needed
     for n in (24, 48, needed):
         least = (1 - ALPHA ** (1 / n)) / seeds
-        found = compare(np.zeros((seeds, n)), 0.02, "non-inferior", False, 1.0, np.full(n, 10.0))
+        found = compare(np.zeros((seeds, n)), 0.02, "non-inferior", False, (1 / seeds, 1.0), np.full(n, 10.0))
         assert found.smallest_margin == pytest.approx(least)
         assert found.minimum_detectable == pytest.approx(least)
         for factor, shown in ((1.1, True), (0.9, False)):
-            again = compare(np.zeros((seeds, n)), factor * least, "non-inferior", False, 1.0)
+            again = compare(np.zeros((seeds, n)), factor * least, "non-inferior", False, (1 / seeds, 1.0))
             assert (again.p_support < ALPHA) == shown
     assert utterances_needed(1.5, 1.0, ALPHA) == 1
 
@@ -117,9 +117,9 @@ def test_of_wer_so_few_words_are_no_detectable_difference() -> None:
     assert compare(one, 0.01, "better", False).minimum_detectable == pytest.approx(2.86 / 480, rel=0.01)
     for differences in (one, np.zeros(48)):
         for test in ("better", "inferior", "different"):
-            found = compare(differences, 0.01, test, False, 1.0, words)  # type: ignore[arg-type]
+            found = compare(differences, 0.01, test, False, (1.0, 1.0), words)  # type: ignore[arg-type]
             assert found.minimum_detectable == pytest.approx(7.9 / 480)
-    spread = compare(NOISE[:48], 0.01, "better", False, 1.0, words)
+    spread = compare(NOISE[:48], 0.01, "better", False, (1.0, 1.0), words)
     assert spread.minimum_detectable == pytest.approx(2.86 * NOISE[:48].std(ddof=1) / np.sqrt(48), rel=0.001)
     assert compare(NOISE[:48], 0.01, "better").smallest_margin is None
 
@@ -191,22 +191,42 @@ def test_a_further_loss_against_a_margin(further: float, sd: float, expected: st
 def test_a_further_loss_of_words_reckons_with_a_lost_utterance_of_each_set() -> None:
     """Where nothing differs: the sum of two shares, each of one more utterance among n; its tail has a closed form."""
     n, margin = 40, 0.1
-    found = falls_by_less(np.zeros(n), np.zeros(n), margin, False, 1.0)
+    found = falls_by_less(np.zeros(n), np.zeros(n), margin, False, (1.0, 1.0))
     # ∫ n (1−x)^(n−1) (1 − (m−x))^n dx over x < m, and the first alone beyond it.
     x = np.linspace(0, margin, 10001)
     exact = np.trapezoid(n * (1 - x) ** (n - 1) * (1 - margin + x) ** n, x) + (1 - margin) ** n
     assert found.p_support == pytest.approx(exact, abs=0.006)
-    assert found.p_support > compare(np.zeros(n), margin, "non-inferior", False, 1.0).p_support
+    assert found.p_support > compare(np.zeros(n), margin, "non-inferior", False, (1.0, 1.0)).p_support
     # "Could have been seen" is no less than what so many utterances can show where nothing differs.
     assert found.minimum_detectable == found.smallest_margin
     assert found.smallest_margin is not None
-    at_it = [falls_by_less(np.zeros(n), np.zeros(n), by * found.smallest_margin, False, 1.0) for by in (0.9, 1.1)]
+    at_it = [
+        falls_by_less(np.zeros(n), np.zeros(n), by * found.smallest_margin, False, (1.0, 1.0)) for by in (0.9, 1.1)
+    ]
     assert [tested.p_support < ALPHA for tested in at_it] == [False, True]
     rng = np.random.default_rng(4)  # one utterance in twenty is lost on the harder set: the margin itself
     wrong = sum(
-        falls_by_less(rng.random(100) < 0.05, np.zeros(100), 0.05, False, 1.0).p_support < ALPHA for _ in range(200)
+        falls_by_less(rng.random(100) < 0.05, np.zeros(100), 0.05, False, (1.0, 1.0)).p_support < ALPHA
+        for _ in range(200)
     )
     assert wrong <= stats.binom.ppf(0.999, 200, ALPHA)
+
+
+@pytest.mark.parametrize(("of_teacher", "right"), [(1.0, True), (1 / 3, False)])
+def test_a_recording_that_one_teacher_loses_counts_whole_against_three_students(of_teacher: float, right: bool) -> None:
+    """Two noise seeds. The teacher loses so many recordings of the plain set as the margin says; its students lose none."""
+    rng, hard, margin = np.random.default_rng(5), np.zeros((3, 60)), 0.03
+    wrong = 0
+    for _ in range(400):
+        plain = np.repeat(-rng.binomial(2, margin, (1, 48)) / 2, 3, axis=0)
+        wrong += falls_by_less(hard, plain, margin, False, (1 / 6, of_teacher / 2)).p_support < ALPHA
+    assert (wrong <= stats.binom.ppf(0.999, 400, ALPHA)) == right
+
+
+def test_a_ratio_that_could_have_been_seen_is_one_above_the_claimed_one() -> None:
+    found = ratio_at_least(12 * np.ones(60), np.exp(0.05 * NOISE), 10)
+    errors = np.sqrt((0.05 * NOISE).var(ddof=1) / 60)
+    assert found.minimum_detectable == pytest.approx(10 * np.exp(2.85 * errors), rel=1e-3)
 
 
 def test_a_ratio_of_times() -> None:

@@ -69,24 +69,24 @@ def test_equality_is_still_shown_of_enough_utterances() -> None:
 def test_a_claim_is_underpowered_where_a_lost_utterance_may_have_been_missed() -> None:
     zeros = np.zeros(48)
     for test in ("non-inferior", "equivalent"):
-        found = compare(zeros, 0.02, test, False, lost=1.0)  # type: ignore[arg-type]
+        found = compare(zeros, 0.02, test, False, lost=(1.0, 1.0))  # type: ignore[arg-type]
         assert found.p_support == pytest.approx(0.98**48, abs=0.015)
         assert found.high is not None
         assert found.high > 0.02, "the interval holds the margin, as is said"
         # Nothing differs, so that no spread says what could be seen: the smallest margin that 48 utterances can show does.
         assert found.minimum_detectable == pytest.approx(1 - ALPHA ** (1 / 48))
-    better = compare(zeros, 0.02, "better", False, lost=1.0)
+    better = compare(zeros, 0.02, "better", False, lost=(1.0, 1.0))
     assert better.p_refute > ALPHA
     assert better.low is not None
     assert better.low < -0.02, "a gain of WER is below 0"
     # Three training seeds are three recordings of each utterance.
-    assert compare(np.zeros((3, 48)), 0.05, "non-inferior", False, lost=1.0).p_support < ALPHA
+    assert compare(np.zeros((3, 48)), 0.05, "non-inferior", False, lost=(1 / 3, 1.0)).p_support < ALPHA
 
 
 def test_what_shows_a_difference_needs_nothing_unseen() -> None:
     d = np.random.default_rng(0).normal(-0.3, 0.1, 40)
     for test in ("inferior", "different"):
-        plain, rare = (compare(d, 0.02, test, True, lost) for lost in (None, 1.0))  # type: ignore[arg-type]
+        plain, rare = (compare(d, 0.02, test, True, lost) for lost in (None, (1.0, 1.0)))  # type: ignore[arg-type]
         assert (plain.p_support, plain.low, plain.high) == (rare.p_support, rare.low, rare.high)
 
 
