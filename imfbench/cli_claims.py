@@ -25,7 +25,10 @@ INTERRUPTED = 130
 @click.option("--device", help="auto, cpu, or an accelerator by torch's name for it.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each process.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that train, search, sample and score.")
-@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Change a setting of every experiment.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="A.B=C",
+    help="Change a setting of every experiment, or of one task's: text2mel/A.B=C.",
+)  # fmt: skip
 def claims_command(
     only: tuple[int, ...], budget: str, out: Path | None, dry_run: bool, no_run: bool, reuse: tuple[Path, ...],
     limit: int | None, device: str | None, threads: int | None, workers: int | None, settings: tuple[str, ...],

@@ -242,7 +242,7 @@ class ExperimentConfig(_Strict):
     model_dir: str | None = None
     """Folder of scorers' models that no package carries (``docs/models.md``)."""
     vocoder: str = "hifigan"
-    """A registered vocoder, of the mel that the networks make."""
+    """A registered vocoder, of the mel that the networks make; ``auto`` is the one that belongs to it."""
     reports: Annotated[dict[str, dict[str, Any]], BeforeValidator(named_options)] = {"leaderboard": {}, "page": {}}
     """What is written when all is scored, with options."""
     noise_seeds: Annotated[list[Seed], BeforeValidator(one_or_more), Field(min_length=1)] = [0]

@@ -113,8 +113,14 @@ def vocoder_mel(name: str) -> MelFormat | None:
 
 
 def vocoder_name(name: str, mel: MelFormat) -> str:
-    """What tables call a vocoder: its full name, and the format where it takes every one and this is not hifigan-22k."""
-    told = str(VOCODERS.get(name).name)
+    """What tables call a vocoder: its full name, and the format where it takes every one and this is not hifigan-22k.
+
+    One that stands for another by the format (``auto``) is called as that one.
+    """
+    cls = VOCODERS.get(name)
+    if hasattr(cls, "stands_for"):
+        return vocoder_name(cls.stands_for(mel), mel)
+    told = str(cls.name)
     return told if vocoder_mel(name) is not None or mel == HIFIGAN else f"{told}@{mel.name}"
 
 

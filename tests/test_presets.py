@@ -28,12 +28,13 @@ def loaded(**system: Any) -> ExperimentConfig:
                                      "training": {"steps": 1}}))  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS.names())
-def test_the_presets_that_ship_are_settings_of_their_method_and_no_defaults(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "name"), [(method, name) for method in METHODS.names() for name in getattr(METHODS.get(method), "presets", {})]
+)
+def test_the_presets_that_ship_are_settings_of_their_method_and_no_defaults(method: str, name: str) -> None:
     cls = METHODS.get(method)
     default = cls.Config() if not any(f.is_required() for f in cls.Config.model_fields.values()) else None
-    for settings in getattr(cls, "presets", {}).values():
-        assert cls.Config(**settings) != default
+    assert cls.Config(**cls.presets[name]) != default
 
 
 @pytest.mark.usefixtures("preset")

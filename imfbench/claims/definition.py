@@ -17,6 +17,7 @@ from imfbench.config_file import CONFIGS, ConfigError, Source, override, read
 from imfbench.registry import nearest
 
 FILE = CONFIGS / "claims" / "claims.yaml"
+TASKS = ["token2mel", "text2mel"]
 BudgetName = Literal["small", "cpu", "full"]
 Test = Literal[
     "non-inferior", "inferior", "better", "equivalent", "different", "faster", "less-memory", "convex", "unimodal", "steadier",
@@ -220,7 +221,7 @@ def load_experiment(
     source: Source = read(str(path))
     source.values.setdefault("name", name)
     systems = _systems(check(copy.deepcopy(source)))
-    override(source, settings)
+    override(source, _of_task(settings, str(source.values.get("task"))))
     config = check(source)
     if config.then or _systems(config) != systems:
         raise ConfigError(
@@ -228,6 +229,23 @@ def load_experiment(
             "list or a range is a sweep, which `imfbench run` makes"
         )
     return config
+
+
+def _of_task(settings: tuple[str, ...], task: str) -> tuple[str, ...]:
+    """The settings that an experiment is given: ``text2mel/training.steps=9`` is for those of text2mel, others are for all.
+
+    Raises:
+        ConfigError: There is no such task.
+    """
+    found = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        where, slash, own = key.rpartition("/")
+        if slash and where.strip() not in TASKS:
+            raise ConfigError(f"--set {setting}: {where.strip()!r} is no task: {nearest(where.strip(), TASKS)}")
+        if where.strip() in ("", task):
+            found.append(own + equals + value)
+    return tuple(found)
 
 
 def _systems(config: ExperimentConfig) -> list[str]:

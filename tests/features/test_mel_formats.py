@@ -8,9 +8,10 @@ import torch
 
 from imfbench.data import Example, collate, join
 from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.features.auto_vocoder import AutoVocoder
 from imfbench.features.mel import BIGVGAN, COSYVOICE2, HIFIGAN, MEL_FORMATS, VOCOS, MelFormat, mel_format
 from imfbench.features.units import tokens_of_frames, units
-from imfbench.inputs import EMBEDDED, Inputs, common_inputs, open_vocoder, vocoder_name
+from imfbench.inputs import EMBEDDED, Inputs, common_inputs, open_vocoder, vocoder_mel, vocoder_name
 
 AUDIO = torch.randn(24_000, generator=torch.Generator().manual_seed(0)) * 0.1
 
@@ -137,6 +138,11 @@ def test_features_that_were_kept_before_there_were_formats_are_found() -> None:
 
 def test_a_vocoder_of_every_format_is_named_with_it() -> None:
     assert vocoder_name("griffin-lim", HIFIGAN) == "griffin-lim-32"
+    assert vocoder_name("auto", VOCOS) == vocoder_name("vocos", VOCOS) != "auto"
+    assert vocoder_name("auto", HIFIGAN) == vocoder_name("hifigan-auto", HIFIGAN)
+    assert open_vocoder("auto", HIFIGAN).name == vocoder_name("auto", HIFIGAN)
+    for mel in MEL_FORMATS.values():
+        assert vocoder_mel(AutoVocoder.stands_for(mel)) == mel
     assert vocoder_name("griffin-lim", VOCOS) == "griffin-lim-32@vocos-24k"
     assert vocoder_name("hifigan", HIFIGAN) == "hifigan-universal-v1"
     assert open_vocoder("griffin-lim", COSYVOICE2).sample_rate == 24_000
