@@ -179,7 +179,7 @@ def test_every_claim_can_be_refuted_by_each_of_its_parts(
 
 def test_a_setting_may_be_of_one_task(tmp_path: Path) -> None:
     """Two networks of other learning rates are trained by one command, as the originals of the two tasks would be."""
-    settings = ("training.save_every=7", "text2mel/training.learning_rate=1e-5", "token2mel/vocoder=hift")
+    settings = ("training.save_every=7", "text2mel/training.learning_rate=0.00001", "token2mel/vocoder=hift")
     found = {name: load_experiment(name, "full", settings) for name in ("token2mel", "text2mel", "k-steps")}
     assert {name: (c.training["learning_rate"], c.vocoder, c.training["save_every"]) for name, c in found.items() if c} == {
         "token2mel": (3e-4, "hift", 7), "text2mel": (1e-5, "auto", 7), "k-steps": (3e-4, "hift", 7),
