@@ -170,9 +170,16 @@ def faster(part: Part, evidence: Evidence) -> Node:
         f"the network alone is {tested.estimate:.1f} times as fast ({part.margin:g} are claimed), with the vocoder "
         f"{total.estimate:.1f} times; {calls[0]} network calls against {calls[1]}, guidance counted"
     )
+    rtf: dict[str, list[float]] = {}
+    if all("generated_seconds" in rows[name, id] for name in (a, b) for id in ids):  # older records lack them
+        spoken = [sum(rows[name, id]["generated_seconds"] for id in ids) for name in (a, b)]
+        for scope, vocoder in (("network", False), ("total", True)):
+            rtf[scope] = [sum(seconds(name, vocoder)) / of for name, of in zip((a, b), spoken, strict=True)]
+        told = (f"{scope} {own:.3g} against {theirs:.3g}" for scope, (own, theirs) in rtf.items())
+        reason += f"; real-time factor: {', '.join(told)}"
     return single(
         tested, reason=reason, evidence=[f"measurements/{part.measurement}.json"], figure="network seconds ratio", unit="",
-        total_ratio=total.estimate, total_low=total.low, total_high=total.high, network_calls=calls, test=part.test,
+        total_ratio=total.estimate, total_low=total.low, total_high=total.high, network_calls=calls, rtf=rtf or None, test=part.test,
     )  # fmt: skip
 
 

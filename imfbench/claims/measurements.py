@@ -271,6 +271,7 @@ def measure_speed(settings: SpeedMeasurement, record: Record, context: Any, note
             prepare_vocoder(vocoder, len(mel))
             vocoding = time_passes(partial(vocoder, mel), 0 if warm else 1, 1, context.device)[0]
             found = {"network_seconds": network, "vocoder_seconds": vocoding, "frames": len(mel)}
+            found |= {"generated_seconds": len(mel) * context.inputs.mel.seconds_per_frame}
             counted = {"nfe": counts.nfe, "network_calls": counts.network_calls}
             if not record.has(id=u.id, row=name):
                 record.add({"id": u.id, "row": name, **found, **counted})

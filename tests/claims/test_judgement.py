@@ -209,6 +209,11 @@ def test_speed_is_paired_and_counts_guidance(folder: Any, claim: Make) -> None:
     assert found.deciding().tested.estimate == pytest.approx(40)  # type: ignore[union-attr]
     assert "1 network calls against 64" in found.reason
     assert found.deciding().about["total_ratio"] == pytest.approx(5 / 1.1)
+    assert "real-time factor" not in found.reason, "an older record does not say how long the speech is"
+    folder.measurement("speed", {}, [{**row, "generated_seconds": 5.0 * row["vocoder_seconds"]} for row in rows])
+    assert small(claim(part), folder).reason.endswith(
+        "real-time factor: network 0.02 against 0.8, total 0.22 against 1"
+    )
 
 
 def test_memory_is_judged_at_every_size_and_says_how_it_grows(folder: Any, claim: Make) -> None:
