@@ -66,7 +66,7 @@ class DemoCorpus:
             "long4": SetCard(40, "en", speakers=4),
         },
         licence="Apache-2.0 (audio by Kokoro-82M), sentences CC0-1.0",
-        source="it is here already, in datasets/demo",
+        source="it is here already, in datasets/demo/data",
         layout="SHA256SUMS, phones.txt and test/, dev/ and train/ with lists, alignments and recordings",
     )
     sample_rate: ClassVar[int] = 24_000
