@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from imfbench.pipeline.lacking import heard_by
 from imfbench.pipeline.plan import STAGES, Job, Stage
 from imfbench.pipeline.train import settings_of
 from imfbench.pipeline.train_task import check_processes
-from imfbench.pipeline.work import RunWork
+from imfbench.pipeline.work import RunWork, bring_up_to_date
 from imfbench.progress import Reporting, log
 from imfbench.published import Published
 from imfbench.store import RunFolder
@@ -68,10 +68,10 @@ def run(
 
 def _run(
     config: ExperimentConfig, folder: RunFolder, stages: tuple[Stage, ...], reporting: Reporting | None,
-    executor: Executor | None,
+    executor: Executor | None, failures: Mapping[str, str] | None = None,
 ) -> Context:  # fmt: skip
-    """Do what :func:`run` does in a folder that is held already."""
-    context = Context(config, folder, reporting or Reporting())
+    """Do what :func:`run` does in a folder that is held already, after jobs of the same command of which some failed."""
+    context = Context(config, folder, reporting or Reporting(), dict(failures or {}))
     prepare(context, stages)
     manifest.begin(context, stages)
     try:
@@ -109,8 +109,10 @@ def run_all(
         # The whole's report shows all rows; a part's own is made by `imfbench report` on its folder, or where none else is.
         contexts += [run(part, out / part.name, work or stages, reporting, executor) for part in config.then]
         if "report" in stages:
-            whole = _run(config, folder, ("report",), reporting, executor)
-            whole.failures.update(contexts[0].failures if work else {})
+            for part in contexts[len(contexts) - len(config.then) :] if work else ():
+                with part.folder.lock():
+                    bring_up_to_date(part)
+            whole = _run(config, folder, ("report",), reporting, executor, contexts[0].failures if work else {})
             contexts = [whole, *contexts[len(contexts) - len(config.then) :]]
     return contexts
 

@@ -145,7 +145,9 @@ def _written(at: Key, chosen: Chosen, values_of: Mapping[Key, list[Any]]) -> str
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
     text = f"{value:.12g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^\w.-]+", "-", text).strip("-")
+    # A dash at an end stands for what no name can have, unless it is the sign of a number.
+    sign = "-" if re.match(r"-(inf|\.?\d)", text) else ""
+    return sign + re.sub(r"[^\w.-]+", "-", text).strip("-")
 
 
 def _expand_systems(source: Source, notes: list[str]) -> None:

@@ -19,6 +19,8 @@ from imfbench.reports.results import Cell
 ALPHA = 0.05
 MARGIN_ALPHA = 0.025
 TOO_FEW = "too few to tell"
+_NO_SEED = -1
+"""In place of a noise seed: that of speech of which nobody tells where it came from."""
 Family = Literal["teacher", "equal-nfe", "best", "recordings", "compare"]
 
 SMALLEST_P = 0.01
@@ -50,7 +52,7 @@ class Comparison:
         n_clusters: How many of them both sides have.
         minimum_detectable: 2.8·sd(d)/√n, of WER at least the words that a test could show (``rare_losses.fewest``); null
             where so few utterances can show no difference, however large, or where all differences are equal.
-        same_noise: Whether both sides started from the same noise.
+        same_noise: Whether both sides started from the same noise; null where a side's is not known, as of recordings.
         margin: The accepted loss of the non-inferiority test.
         not_worse_p: Its p-value, uncorrected.
         not_worse_p_holm: The same after Holm's correction over the family's non-inferiority tests.
@@ -265,7 +267,8 @@ def _compare(
         x, y = x / words.mean(), y / words.mean()
     else:
         test = stats.paired_difference(x, y, flips=draws)
-    found = replace(blank, same_noise=seeds > 0, **{**asdict(test), "n": number})
+    told = _NO_SEED not in {*first["noise_seed"], *second["noise_seed"]}
+    found = replace(blank, same_noise=seeds > 0 if told else None, **{**asdict(test), "n": number})
     if margin is not None and quality.better:
         # One recording of so many, or of so many a cluster; other figures than WER have no mass of equal differences.
         lost = rare_losses.LOST / max(1, seeds) * len(x) / number if quality.name == "wer" else None
@@ -336,7 +339,7 @@ def _scores(cells: Sequence[Cell], wanted: Sequence[str]) -> pd.DataFrame | str:
         seed = cell.utterances.get("noise_seed", cell.row.get("noise_seed"))
         frames.append(pd.DataFrame({"id": cell.utterances["id"], "noise_seed": seed, "score": score, "words": words}))
     found = pd.concat(frames, ignore_index=True)
-    return found.assign(noise_seed=found["noise_seed"].fillna(-1).astype(int))
+    return found.assign(noise_seed=found["noise_seed"].fillna(_NO_SEED).astype(int))
 
 
 def _correct(tests: list[Comparison]) -> list[Comparison]:

@@ -100,7 +100,8 @@ def _cell(file: Path, number: int, entry: dict[str, Any]) -> Cell:
             raise RunFolderError(f"{where}: {key!r} is no column of a leaderboard (docs/results.md lists them)")
         if told := _no_figure(key, value):
             raise RunFolderError(f"{where}: {key} is {value!r}, {told}")
-        if key.startswith("wer") and isinstance(value, (int, float)) and value > 1:
+        share = key in BY_NAME and BY_NAME[key].unit == "fraction"
+        if share and isinstance(value, (int, float)) and value > 1:
             raise RunFolderError(f"{where}: {key} is {value}; write it as a fraction, {value / 100:g} for {value:g} %")
     if not any(quality(key).better for key in figures):
         raise RunFolderError(f"{where} has no figure of quality, such as wer or sim")

@@ -60,9 +60,9 @@ def test_the_settings_choose_the_mel_and_nothing_else_changes() -> None:
         (
             {"mel_format": "bigvgan-24k"},
             "vocos",
-            "makes mels of bigvgan-24k .*'vocos' takes vocos-24k .*: bigvgan, griffin-lim",
+            "makes mels of bigvgan-24k .*'vocos' takes vocos-24k .*: auto, bigvgan, griffin-lim",
         ),
-        ({}, "bigvgan", "makes mels of vocos-24k .*'bigvgan' takes bigvgan-24k .*: griffin-lim, vocos"),
+        ({}, "bigvgan", "makes mels of vocos-24k .*'bigvgan' takes bigvgan-24k .*: auto, griffin-lim, vocos"),
     ],
 )
 def test_the_vocoder_of_the_other_mel_is_refused(settings: dict[str, Any], vocoder: str, told: str) -> None:

@@ -29,7 +29,8 @@ def loaded(**system: Any) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize(
-    ("method", "name"), [(method, name) for method in METHODS.names() for name in getattr(METHODS.get(method), "presets", {})]
+    ("method", "name"),
+    [(method, name) for method in METHODS.names() for name in getattr(METHODS.get(method), "presets", {})],
 )
 def test_the_presets_that_ship_are_settings_of_their_method_and_no_defaults(method: str, name: str) -> None:
     cls = METHODS.get(method)

@@ -14,6 +14,7 @@ from imfbench.config_file import ConfigError
 from imfbench.pipeline.content import cells_of, check_size, row_content
 from imfbench.pipeline.plan import make_plan, training_content
 from imfbench.ranges import RangeError, numbers, written_out
+from imfbench.sweep import _written
 
 BASE = """\
 teacher: {artefact: "embedded:token2mel", nfe: [4], guidance: 2.0}
@@ -96,6 +97,14 @@ def test_a_sweep_of_a_system_is_a_system_for_each_combination(loaded: Load) -> N
     assert names(config)[:2] == ["intmeanflow-teacher_nfe=2-guidance=1", "intmeanflow-teacher_nfe=2-guidance=2"]
     assert all(system.nfe == [1, 2] for system in config.systems), "what is a list already is no sweep"
     assert config.then == []
+
+
+def test_the_sign_of_a_number_is_in_the_name(loaded: Load) -> None:
+    text = BASE.replace("method: intmeanflow", "method: meanflow").replace("teacher_nfe: 4", "")
+    swept = names(loaded("systems.0.config.time_mean=[-0.4, 0.4, -4e-1, '-1e-3']", text=text))
+    assert swept == [f"meanflow-time_mean={mean}" for mean in ("-0.4", "0.4", "-1e-3")]
+    at = ("key",)
+    assert [_written(at, {at: value}, {}) for value in ("-/a b/-", float("-inf"), -3)] == ["a-b", "-inf", "-3"]
 
 
 def test_lists_stay_lists_where_the_key_takes_one_and_may_be_ranges(loaded: Load) -> None:

@@ -179,7 +179,8 @@ def faster(part: Part, evidence: Evidence) -> Node:
         reason += f"; real-time factor: {', '.join(told)}"
     return single(
         tested, reason=reason, evidence=[f"measurements/{part.measurement}.json"], figure="network seconds ratio", unit="",
-        total_ratio=total.estimate, total_low=total.low, total_high=total.high, network_calls=calls, rtf=rtf or None, test=part.test,
+        total_ratio=total.estimate, total_low=total.low, total_high=total.high, network_calls=calls, rtf=rtf or None,
+        test=part.test,
     )  # fmt: skip
 
 

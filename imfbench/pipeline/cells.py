@@ -116,7 +116,7 @@ def row_grid(context: Context, row: Row) -> tuple[Tensor, str]:
         return grid_for(spec, row.nfe, row.solver), name_of_grid(spec, row.nfe, row.solver)
     found = read_json(context.folder.grid(row.search))
     if found is None:
-        reason = context.failures.get(f"search:{row.search}", "no grid; `imfbench search` or `run` finds one")
+        reason = context.failure_of(f"search:{row.search}") or "no grid; `imfbench search` or `run` finds one"
         raise NotReadyError(f"failed: {reason}")
     grid = make_grid(found["values"])
     # A search that ends where it began has found the uniform grid, and says so.

@@ -9,7 +9,17 @@ from imfbench.config_file import ConfigError
 from imfbench.features.mel import HIFIGAN
 from imfbench.inputs import vocoder_mel
 from imfbench.pipeline.networks import inputs_of_experiment
-from imfbench.pipeline.plan import Artefact, Plan, Row, grid_for, make_plan, teacher_artefact, training_content
+from imfbench.pipeline.plan import (
+    Artefact,
+    GridSearch,
+    Plan,
+    Row,
+    grid_for,
+    make_plan,
+    teacher_artefact,
+    training_content,
+)
+from imfbench.registry import METHODS
 from imfbench.store import content_hash
 
 
@@ -44,6 +54,34 @@ def row_content(config: ExperimentConfig, plan: Plan, row: Row) -> str:
             "noise_seed": row.noise_seed,
             "precision": config.precision,
         }
+    return content_hash(decides)
+
+
+def search_content(config: ExperimentConfig, plan: Plan, search: GridSearch) -> str:
+    """Hash of what decides which grid a search finds: searches of equal content are one, whatever they are called."""
+    score = search.search.score
+    metrics = {name: str(config.metrics.get(name, {})) for name in score if name != TEACHER_DISTANCE}
+    teacher: list[Any] | None = None
+    if TEACHER_DISTANCE in score and config.teacher is not None:
+        rows = config.teacher
+        reference = _artefact_content(config, teacher_artefact(config, plan.artefacts))
+        grid = rows.grid[0] if isinstance(rows.grid[0], str) else list(rows.grid[0])
+        teacher = [reference, max(rows.nfe), grid, rows.guidance, rows.solver]
+    decides = {
+        "task": config.task,
+        "artefact": _artefact_content(config, plan.artefacts[search.artefact]),
+        "search": search.search.method,
+        "config": METHODS.get(search.search.method).Config(**search.search.config).model_dump(mode="json"),
+        "solver": search.solver,
+        "nfe": search.nfe,
+        "score": dict(score),
+        "metrics": metrics,
+        "vocoder": config.vocoder if metrics else None,
+        "teacher": teacher,
+        "dev": config.dev.model_dump(mode="json"),
+        "noise_seed": config.noise_seeds[0],
+        "dtype": [config.device, config.precision],
+    }
     return content_hash(decides)
 
 

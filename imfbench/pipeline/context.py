@@ -72,7 +72,7 @@ class Context:
         plan: What it asks for.
         folder: Where it goes.
         reporting: Bars or log lines.
-        failures: Name of a job → why it failed.
+        failures: Name of a job → why it failed in this command; ``failure_of`` knows of earlier ones too.
     """
 
     config: ExperimentConfig
@@ -101,6 +101,10 @@ class Context:
         """Let torch and the scorers have so many threads."""
         self.threads = threads
         torch.set_num_threads(threads)
+
+    def share_threads(self) -> None:
+        """Have the threads that each of the run's processes has: what is timed on more of them is not what it will take there."""
+        self.use_threads(self.threads_of(self.config.workers))
 
     @property
     def inputs(self) -> Inputs:
@@ -184,8 +188,15 @@ class Context:
         if status.get("status") == "diverged":
             raise NotReadyError("diverged")
         if status.get("status") != "ok":
-            reason = self.failures.get(f"train:{name}", f"{name} is not trained; `imfbench train` or `run` does it")
+            reason = self.failure_of(f"train:{name}") or f"{name} is not trained; `imfbench train` or `run` does it"
             raise NotReadyError(f"failed: {reason}")
+
+    def failure_of(self, job: str) -> str | None:
+        """Why a job failed, now or in the last command that did jobs of its kind; None if it did not."""
+        if job in self.failures:
+            return self.failures[job]
+        found: dict[str, str] = (read_json(self.folder.manifest) or {}).get("failures", {})
+        return found.get(job)
 
     def sampler(self, row: Row) -> tuple[Method, dict[str, Any]]:
         """The method that a row samples, with the row's guidance, and its card."""

@@ -16,10 +16,12 @@ from imfbench.flow.counting import declared_counts
 from imfbench.flow.grids import uniform
 from imfbench.flow.solvers import evaluations_per_step
 from imfbench.pipeline.cells import Cell, all_cells
-from imfbench.pipeline.content import row_content
-from imfbench.pipeline.context import Context
+from imfbench.pipeline.content import row_content, search_content
+from imfbench.pipeline.context import Context, NotReadyError
 from imfbench.pipeline.measurements import Figure, Measurements, step_key
 from imfbench.pipeline.plan import Artefact, GridSearch, teacher_artefact, training_content
+from imfbench.pipeline.reuse import same_grid
+from imfbench.pipeline.search import recipe_of_search
 from imfbench.pipeline.synthesise import done, replaced_in
 from imfbench.pipeline.train import settings_of
 from imfbench.progress import clock
@@ -27,6 +29,7 @@ from imfbench.registry import METHODS
 from imfbench.sampling import sampling_guidance
 from imfbench.schema import read_utterances
 from imfbench.store import read_json
+from imfbench.weights import MissingModelError
 
 BUDGET = "budget"
 
@@ -110,7 +113,11 @@ def left_of(context: Context, seen: dict[str, str]) -> Left:
                 taken[f"train:{artefact.name}"] = same
     searches = []
     for search in context.plan.searches.values():
-        if read_json(context.folder.grid(search.name)) is None:
+        own = f"{where}/{search.name}"
+        same = seen.setdefault(f"search:{search_content(context.config, context.plan, search)}", own)
+        if same != own:
+            taken[f"search:{search.name}"] = same
+        elif not _searched(context, search):
             searches.append(search)
     cells = []
     scores = dict.fromkeys(context.config.metrics, 0)
@@ -127,7 +134,7 @@ def left_of(context: Context, seen: dict[str, str]) -> Left:
             own = f"{where}/{cell.row.label}"
             once = seen.setdefault(f"{content}:{metric}:{context.config.metrics[metric]}", own)
             if once == own and cell.status != "diverged":
-                scores[metric] += expected - _scored(context, cell, metric, kept)
+                scores[metric] += expected - _scored(context, cell, metric, kept, utterances)
     return Left(context, cells, taken, trainings, searches, scores)
 
 
@@ -245,7 +252,7 @@ def _scoring(left: Left, found: Measurements) -> Cost:
     cost = Cost("score")
     for metric, rows in left.scores.items():
         if rows:
-            cost.add_seconds(rows, found.get("score", metric))
+            cost.add_seconds(rows / min(left.context.config.workers, rows), found.get("score", metric))
             cost.add_seconds(1, found.get("load", metric))
             cost.reach(found.get("score memory", metric))
     if any(left.scores.values()):
@@ -263,6 +270,23 @@ def _ended(context: Context, artefact: Artefact) -> bool:
     return status.get("status") == "diverged" or (status.get("status") == "ok" and status["steps"] >= (steps or 0))
 
 
+def _searched(context: Context, search: GridSearch) -> bool:
+    """Whether nothing is left of a search: this very one is done, here or elsewhere in the run, or its network diverged."""
+    artefacts = [context.plan.artefacts[search.artefact]]
+    if TEACHER_DISTANCE in search.search.score:
+        artefacts.append(teacher_artefact(context.config, context.plan.artefacts))
+    if any(artefact.ready is None and not _ended(context, artefact) for artefact in artefacts):
+        return False  # a grid that is there was found for another network
+    try:
+        sampled = identity(context.card(search.artefact))
+        recipe = recipe_of_search(context, search, context.utterances(context.config.dev), sampled)
+    except NotReadyError:  # it diverged
+        return True
+    except MissingModelError:  # the signature of what scored the grid cannot be told
+        return context.folder.grid(search.name).is_file()
+    return same_grid(context, recipe) is not None
+
+
 def _steps_done(context: Context, artefact: Artefact) -> int:
     """Steps of a training that was interrupted, by its log; those since its last checkpoint are done again."""
     path = context.folder.artefact(artefact.name) / "log.csv"
@@ -274,24 +298,28 @@ def _steps_done(context: Context, artefact: Artefact) -> int:
 
 
 def _kept(context: Context, cell: Cell, utterances: list[Utterance]) -> dict[str, dict[str, Any]]:
-    """Rows of a cell whose audio the run leaves as it is."""
+    """Rows of these utterances whose audio the run leaves as it is; a cell may hold others, of a larger limit."""
     if cell.status != "ok" or context.config.overwrite == "always":
         return {}
-    made = done(cell)
+    ids = {u.id for u in utterances}
+    made = {id: row for id, row in done(cell).items() if id in ids}
     again = replaced_in(context, made, utterances)
     return {id: row for id, row in made.items() if id not in again}
 
 
-def _scored(context: Context, cell: Cell, metric: str, kept: dict[str, dict[str, Any]]) -> int:
-    """Rows of a cell's table that have this metric's score, or a reason for having none, by its present signature."""
+def _scored(
+    context: Context, cell: Cell, metric: str, kept: dict[str, dict[str, Any]], utterances: list[Utterance]
+) -> int:  # fmt: skip
+    """Rows of these utterances that have this metric's score, or a reason for having none, by its present signature."""
     if not kept or not cell.folder.table.is_file():
         return 0
     table = read_utterances(cell.folder.table)
     signature = f"{metric}_signature"
     if signature not in table:
         return 0
-    made = {id: row.get("audio_sha256") for id, row in kept.items()}
-    same = [made.get(id) == sha256 for id, sha256 in zip(table["id"], table["audio_sha256"], strict=True)]
+    made = {u.id: kept.get(u.id, {}).get("audio_sha256") for u in utterances}
+    rows = zip(table["id"], table["audio_sha256"], strict=True)
+    same = [id in made and made[id] == sha256 for id, sha256 in rows]
     key = f"signature:{metric}"
     current: str = context.once(key, lambda: str(context.metric(metric).signature))
     return int(((table[signature] == current) & pd.Series(same, index=table.index)).sum())

@@ -64,7 +64,7 @@ def begin(context: Context, stages: tuple[str, ...]) -> None:
             "packages": versions(),
             "git_revision": git_revision(),
             "hardware": describe(context.device),
-            "threads": context.threads,
+            "threads": context.threads_of(context.config.workers),  # of each process
             "workers": context.config.workers,
             "noise_seeds": context.config.noise_seeds,
             "models": models(),
@@ -104,14 +104,6 @@ def _tell_changed_metrics(earlier: list[dict[str, Any]]) -> None:
             )  # fmt: skip
 
 
-def failure_of(context: Context, job: str) -> str | None:
-    """Why a job failed, now or in the last command that did jobs of its kind; None if it did not."""
-    if job in context.failures:
-        return context.failures[job]
-    found: dict[str, str] = (read_json(context.folder.manifest) or {}).get("failures", {})
-    return found.get(job)
-
-
 def versions() -> dict[str, str | None]:
     """Versions of the packages on which figures depend; None where one is not installed."""
     found: dict[str, str | None] = {}
@@ -124,9 +116,12 @@ def versions() -> dict[str, str | None]:
 
 
 def git_revision() -> str | None:
-    """Commit of the source tree, with "+changes" if it was changed since; None outside a git clone."""
+    """Commit of the source tree, with "+changes" if it was changed since; None outside a git clone of it."""
     folder = Path(__file__).resolve().parent.parent
     try:
+        # A package that is installed below somebody's project is no part of what that project's commits hold.
+        if Path(_git(folder, "rev-parse", "--show-toplevel").strip()).resolve() != folder.parent:
+            return None
         revision = _git(folder, "rev-parse", "HEAD").strip()
         return revision + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no").strip() else "")
     except (OSError, subprocess.SubprocessError):

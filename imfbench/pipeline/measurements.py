@@ -54,10 +54,17 @@ class Figure:
 
 @dataclass
 class Measurements:
-    """Figures by what they are of, such as ("call", artefact): seconds, or bytes where the first word says so."""
+    """Figures by what they are of, such as ("call", artefact): seconds of one process, or bytes where the first word says so.
+
+    Attributes:
+        figures: All of them.
+        unmeasured: What could not be measured → why.
+        elsewhere: They are of another machine: what is on record was made on this one, and replaces none of them.
+    """
 
     figures: dict[Key, Figure] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
+    elsewhere: bool = False
 
     def get(self, *key: str) -> Figure | None:
         """The figure, else the largest of its kind, as an estimate; None if nothing of the kind was measured."""
@@ -69,8 +76,10 @@ class Measurements:
         return Figure(max(like), LIKE) if like else None
 
     def keep(self, key: Key, value: float, source: str) -> None:
-        """Keep a figure; one on record is worth more than a new one."""
-        self.figures.setdefault(key, Figure(float(value), source))
+        """Keep a figure of something that has none, or one on record in place of an estimate or a first cell's."""
+        known = self.figures.get(key)
+        if known is None or (source == RECORDED != known.source and not self.elsewhere):
+            self.figures[key] = Figure(float(value), source)
 
 
 def step_key(context: Context, artefact: Artefact) -> str:
@@ -112,7 +121,8 @@ def on_record(context: Context, found: Measurements) -> None:
             if about.get("peak_memory") is not None:
                 found.keep(("sampling memory", str(about.get("artefact_sha256"))), about["peak_memory"], RECORDED)
         for metric, cost in (read_json(folder.path / COSTS) or {}).items():
-            found.keep(("score", metric), cost["seconds"] / cost["utterances"], RECORDED)
+            together = cost.get("workers", context.config.workers)  # the seconds are those of all processes at once
+            found.keep(("score", metric), together * cost["seconds"] / cost["utterances"], RECORDED)
             found.keep(("load", metric), cost["load_seconds"], RECORDED)
             found.keep(("score memory", metric), cost["memory"], RECORDED)
     for sha256, seconds in calls.items():

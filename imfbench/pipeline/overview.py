@@ -112,6 +112,7 @@ def plan_of(
     lefts = []
     for part in parts_of(config):
         context = Context(part, RunFolder(out if part is config else out / part.name))
+        context.share_threads()
         on_record(context, found)
         lefts.append(left_of(context, seen))
     return lefts, found
@@ -122,6 +123,7 @@ def measure_first(left: Left, found: Measurements, stages: tuple[str, ...]) -> N
     context = left.context
     if context.config.overwrite == "only-cache":  # nothing will be made
         return
+    context.share_threads()  # the last part's are torch's by now
     rows = [cell.row for cell, missing in left.cells if missing and f"synthesise:{cell.row.label}" not in left.taken]
     rows = rows if "synthesise" in stages else []
     searches = left.searches if "search" in stages else []
@@ -179,8 +181,9 @@ def _describe_one(console: Console, left: Left, stages: tuple[str, ...]) -> None
         known = [u.seconds for u in utterances if u.seconds is not None]  # nothing is opened for a mere overview
         told = f"{len(utterances)} utterances" + (f" ({clock(sum(known))})" if len(known) == len(utterances) else "")
         console.print(f"{told} of {test_set.name}/{test_set.split}", highlight=False)
+    each = f" in each of {config.workers} processes" if config.workers > 1 else ""
     console.print(
-        f"{len(context.plan.rows)} rows, device {context.device.type}, {context.threads} threads", highlight=False
+        f"{len(context.plan.rows)} rows, device {context.device.type}, {context.threads} threads{each}", highlight=False
     )
     table = Table("stage", "what", "state", box=None, padding=(0, 2, 0, 0))
     for job in context.plan.of_stage(*stages):  # type: ignore[arg-type]
@@ -198,8 +201,10 @@ def _state(left: Left, job: Job) -> str:
         settings = settings_of(context.config, context.plan.artefacts[job.subject])
         return f"{settings.steps} steps" if settings.steps else clock((settings.minutes or 0) * 60)
     if job.stage == "search":
+        if any(search.name == job.subject for search in left.searches):
+            return "to do"
         found = read_json(context.folder.grid(job.subject))
-        return "to do" if found is None else f"done, {found['evaluations']} evaluations"
+        return "nothing to do" if found is None else f"done, {found['evaluations']} evaluations"
     if job.stage == "synthesise":
         cell, missing = next((cell, missing) for cell, missing in left.cells if cell.row.label == job.subject)
         expected = len(context.utterances(context.test_set(cell.row)))

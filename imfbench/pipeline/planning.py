@@ -92,9 +92,11 @@ def plan_experiment(
     """
     if network is not None and network not in BACKBONES.names():
         raise ArtefactError(f"--network {network}: {nearest(network, BACKBONES.names())}")
-    found, plan, priced = Measurements(), ExperimentPlan(), {}  # type: Measurements, ExperimentPlan, dict[str, Price]
+    found, plan = Measurements(elsewhere=flops_per_second is not None), ExperimentPlan()
+    priced: dict[str, Price] = {}
     for part in parts_of(config):
         context = Context(part, RunFolder(out if part is config else out / part.name))
+        context.share_threads()
         for artefact in context.plan.artefacts.values():
             if artefact.ready is not None:
                 continue

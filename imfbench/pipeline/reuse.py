@@ -57,14 +57,19 @@ def take_training(context: Context, name: str, there: Path) -> None:
 
 def take_grid(context: Context, name: str, recipe: dict[str, Any]) -> bool:
     """Take over the grid of an equal search; whether there is one."""
-    for one in folders(context.folder):
-        for path in sorted(one.path.glob("grids/*.json")):
-            found = read_json(path)
-            if found.get("recipe_hash") == content_hash(recipe):
-                write_json(context.folder.grid(name), {**found, "name": name})
-                log.info("%s: the same search as %s, by content: nothing is searched", name, path)
-                return True
-    return False
+    path = same_grid(context, recipe)
+    if path is None:
+        return False
+    write_json(context.folder.grid(name), {**read_json(path), "name": name})
+    log.info("%s: the same search as %s, by content: nothing is searched", name, path)
+    return True
+
+
+def same_grid(context: Context, recipe: dict[str, Any]) -> Path | None:
+    """The file of an equal search's grid, in the folder of whichever experiment of the run; None if there is none."""
+    wanted = content_hash(recipe)
+    paths = (path for one in folders(context.folder) for path in sorted(one.path.glob("grids/*.json")))
+    return next((path for path in paths if read_json(path).get("recipe_hash") == wanted), None)
 
 
 def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:

@@ -15,7 +15,6 @@ from imfbench.data import Utterance
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.cells import Cell, all_cells
 from imfbench.pipeline.context import Context
-from imfbench.pipeline.manifest import failure_of
 from imfbench.pipeline.score_workers import Recipe, by_processes, by_threads
 from imfbench.pipeline.scorer import Asked, Row, Scorer
 from imfbench.pipeline.sources import MADE_FROM
@@ -71,6 +70,7 @@ def _record_cost(context: Context, scorer: Scorer, heard: int, seconds: float, m
     if costs.get(scorer.metric.name, {}).get("utterances", 0) <= heard:
         loading = scorer.load_seconds
         cost = {"utterances": heard, "seconds": seconds - loading, "load_seconds": loading, "memory": max(0, memory)}
+        cost["workers"] = min(context.config.workers, heard)
         write_json(path, {**costs, scorer.metric.name: cost})
 
 
@@ -112,7 +112,7 @@ class _Table:
 
 
 def _table_of(context: Context, cell: Cell) -> _Table:
-    unmade = failure_of(context, f"synthesise:{cell.row.label}") or "not synthesised"
+    unmade = context.failure_of(f"synthesise:{cell.row.label}") or "not synthesised"
     return _Table(cell, context.utterances(context.test_set(cell.row)), unmade)
 
 

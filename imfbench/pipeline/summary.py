@@ -13,7 +13,6 @@ from imfbench.metrics.speed import speed_of_rows
 from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline.cells import UNTOLD, Cell, write_about
 from imfbench.pipeline.context import Context
-from imfbench.pipeline.manifest import failure_of
 from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
 from imfbench.store import read_json, write_json
 
@@ -142,7 +141,7 @@ def _quality(
         elif scored and len(errors) == len(frame):
             missing[name] = f"no utterance could be scored: {errors.iloc[0]}"
         else:
-            failure = context.failures.get(f"score:{metric.name}", "not scored yet: `imfbench score` does it")
+            failure = context.failure_of(f"score:{metric.name}") or "not scored yet: `imfbench score` does it"
             missing[name] = "too few scored utterances" if scored else failure
     found |= figures
     if scored:
@@ -159,9 +158,10 @@ def _with_interval(metric: Metric) -> list[str]:
 
 
 def _unmade(context: Context, cell: Cell) -> str:
-    reason = failure_of(context, f"synthesise:{cell.row.label}")
+    reason = context.failure_of(f"synthesise:{cell.row.label}")
     if reason is None and any(row.get("status") == "ok" for row in cell.folder.journal.rows().values()):
-        reason = "not scored yet; `imfbench score` or `run` does it"
+        failures = (context.failure_of(f"score:{name}") for name in context.config.metrics)
+        reason = next(filter(None, failures), "not scored yet; `imfbench score` or `run` does it")
     return f"failed: {reason or 'not synthesised; `imfbench synthesize` or `run` does it'}"
 
 

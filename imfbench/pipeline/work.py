@@ -101,6 +101,15 @@ def _reopened(news: News, folder: Path) -> RunWork:
 
 def report(context: Context, name: str) -> None:
     """Bring all summaries up to date, set aside cells of earlier experiments, and write a report."""
+    bring_up_to_date(context)
+    log.info("writing the report %s", name)
+    cls, options = REPORTS.get(name), context.config.reports.get(name)
+    files = (cls(cls.Config(**options)) if options else cls()).write(context.folder.path)
+    log.info("%s: wrote %s", name, ", ".join(file.name for file in files))
+
+
+def bring_up_to_date(context: Context) -> None:
+    """Have what reports are made from: a summary of each cell that is asked for, and no other cells beside them."""
     cells = all_cells(context)
     if apart := context.folder.show_only(cell.folder.key for cell in cells):
         place = context.folder.path / APART
@@ -112,7 +121,3 @@ def report(context: Context, name: str) -> None:
         )  # fmt: skip
     for cell in cells:
         summarise(context, cell)
-    log.info("writing the report %s", name)
-    cls, options = REPORTS.get(name), context.config.reports.get(name)
-    files = (cls(cls.Config(**options)) if options else cls()).write(context.folder.path)
-    log.info("%s: wrote %s", name, ", ".join(file.name for file in files))

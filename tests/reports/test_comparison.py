@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from imfbench.metrics import rare_losses, stats
+from imfbench.reports import tables
 from imfbench.reports.columns import quality
-from imfbench.reports.comparison import against_teacher, at_equal_nfe, between_recordings, rank
+from imfbench.reports.comparison import against_teacher, at_equal_nfe, between_recordings, between_rows, rank
 from imfbench.reports.grouping import Group, apart, entries, group_cells, labels
 from imfbench.reports.latex import latex
 from imfbench.reports.leaderboard import Leaderboard
@@ -163,6 +164,23 @@ def test_noise_seeds_are_averaged_and_do_not_count_as_utterances(run: Any) -> No
     assert two.difference == pytest.approx(-0.1)
     # Only seed 1 is common to both sides here.
     assert one.difference == pytest.approx(-0.2)
+
+
+def test_of_recordings_nobody_knows_the_noise(run: Any) -> None:
+    """Neither that two programs started from the same, nor that they did not."""
+    run.cell("teacher", 32, {"sim": 0.8 + EVEN}, task="speech")
+    run.cell("mine", 1, {"sim": 0.7 + EVEN}, task="speech", noise_seed=1)
+    for name in ("theirs", "others"):
+        run.cell(name, None, {"sim": 0.7 + EVEN[::-1]}, kind="recordings", task="speech", vocoder=None)
+    (group,) = groups_of(run)
+    (sampled,) = [c for c in against_teacher(group) if c.a == "mine at NFE 1"]
+    recorded = between_recordings(group)
+    assert (sampled.same_noise, [c.same_noise for c in recorded]) == (False, [None])
+    found = {e.system: e for e in entries(group)}
+    (mixed,) = between_rows(group, [(found["theirs"], found["teacher"])], ["sim"])
+    assert (mixed.same_noise, mixed.n) == (None, N)
+    told = "Some pairs did not start from the same noise."
+    assert [told in tables.test_table([test])[1] for test in (sampled, recorded[0], mixed)] == [True, False, False]
 
 
 def test_failed_utterances_leave_the_pairing_and_its_n(run: Any) -> None:

@@ -125,6 +125,17 @@ def test_papers_files_that_cannot_be_used_say_why(text: str, told: str, tmp_path
         read_reported(file)
 
 
+def test_only_shares_are_to_be_fractions(tmp_path: Path) -> None:
+    file = tmp_path / "papers.yaml"
+    entry = "- {system: x, task: t, dataset: d, source: s, wer: 0.02, wer_n: 1127, mos_utmos: 4.1, nfe: 32}\n"
+    file.write_text(entry)
+    (cell,) = read_reported(file)
+    assert cell.row["wer_n"] == 1127
+    file.write_text(entry.replace("wer_n: 1127", "wer_mean_high: 1.5"))
+    with pytest.raises(RunFolderError, match=r"wer_mean_high is 1\.5; write it as a fraction"):
+        read_reported(file)
+
+
 def test_compare_writes_a_page_of_both_runs_and_report_one_of_a_folder(
     two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
