@@ -160,8 +160,15 @@ def test_a_dry_run_measures_a_first_cell_and_writes_nothing(tiny) -> None:  # ty
     assert not tiny.out.exists()
 
 
-@pytest.mark.slow
-def test_a_sweep_that_is_killed_goes_on_and_ends_in_the_same_leaderboard(tiny) -> None:  # type: ignore[no-untyped-def]
+TRAINED, FIRST, LAST = (
+    "artefacts/own-learning_rate=0.001/status.json",
+    "cells/*/audio/*",
+    "precision=bf16/cells/*/audio/*",
+)
+
+
+@pytest.mark.parametrize("moments", [(FIRST,), pytest.param((TRAINED, FIRST, LAST), marks=pytest.mark.slow)])
+def test_a_sweep_that_is_killed_goes_on_and_ends_in_the_same_leaderboard(tiny, moments: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     config = {"systems": swept(tiny, [1e-3, 2e-3]), "precision": ["fp32", "bf16"]}
     program = "import sys; from imfbench.cli import main; sys.argv[0] = 'imfbench'; main()"
     flag = "-P" if sys.version_info >= (3, 11) else "-B"
@@ -174,7 +181,7 @@ def test_a_sweep_that_is_killed_goes_on_and_ends_in_the_same_leaderboard(tiny) -
     undisturbed, whole = command("whole")
     subprocess.run(undisturbed, check=True, capture_output=True)
     disturbed, out = command("killed")
-    for seen in ("artefacts/own-learning_rate=0.001/status.json", "cells/*/audio/*", "precision=bf16/cells/*/audio/*"):
+    for seen in moments:
         process = subprocess.Popen(disturbed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         while process.poll() is None and not list(out.glob(seen)):
             time.sleep(0.01)
