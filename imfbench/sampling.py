@@ -72,14 +72,15 @@ def as_loud(audio: np.ndarray, condition: Condition) -> np.ndarray:
 
 
 def warm_up(method: Method, condition: Condition, device: torch.device | str, precision: Precision) -> None:
-    """One evaluation, so that the first pass at this length is timed like any other: a CPU makes kernels for each length.
+    """On a CPU one evaluation, so that a pass at this length is timed like any other: there kernels are made for each length.
 
     In bf16 they add a quarter to a half to the first evaluation (48 and 82 ms by a student and a guided teacher of 8 M).
 
     Raises:
         Exception: What :func:`synthesize_mel` raises.
     """
-    synthesize_mel(method, condition, "", uniform(1), device=device, precision=precision)
+    if torch.device(device).type == "cpu":
+        synthesize_mel(method, condition, "", uniform(1), device=device, precision=precision)
 
 
 @torch.no_grad()

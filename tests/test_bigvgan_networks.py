@@ -109,3 +109,5 @@ def test_a_missing_package_or_file_is_told_before_anything_runs(
     assert len(found) == 1
     assert told.partition(": ")[2] in found[0]
     assert told.partition(": ")[0] in found[0]
+    auto = load(str(path), ("systems.own.network.config.mel_format=bigvgan-24k", "vocoder=auto"))
+    assert models_lacking(auto) == models_lacking(config), "told as the one that it stands for"

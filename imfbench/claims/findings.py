@@ -98,8 +98,8 @@ def further_loss(part: Part, a: Pick, on: str | None, figure: str, margin: float
     first, second = hard.values, plain.values[order]
     # The same sentences under harder conditions, called by the set before their names, are paired, as far as both have a score.
     named = [id.removeprefix(f"{on}-") for id in hard.ids]
-    common = set(named) & set(plain.ids)
-    same = len(common) > 1 and len(common) >= max(len(named), len(plain.ids)) - hard.missing - plain.missing
+    common, all_of = set(named) & set(plain.ids), len(named) + hard.missing
+    same = all_of == len(plain.ids) + plain.missing and 1 < len(common) >= all_of - hard.missing - plain.missing
     if same:
         first = first[:, [id in common for id in named]]
         second = second[:, [plain.ids.index(id) for id in named if id in common]]

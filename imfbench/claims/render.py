@@ -77,14 +77,13 @@ def write(request: Request, outcome: Outcome, command: str, into: Path | None = 
             f"{folder / 'claims.json'} has verdicts of claim {', '.join(map(str, sorted(lost)))}, whose runs are not here and "
             f"cannot be made here: {request.stopped()} The file is left as it is; write elsewhere with --out"
         )
-    chosen = {record["number"] for record in found}
-    others = [one for one in read_json(folder / "claims.json") or [] if one["number"] not in chosen]
-    found = sorted(
-        (*found, *(one for one in others if one["scale"]["budget"] == request.budget)), key=lambda one: one["number"]
-    )
+    others = {claim.number for claim in request.claims.claims} - {record["number"] for record in found}
+    present: list[Record] = read_json(folder / "claims.json") or []
+    kept = [one for one in present if one["number"] in others and one["scale"]["budget"] == request.budget]
+    found = sorted((*found, *kept), key=lambda one: one["number"])
     below = Path(os.path.relpath(request.out, folder))
     write_json(folder / "claims.json", found)
-    write_text(folder / "claims.md", markdown(found, below, request.out, [one["number"] for one in others]))
+    write_text(folder / "claims.md", markdown(found, below, request.out, [one["number"] for one in kept]))
     return [folder / "claims.json", folder / "claims.md"]
 
 

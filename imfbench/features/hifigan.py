@@ -29,6 +29,11 @@ REACH = 14
 """Frames on either side that a frame's audio depends on (13.3 by the kernels' sizes; of a real mel 12.6 could be seen)."""
 
 
+RECENT = 8
+"""Mels after which the kernels of a length are made anew, to be sure: the library keeps 1024 of all networks, this one has 56 for
+each length."""
+
+
 def convolution(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Module:
     """A convolution over time of (batch, inputs, 1, time) that keeps the time's length.
 
@@ -122,6 +127,7 @@ class HiFiGAN:
     """
 
     name = "hifigan-universal-v1"
+    _rounds = False  # whether mels in one piece are filled up to a few lengths
     mel_format = "hifigan-22k"
     sample_rate = SAMPLE_RATE
 
@@ -129,7 +135,8 @@ class HiFiGAN:
         self._path = path
         self._device = torch.device("cpu")
         self._generator: Generator | None = None
-        self._prepared: set[int] = set()
+        self._vocoded = 0
+        self._prepared: dict[int, int] = {}  # length → mels that had been vocoded then
 
     def load(self, device: torch.device | str = "cpu") -> HiFiGAN:
         """Read the weights (verified) onto ``device`` and fold their weight norm."""
@@ -153,14 +160,21 @@ class HiFiGAN:
         return self
 
     def prepare(self, frames: int) -> None:
-        """Have the kernels for a mel of so many frames made, which the first one of a length else pays for, by up to seconds."""
+        """Have the kernels for a mel of so many frames made, which the first one of a length else pays for, by up to seconds.
+
+        Only on a CPU, and where lengths are few: else it would be a pass more for each mel. Float32's kernels take a tenth to a
+        fifth of a pass.
+        """
+        if self._device.type != "cpu" or not (self._rounds or self._windowed(frames)):
+            return
         length = windows(frames)[0][1] if self._windowed(frames) else self._length(frames)
-        if length not in self._prepared:
+        if self._vocoded - self._prepared.get(length, -RECENT) >= RECENT:
             self._passed(torch.zeros(length, BANDS))
-            self._prepared.add(length)
+        self._prepared[length] = self._vocoded
 
     def __call__(self, mel: Tensor) -> np.ndarray:
         """Log-mel (frames, bands) → (frames · 256,) float32 in [-1, 1] at 22.05 kHz."""
+        self._vocoded += 1
         if self._windowed(len(mel)):
             pieces = [
                 self._passed(mel[start:end])[first * HOP : last * HOP] for start, end, first, last in windows(len(mel))
@@ -195,6 +209,7 @@ class MixedHiFiGAN(HiFiGAN):
     """
 
     name = "hifigan-universal-v1-bf16"
+    _rounds = True
 
     def load(self, device: torch.device | str = "cpu") -> MixedHiFiGAN:
         """As in float32; then the residual blocks behind the first upsampling but one, and its last two, become bf16."""

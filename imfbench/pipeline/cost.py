@@ -11,7 +11,7 @@ from torch import nn
 
 from imfbench.artefact import identity, read_settings
 from imfbench.config import TEACHER_DISTANCE
-from imfbench.data import Utterance
+from imfbench.data import DatasetError, Utterance
 from imfbench.flow.counting import declared_counts
 from imfbench.flow.grids import uniform
 from imfbench.flow.solvers import evaluations_per_step
@@ -282,7 +282,7 @@ def _searched(context: Context, search: GridSearch) -> bool:
         recipe = recipe_of_search(context, search, context.utterances(context.config.dev), sampled)
     except NotReadyError:  # it diverged
         return True
-    except MissingModelError:  # the signature of what scored the grid cannot be told
+    except (MissingModelError, DatasetError):  # the signature of what scored the grid, or its data, cannot be told
         return context.folder.grid(search.name).is_file()
     return same_grid(context, recipe) is not None
 

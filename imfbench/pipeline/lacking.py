@@ -10,11 +10,15 @@ from typing import Any
 from imfbench.artefact import EMBEDDED, ArtefactError, locate
 from imfbench.backbones.originals import MissingPackageError
 from imfbench.config import Data, ExperimentConfig, Selection
+from imfbench.config_file import ConfigError
 from imfbench.data import DatasetError
 from imfbench.features.cosyvoice_files import CAMPPLUS, TOKENIZER, find
+from imfbench.features.mel import MelFormat
 from imfbench.inputs import open_vocoder, vocoder_mel
+from imfbench.pipeline.networks import inputs_of_experiment
+from imfbench.pipeline.plan import make_plan
 from imfbench.published import Published, look_in, nothing_fetched
-from imfbench.registry import DATASETS, METRICS, BrokenEntryError, UnknownNameError
+from imfbench.registry import DATASETS, METRICS, VOCODERS, BrokenEntryError, UnknownNameError
 from imfbench.sets import TestSet, open_dataset
 from imfbench.weights import DamagedModelError, MissingModelError
 
@@ -54,13 +58,26 @@ def models_lacking(config: ExperimentConfig) -> list[str]:
     """The vocoder and the scorers whose models are not here, each with what to do about it; nothing is fetched for that."""
     look_in(config.model_dir)
     found = []
-    if config.task != "speech" and (mel := vocoder_mel(config.vocoder)) is not None:
-        found += _model(f"vocoder ({config.vocoder})", partial(open_vocoder, config.vocoder, mel))
+    vocoder, mel = _vocoder(config)
+    if config.task != "speech" and mel is not None:
+        found += _model(f"vocoder ({vocoder})", partial(open_vocoder, vocoder, mel))
     found += [line for model in heard_by(config) for line in _model(model.name, partial(find, model))]
     for name, options in config.metrics.items():
         cls = METRICS.get(name)
         found += _model(f"metrics.{name}", partial(_signature, cls, options))
     return found
+
+
+def _vocoder(config: ExperimentConfig) -> tuple[str, MelFormat | None]:
+    """The vocoder's name, and its mel; of one that goes by the networks the one that it stands for, as far as they are here."""
+    stands_for = getattr(VOCODERS.get(config.vocoder), "stands_for", None)
+    if stands_for is None:
+        return config.vocoder, vocoder_mel(config.vocoder)
+    try:
+        mel = inputs_of_experiment(config, make_plan(config), lambda artefact: str(artefact.ready)).mel
+    except (ArtefactError, ConfigError):  # told where the networks are
+        return config.vocoder, None
+    return stands_for(mel), mel
 
 
 def heard_by(config: ExperimentConfig) -> tuple[Published, ...]:

@@ -27,7 +27,7 @@ from imfbench.pipeline.recordings import take_recordings
 from imfbench.pipeline.reuse import take_audio
 from imfbench.pipeline.sources import MADE_FROM, made_from, of_other_recordings
 from imfbench.progress import log
-from imfbench.sampling import LengthError, as_loud, sampling_guidance, synthesize_mel, warm_up
+from imfbench.sampling import LengthError, as_loud, synthesize_mel, warm_up
 from imfbench.store import StoreError, file_sha256, read_json, write_json
 
 _SHOWN = 80
@@ -98,11 +98,8 @@ def synthesise(context: Context, label: str) -> None:
             method, condition, utterance.id, grid, solver, seed, context.device, context.config.precision
         )
 
-    def warm(condition: Condition) -> None:
-        context.once(
-            f"kernels:{row.artefact}:{sampling_guidance(method)}:{condition.valid.shape[1]}",
-            lambda: warm_up(method, condition, context.device, context.config.precision),
-        )
+    def warm(condition: Condition) -> None:  # each time: the library forgets lengths when it has met many
+        warm_up(method, condition, context.device, context.config.precision)
 
     maker = Maker(dataset.condition, mel, warm)
     if not _memory_known(cell):

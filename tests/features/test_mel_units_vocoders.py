@@ -139,7 +139,7 @@ def test_hifigan_in_windows_gives_the_audio_that_one_piece_gives(
     assert decibels > least
 
 
-def test_hifigan_prepares_each_length_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hifigan_prepares_a_length_that_it_has_not_met_lately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hifigan, "WINDOW", 96)
     vocoder, passed = MixedHiFiGAN().load(), []
     inner = vocoder._passed
@@ -147,9 +147,19 @@ def test_hifigan_prepares_each_length_once(monkeypatch: pytest.MonkeyPatch) -> N
     for frames in (33, 60, 64, 150, 160):
         vocoder.prepare(frames)
     assert passed == [64, 96], "33, 60 and 64 are held up to 64; 150 and 160 frames go in windows of 96"
-    vocoder(torch.zeros(50, mel.BANDS))
-    vocoder(torch.zeros(160, mel.BANDS))
+    for _ in range(hifigan.RECENT):
+        vocoder(torch.zeros(50, mel.BANDS))
     assert set(passed) == {64, 96}
+    passed.clear()
+    vocoder.prepare(160)
+    vocoder.prepare(160)
+    assert passed == [96], "after many others the library may have forgotten it"
+    exact = HiFiGAN().load()
+    monkeypatch.setattr(exact, "_passed", lambda given: passed.append(len(given)))
+    exact.prepare(50)
+    assert passed == [96], "float32's lengths are as many as its mels"
+    exact.prepare(160)
+    assert passed == [96, 96]
 
 
 @pytest.mark.parametrize(
