@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from imfbench.cli_run import reuse_option
+from imfbench.cli_run import check_reuse, reuse_option
 
 BUDGETS = ("small", "cpu", "full")
 INTERRUPTED = 130
@@ -49,8 +49,7 @@ def claims_command(
 
     if out is not None and out.is_file():
         raise click.BadParameter(f"{out} is a file; the runs need a folder", param_hint="--out")
-    if dry_run and reuse:
-        raise click.UsageError("--reuse copies into the runs' folders, and --dry-run does nothing: give one of them")
+    check_reuse(reuse, dry_run)
     given = (("device", device), ("threads", threads), ("workers", workers))
     settings += tuple(f"{key}={value}" for key, value in given if value is not None)
     folder = out or Path("runs") / f"claims-{budget}"

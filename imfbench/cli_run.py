@@ -58,6 +58,12 @@ def reuse_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def check_reuse(reuse: tuple[Path, ...], dry_run: bool) -> None:
+    """Refuse ``--reuse`` with ``--dry-run``."""
+    if dry_run and reuse:
+        raise click.UsageError("--reuse copies into the run folder, and --dry-run does nothing: give one of them")
+
+
 def run_folder(out: Path | None, config: Any, experiment: ExperimentConfig) -> Path:
     """Where it is run: as asked for; else in the run folder that was named in its place, wherever that is; else in its own."""
     from imfbench.experiment import default_folder
@@ -105,8 +111,7 @@ def run_experiment(
         raise click.BadParameter(f"{out} is a file; a run needs a folder", param_hint="--out")
     if no_measuring and not dry_run:
         raise click.UsageError("--no-measuring goes with --dry-run: a run measures by itself")
-    if dry_run and reuse:
-        raise click.UsageError("--reuse copies into the run folder, and --dry-run does nothing: give one of them")
+    check_reuse(reuse, dry_run)
     settings += tuple(
         f"{key}={value}"
         for key, value in (("device", device), ("threads", threads), ("workers", workers), ("training.memory", memory))

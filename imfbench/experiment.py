@@ -107,14 +107,13 @@ def run_all(
             _check_models_of_parts(config, out, work)
             contexts.append(_run(config, folder, work, reporting, executor))
         # The whole's report shows all rows; a part's own is made by `imfbench report` on its folder, or where none else is.
-        contexts += [run(part, out / part.name, work or stages, reporting, executor) for part in config.then]
+        parts = [run(part, out / part.name, work or stages, reporting, executor) for part in config.then]
         if "report" in stages:
-            for part in contexts[len(contexts) - len(config.then) :] if work else ():
+            for part in parts if work else ():
                 with part.folder.lock():
                     bring_up_to_date(part)
-            whole = _run(config, folder, ("report",), reporting, executor, contexts[0].failures if work else {})
-            contexts = [whole, *contexts[len(contexts) - len(config.then) :]]
-    return contexts
+            contexts = [_run(config, folder, ("report",), reporting, executor, contexts[0].failures if work else {})]
+    return [*contexts, *parts]
 
 
 def _check_models_of_parts(config: ExperimentConfig, out: Path, stages: tuple[Stage, ...]) -> None:

@@ -27,8 +27,6 @@ WINDOW = 512
 in memory, .8 MB for a frame: utterances of 20 s, each of a length of its own, took a process to 12 GB."""
 REACH = 14
 """Frames on either side that a frame's audio depends on (13.3 by the kernels' sizes; of a real mel 12.6 could be seen)."""
-
-
 RECENT = 8
 """Mels after which the kernels of a length are made anew, to be sure: the library keeps 1024 of all networks, this one has 56 for
 each length."""
@@ -127,7 +125,7 @@ class HiFiGAN:
     """
 
     name = "hifigan-universal-v1"
-    _rounds = False  # whether mels in one piece are filled up to a few lengths
+    _multiple = 1  # to which a mel in one piece is filled up by holding its last frame
     mel_format = "hifigan-22k"
     sample_rate = SAMPLE_RATE
 
@@ -165,7 +163,7 @@ class HiFiGAN:
         Only on a CPU, and where lengths are few: else it would be a pass more for each mel. Float32's kernels take a tenth to a
         fifth of a pass.
         """
-        if self._device.type != "cpu" or not (self._rounds or self._windowed(frames)):
+        if self._device.type != "cpu" or not (self._multiple > 1 or self._windowed(frames)):
             return
         length = windows(frames)[0][1] if self._windowed(frames) else self._length(frames)
         if self._vocoded - self._prepared.get(length, -RECENT) >= RECENT:
@@ -185,8 +183,7 @@ class HiFiGAN:
         return self._passed(held)[: len(mel) * HOP]
 
     def _length(self, frames: int) -> int:
-        """To which a mel in one piece is filled up by holding its last frame."""
-        return frames
+        return frames + -frames % self._multiple
 
     def _windowed(self, frames: int) -> bool:
         return frames > WINDOW and self._device.type == "cpu"
@@ -209,7 +206,7 @@ class MixedHiFiGAN(HiFiGAN):
     """
 
     name = "hifigan-universal-v1-bf16"
-    _rounds = True
+    _multiple = FRAMES
 
     def load(self, device: torch.device | str = "cpu") -> MixedHiFiGAN:
         """As in float32; then the residual blocks behind the first upsampling but one, and its last two, become bf16."""
@@ -218,9 +215,6 @@ class MixedHiFiGAN(HiFiGAN):
         for part in (*self._generator.ups[2:], *self._generator.resblocks[len(KERNELS) :]):
             part.to(torch.bfloat16)
         return self
-
-    def _length(self, frames: int) -> int:
-        return frames + -frames % FRAMES
 
 
 def fastest() -> type[HiFiGAN]:

@@ -121,9 +121,8 @@ def on_record(context: Context, found: Measurements) -> None:
             if about.get("peak_memory") is not None:
                 found.keep(("sampling memory", str(about.get("artefact_sha256"))), about["peak_memory"], RECORDED)
         for metric, cost in (read_json(folder.path / COSTS) or {}).items():
-            together = cost.get(
-                "workers", 1
-            )  # the seconds are those of all processes at once; older records do not say
+            # The seconds are those of all processes at once; older records do not say of how many.
+            together = cost.get("workers", 1)
             found.keep(("score", metric), together * cost["seconds"] / cost["utterances"], RECORDED)
             found.keep(("load", metric), cost["load_seconds"], RECORDED)
             found.keep(("score memory", metric), cost["memory"], RECORDED)

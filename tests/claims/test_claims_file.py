@@ -188,6 +188,13 @@ def test_a_setting_may_be_of_one_task(tmp_path: Path) -> None:
         load_experiment("k-steps", "full", ("text2mle/training.steps=3",))
 
 
+def test_reuse_with_a_dry_run_is_refused(tmp_path: Path) -> None:
+    found = CliRunner().invoke(main, ["claims", "--dry-run", "--reuse", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert found.exit_code == 2
+    assert "--dry-run does nothing: give one of them" in " ".join(found.output.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_experiment_that_only_trains_is_one(tmp_path: Path) -> None:
     """Claim 5's has no row, and its trainings."""
     context = Context(load_experiment("stability", "cpu"), RunFolder(tmp_path))
