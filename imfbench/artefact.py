@@ -94,7 +94,9 @@ def locate(reference: str | Path) -> Path:
     if not (folder / WEIGHTS).is_file():
         pickled = sorted(path.name for kind in ("*.pt", "*.pth", "*.ckpt", "*.bin") for path in folder.glob(kind))
         hint = nearest(text, embedded())
-        if pickled:
+        if (folder / CARD).is_file():
+            hint = "its card is there without its weights, as in a copy of results for readers; move it away to train it again"
+        elif pickled:
             hint = f"{pickled[0]} lies there, but pickled checkpoints are not read, since reading one can run code"
         raise ArtefactError(f"no artefact {text!r} ({folder / WEIGHTS} is missing); {hint}")
     return folder

@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from imfbench import experiment
+from imfbench.artefact import WEIGHTS, ArtefactError, read_card
 from imfbench.cli import main
 from imfbench.config import load
 from imfbench.config_file import ConfigError
@@ -134,6 +135,20 @@ def test_another_run_takes_over_what_is_the_same(out: Path, tmp_path: Path) -> N
     assert all(machine is None or isinstance(machine, str) for machine in machines[0])
     assert any(machines[0])
     assert other_runs.take_over(load(str(same)), out, (tmp_path / "nothing", out)) == 0
+
+
+def test_a_copy_without_weights_holds_no_training(out: Path, tmp_path: Path) -> None:
+    """As results are published: who took the training over would have nothing to sample with."""
+    copy, fresh = tmp_path / "published", tmp_path / "fresh"
+    shutil.copytree(out, copy)
+    for path in copy.rglob(WEIGHTS):
+        path.unlink()
+    assert {path.name for path, *_ in reuse.trainings(RunFolder(out))} == {"own"}
+    assert list(reuse.trainings(RunFolder(copy))) == []
+    other_runs.take_over(load(str(write(tmp_path))), fresh, (copy,))
+    assert list(fresh.glob("artefacts/*")) == []
+    with pytest.raises(ArtefactError, match="its card is there without its weights"):
+        read_card(copy / "artefacts" / "own")
 
 
 def test_further_experiments_inherit_and_are_checked(tmp_path: Path) -> None:

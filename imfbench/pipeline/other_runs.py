@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imfbench.artefact import ArtefactError, identity
+from imfbench.artefact import WEIGHTS, ArtefactError, identity
 from imfbench.config import ExperimentConfig
 from imfbench.devices import machine_name
 from imfbench.pipeline.cells import all_cells
@@ -69,7 +69,7 @@ def _training(context: Context, artefact: Artefact, sources: Sequence[Path]) -> 
         timed, fit = found.pop("timed_minutes", None), found.pop(FITTED, None) or {}
         status = read_json(path.parent / "status.json") or {}
         steps = found.get("training", {}).get("steps")
-        if status.get("status") != "ok" or status.get("steps") != steps:
+        if status.get("status") != "ok" or status.get("steps") != steps or not (path.parent / WEIGHTS).is_file():
             continue
         if settings.steps is None and timed != settings.minutes:
             continue

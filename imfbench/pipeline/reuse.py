@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imfbench.artefact import WEIGHTS
 from imfbench.data import Utterance
 from imfbench.pipeline.context import Context
 from imfbench.pipeline.sources import of_other_recordings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from imfbench.pipeline.cells import Cell
 
 RECIPE = "recipe.json"
-_TRAINED = ("model.safetensors", "vocab.txt", "log.csv", "step_memory.json")
+_TRAINED = (WEIGHTS, "vocab.txt", "log.csv", "step_memory.json")
 _MEMORY = ("peak_memory", "peak_memory_kind", "peak_memory_of")
 
 
@@ -32,11 +33,13 @@ def folders(folder: RunFolder) -> list[RunFolder]:
 
 
 def trainings(folder: RunFolder) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
-    """The trainings of a run that have ended: folder, recipe, status."""
+    """The trainings of a run that have ended and left what they have learnt, if anything: folder, recipe, status."""
     for one in folders(folder):
         for path in sorted(one.path.glob(f"artefacts/*/{RECIPE}")):
             status = read_json(path.parent / "status.json") or {}
-            if status.get("status") in ("ok", "diverged"):
+            if status.get("status") == "diverged" or (
+                status.get("status") == "ok" and (path.parent / WEIGHTS).is_file()
+            ):
                 yield path.parent, read_json(path), status
 
 
