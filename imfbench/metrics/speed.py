@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,6 @@ import torch
 
 from imfbench.devices import synchronize
 
-Utterance = TypeVar("Utterance")
 Clock = Callable[[], float]
 
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
@@ -140,57 +139,6 @@ def paired_ratio(
     return PairedRatio(ratio, low, high, median(a for a, _ in pairs), median(a - b for a, b in pairs), repeats)
 
 
-def time_utterances(
-    utterances: Sequence[Utterance],
-    network: Callable[[Utterance], Any],
-    vocoder: Callable[[Any], Any] | None,
-    generated_seconds: Callable[[Utterance], float],
-    *,
-    warmup: int = 2,
-    repeats: int = 1,
-    device: torch.device | str = "cpu",
-    clock: Clock = time.perf_counter,
-) -> pd.DataFrame:
-    """Time each utterance alone, the network and then the vocoder on what the network made.
-
-    Args:
-        utterances: What to synthesise, in order.
-        network: All of sampling, from noise to mel, for one utterance; loading and scoring do not belong in it.
-        vocoder: From the network's result to audio; None leaves its columns NaN.
-        generated_seconds: Length of the generated part of an utterance; the prompt's seconds do not count.
-        warmup: Utterances, from the first on, that are first run without a clock.
-        repeats: Timed passes an utterance; the median is kept.
-        device: What the work runs on; it is synchronised before the clock is read.
-        clock: Seconds, monotonic.
-
-    Returns:
-        A row per utterance, in order: network_seconds, vocoder_seconds, total_seconds (their sum) and
-        generated_seconds.
-
-    Raises:
-        ValueError: No pass would be timed, or an utterance has no generated length.
-    """
-    if repeats < 1 or warmup < 0:
-        raise ValueError(f"nothing to time with warmup={warmup} and repeats={repeats}; give at least one repeat")
-    device = torch.device(device)
-    rows = []
-    with torch.no_grad():
-        # Cycled, so that a list shorter than the warm-up still warms the device up.
-        for number in range(warmup if utterances else 0):
-            mel = network(utterances[number % len(utterances)])
-            if vocoder is not None:
-                vocoder(mel)
-        for number, utterance in enumerate(utterances):
-            length = generated_seconds(utterance)
-            if not length > 0:
-                raise ValueError(f"utterance {number} of the list lasts {length} s; leave it out, and count it")
-            passes = [_one_pass(utterance, network, vocoder, device, clock) for _ in range(repeats)]
-            rows.append((*(median(column) for column in zip(*passes, strict=True)), length))
-    frame = pd.DataFrame(rows, columns=["network_seconds", "vocoder_seconds", "generated_seconds"], dtype=float)
-    frame.insert(2, "total_seconds", frame["network_seconds"] + frame["vocoder_seconds"])
-    return frame
-
-
 def real_time_factor(wall_seconds: Sequence[float], generated_seconds: Sequence[float]) -> RealTimeFactor:
     """RTF from an utterance's wall seconds and generated seconds, both (utterances,).
 
@@ -209,7 +157,10 @@ def real_time_factor(wall_seconds: Sequence[float], generated_seconds: Sequence[
 
 
 def rtf_columns(frame: pd.DataFrame) -> dict[str, float]:
-    """The columns of a summary from ``time_utterances``' rows.
+    """The columns of a summary from rows of utterances.
+
+    Args:
+        frame: Columns network_seconds, vocoder_seconds and total_seconds, of wall time, and generated_seconds.
 
     Returns:
         rtf_network, rtf_network_median, rtf_network_p95, the same for vocoder and total, and rtf_n. A scope that was
@@ -256,18 +207,6 @@ def speed_of_rows(made: pd.DataFrame, network: bool = True) -> tuple[dict[str, A
     }
     found |= rtf_columns(pd.DataFrame({**seconds, "generated_seconds": timed["seconds"].astype(float)}))
     return found, conditions
-
-
-def _one_pass(
-    utterance: Utterance,
-    network: Callable[[Utterance], Any],
-    vocoder: Callable[[Any], Any] | None,
-    device: torch.device,
-    clock: Clock,
-) -> tuple[float, float]:
-    network_seconds, mel = _timed(lambda: network(utterance), device, clock)
-    vocoder_seconds = float("nan") if vocoder is None else _timed(lambda: vocoder(mel), device, clock)[0]
-    return network_seconds, vocoder_seconds
 
 
 def _timed(function: Callable[[], Any], device: torch.device, clock: Clock) -> tuple[float, Any]:
