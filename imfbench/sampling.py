@@ -74,7 +74,7 @@ def as_loud(audio: np.ndarray, condition: Condition) -> np.ndarray:
 def warm_up(method: Method, condition: Condition, device: torch.device | str, precision: Precision) -> None:
     """On a CPU one evaluation, so that a pass at this length is timed like any other: there kernels are made for each length.
 
-    In bf16 they add a quarter to a half to the first evaluation (48 and 82 ms by a student and a guided teacher of 8 M).
+    In bf16 that is a tenth to two thirds of the first evaluation at a length (8 M weights; docs/measurement.md).
 
     Raises:
         Exception: What :func:`synthesize_mel` raises.
