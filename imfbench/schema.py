@@ -116,6 +116,8 @@ UTTERANCE: tuple[Key, ...] = (
     Key("threads", _WHOLE, "", "always", "CPU threads."),
     Key("hardware", _TEXT, "", "since rows name it", "Model of that device."),
     Key("workers", _WHOLE, "", "since there is `--workers`", "Processes that were at work side by side while it was timed."),
+    Key("timing", _WHOLE, "", "since rows name it",
+        "How it was timed: 2, on a CPU, with the kernels for its length made before the clock starts; without it 1."),
     *_metric(
         "wer",
         Key("wer", _NUMBER, "fraction", "", "Edits over the words that are compared (characters in Chinese)."),

@@ -24,6 +24,8 @@ Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
 """Clocks by name. A figure of speed is wall time; a ratio on a busy CPU is steadier by the time the processor worked on it."""
 SCOPES = ("network", "vocoder", "total")
+TIMING = 2
+"""How an utterance is timed: since 2, on a CPU, with the kernels for its length made before. Rows that name none are of 1."""
 
 
 @dataclass(frozen=True)
@@ -186,14 +188,16 @@ def speed_of_rows(made: pd.DataFrame, network: bool = True) -> tuple[dict[str, A
 
     Returns:
         device, hardware, threads, workers, batch and what ``rtf_columns`` gives, empty unless there is one condition; and the
-        conditions (device, threads, workers, hardware), a row each.
+        conditions (device, threads, workers, hardware, timing), a row each.
     """
     timed = made.dropna(subset=["vocoder_seconds"])
     # Rows from before workers were known of are of one process.
     beside = timed["workers"].fillna(1).astype(int) if "workers" in timed else 1
     # Nor did they name their machine: such rows are of one that is not known, and may not be of the others'.
     machine = timed["hardware"].fillna("") if "hardware" in timed else ""
-    conditions = timed[["device", "threads"]].assign(workers=beside, hardware=machine).dropna().drop_duplicates()
+    rule = timed["timing"].fillna(1).astype(int) if "timing" in timed else 1
+    about = timed[["device", "threads"]].assign(workers=beside, hardware=machine, timing=rule)
+    conditions = about.dropna().drop_duplicates()
     if len(conditions) != 1:
         return {}, conditions
     found: dict[str, Any] = {"device": conditions["device"].iloc[0], "batch": 1}

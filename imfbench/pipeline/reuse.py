@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imfbench.artefact import WEIGHTS
 from imfbench.data import Utterance
+from imfbench.metrics.speed import TIMING
 from imfbench.pipeline.context import Context
 from imfbench.pipeline.sources import of_other_recordings
 from imfbench.progress import log
@@ -77,16 +78,16 @@ def same_grid(context: Context, recipe: dict[str, Any]) -> Path | None:
 
 def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
     """Take over the utterances of an equal cell of another experiment, if they were timed on as many threads."""
-    here = (context.device.type, context.threads, context.config.workers)
+    here = (context.device.type, context.threads, context.config.workers, TIMING)
     for one in folders(context.folder)[1:]:
         there = one.cell(cell.folder.key)
         made = there.journal.rows()
         for utterance in [u for u in missing if made.get(u.id, {}).get("status") == "ok"]:
             row = made[utterance.id]
-            timed = tuple(row.get(key) for key in ("device", "threads", "workers"))
+            timed = tuple(row.get(key) for key in ("device", "threads", "workers", "timing"))
             path = there.path / row["audio"]
             if (
-                timed not in (here, (None,) * 3)
+                timed not in (here, (None,) * 4)
                 or row.get("hardware") not in (context.machine, None)
                 or of_other_recordings(context, row, utterance)
                 or not path.is_file()

@@ -187,6 +187,7 @@ _COLUMNS = (
     "hardware",
     "threads",
     "workers",
+    "timing",
 )
 
 

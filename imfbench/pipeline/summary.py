@@ -9,7 +9,7 @@ import pandas as pd
 
 from imfbench.devices import machine_name
 from imfbench.metrics.base import Metric
-from imfbench.metrics.speed import speed_of_rows
+from imfbench.metrics.speed import TIMING, speed_of_rows
 from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline.cells import UNTOLD, Cell, write_about
 from imfbench.pipeline.context import Context
@@ -109,7 +109,7 @@ def _speed(cell: Cell, frame: pd.DataFrame, found: dict[str, Any], missing: dict
     if len(conditions) > 1:
         told = ", ".join(
             f"{row['device']}{' (' * bool(row['hardware'])}{row['hardware']}{')' * bool(row['hardware'])} with {row['threads']} "
-            f"threads in {row['workers']} processes"
+            f"threads in {row['workers']} processes{' before lengths were warmed up' * (row['timing'] < TIMING)}"
             for row in conditions.to_dict("records")
         )
         missing |= dict.fromkeys(

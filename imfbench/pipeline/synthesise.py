@@ -20,7 +20,7 @@ from imfbench.flow.counting import CountMismatchError, Counts
 from imfbench.inputs import prepare_vocoder
 from imfbench.method import Condition
 from imfbench.metrics.memory import peak_memory
-from imfbench.metrics.speed import time_passes
+from imfbench.metrics.speed import TIMING, time_passes
 from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
 from imfbench.pipeline.context import Context, recording_of, told
 from imfbench.pipeline.recordings import take_recordings
@@ -245,6 +245,7 @@ def _make(context: Context, cell: Cell, utterance: Utterance, maker: Maker, voco
         "hardware": context.machine,
         "threads": context.threads,
         "workers": context.config.workers,
+        "timing": TIMING,
     }
 
 

@@ -148,6 +148,17 @@ def test_times_of_two_machines_are_no_one_figure() -> None:
     assert "hardware" not in speed.speed_of_rows(rows.drop(columns="hardware"))[0]
 
 
+def test_times_by_two_rules_are_no_one_figure() -> None:
+    """A row that was begun before lengths were warmed up, and gone on with since."""
+    one = {"device": "cpu", "threads": 1, "workers": 1, "network_seconds": 0.1, "vocoder_seconds": 0.3, "seconds": 2.0}
+    before = pd.DataFrame([one, one])
+    assert speed.speed_of_rows(before)[0]["rtf_total"] == pytest.approx(0.2)
+    assert speed.speed_of_rows(before.assign(timing=speed.TIMING))[0]["rtf_total"] == pytest.approx(0.2)
+    columns, conditions = speed.speed_of_rows(before.assign(timing=[None, speed.TIMING]))
+    assert columns == {}
+    assert conditions["timing"].to_list() == [1, speed.TIMING]
+
+
 FAULTS = """
 import resource, torch
 from imfbench.metrics.speed import keep_freed_memory
