@@ -94,10 +94,10 @@ def locate(reference: str | Path) -> Path:
     if not (folder / WEIGHTS).is_file():
         pickled = sorted(path.name for kind in ("*.pt", "*.pth", "*.ckpt", "*.bin") for path in folder.glob(kind))
         hint = nearest(text, embedded())
-        if (folder / CARD).is_file():
-            hint = "its card is there without its weights, as in a copy of results for readers; move it away to train it again"
-        elif pickled:
+        if pickled:
             hint = f"{pickled[0]} lies there, but pickled checkpoints are not read, since reading one can run code"
+        elif (folder / CARD).is_file():
+            hint = "its card is there without its weights, as in a copy of results for readers; move it away to train it again"
         raise ArtefactError(f"no artefact {text!r} ({folder / WEIGHTS} is missing); {hint}")
     return folder
 

@@ -23,6 +23,7 @@ from imfbench.pipeline.context import Context
 from imfbench.progress import Reporting
 from imfbench.registry import BACKBONES
 from imfbench.store import RunFolder
+from imfbench.training import CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("plain_runs")
 SHAPES: dict[str, dict[str, Any]] = {
@@ -141,7 +142,7 @@ def test_a_copy_without_weights_holds_no_training(out: Path, tmp_path: Path) -> 
     """As results are published: who took the training over would have nothing to sample with."""
     copy, fresh = tmp_path / "published", tmp_path / "fresh"
     shutil.copytree(out, copy)
-    for path in copy.rglob(WEIGHTS):
+    for path in [*copy.rglob(WEIGHTS), *copy.rglob(CHECKPOINT)]:
         path.unlink()
     assert {path.name for path, *_ in reuse.trainings(RunFolder(out))} == {"own"}
     assert list(reuse.trainings(RunFolder(copy))) == []
