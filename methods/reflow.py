@@ -12,7 +12,7 @@ from torch import Tensor
 from imfbench.flow.grids import make_grid
 from imfbench.flow.guidance import guided_velocity
 from imfbench.flow.solvers import euler
-from imfbench.flow.times import draw_shared_intervals
+from imfbench.flow.times import draw_subset, draw_times
 from imfbench.method import (
     Batch,
     Condition,
@@ -89,8 +89,8 @@ class ReFlow(Method):
         """Squared error of the velocity on the straight line of each pair."""
         pair = batch if batch.x0 is not None else self.prepare(batch, state.generator)
         assert pair.x0 is not None
-        t, _ = draw_shared_intervals(len(pair.x1), state.generator, 0.0, self.config.start_at_zero, 0.0)
-        t = t.to(pair.x1.device)
+        t = draw_times("uniform", len(pair.x1), state.generator)
+        t = t.masked_fill(draw_subset(len(t), self.config.start_at_zero, state.generator), 0.0).to(pair.x1.device)
         v = self.network(interpolate(pair.x0, pair.x1, t), t, None, pair.condition)
         return squared_error(v - (pair.x1 - pair.x0), pair, state), {}
 

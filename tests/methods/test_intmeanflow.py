@@ -192,3 +192,8 @@ def test_the_roll_out_keeps_a_float32_state_under_autocast(batch: Batch, state_o
 def test_settings_that_make_no_sense(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         IntMeanFlowConfig(**config)
+
+
+def test_shares_may_be_all_of_the_rows() -> None:
+    """Their sum is 1.0000000000000002 in floating point."""
+    assert IntMeanFlowConfig(equal_share=0.33, start_at_zero=0.56, grid_share=0.11, grids=((0, 1),)).grid_share == 0.11
