@@ -55,7 +55,7 @@ class TrainConfig(BaseModel):
     decay: float = Field(0.25, gt=0, le=1)
     """Share of the steps in which "trapezoid" goes down."""
     warmup: int = Field(50, ge=0)
-    """Steps over which the learning rate rises evenly to its size."""
+    """Steps over which the learning rate rises evenly to its size; no more than a few of a training of minutes."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's, of all weights that are trained."""
     betas: tuple[Portion, Portion] = (0.9, 0.99)

@@ -270,8 +270,9 @@ def _compare(
     told = _NO_SEED not in {*first["noise_seed"], *second["noise_seed"]}
     found = replace(blank, same_noise=seeds > 0 if told else None, **{**asdict(test), "n": number})
     if margin is not None and quality.better:
-        # One recording of so many, or of so many a cluster; other figures than WER have no mass of equal differences.
-        lost = rare_losses.LOST / max(1, seeds) * len(x) / number if quality.name == "wer" else None
+        # One recording, or all of one cluster: a statement about new voices has to reckon with a voice that is not understood.
+        # Other figures than WER have no mass of equal differences.
+        lost = rare_losses.LOST / max(1, seeds) if quality.name == "wer" else None
         shown = stats.non_inferior(
             x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA, lost=lost, draws=draws
         )

@@ -67,7 +67,7 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
             f"; {tested.n} utterances cannot show that a difference is within {_show(margin, q)} even where none differs: that "
             f"takes {needed}, and the smallest margin here would be {_show(tested.smallest_margin or 0.0, q)}"
         )
-    if part.test == "better" and which == 0 and abs(tested.estimate) < margin:
+    if part.test in ("better", "different") and which == 0 and tested.p_refute < ALPHA:
         reason += f", smaller than the margin of {_show(margin, q)}"
     if part.test == "different" and which == 0:
         reason += f", {a.system[0]} is {'higher' if found.a > found.b else 'lower'}"

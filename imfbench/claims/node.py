@@ -105,8 +105,8 @@ def _combined_reason(rule: str, standing: Standing, children: Sequence[Node]) ->
     if list(named) == [NO_EVIDENCE]:
         lacking = [leaf for child in children for leaf in child.leaves() if leaf.standing.verdict == NO_EVIDENCE]
         return _listed(list(dict.fromkeys(leaf.reason for leaf in lacking)), "; ")
-    if len(named) == 1:
-        return f"all {len(children)} parts are {next(iter(named))}"
+    if list(named) == [standing.verdict]:
+        return f"all {len(children)} parts are {standing.verdict}"
     told = "; ".join(f"{verdict}: {_listed(names)}" for verdict, names in named.items())
     if rule == "any":
         told += "; one that is supported is enough, after Bonferroni's correction"

@@ -50,12 +50,14 @@ def combine(rule: Rule, parts: Sequence[Standing]) -> Standing:
 
     "all": supported where every part is (an intersection-union test, Berger 1982, which needs no correction), not supported where
     one part is refuted after Bonferroni's correction for the number of parts. "any" is the mirror image. Parts that cannot be
-    tested here are left out. With a part that has no evidence a whole is never supported.
+    tested here are left out. With a part that has no evidence a whole is never supported. A part that is supported refutes
+    nothing: a gain can be shown and be less than its margin, both p-values small.
     """
     heard = [part for part in parts if part.verdict != NOT_TESTABLE]
     if not heard:
         return Standing(NOT_TESTABLE)
-    support, refute = [part.p_support for part in heard], [part.p_refute for part in heard]
+    support = [part.p_support for part in heard]
+    refute = [1.0 if part.verdict == SUPPORTED else part.p_refute for part in heard]
     if rule == "all":
         standing = decide(max(support), min(1.0, len(heard) * min(refute)))
     else:

@@ -54,6 +54,11 @@ def train_artefact(context: Context, name: str) -> None:
     }
     _take_vocabulary(context, folder, recipe)
     _announce_features(context)
+    if settings.warmup > settings.steps / 4 and not begun(folder):
+        log.warning(
+            "%s: the learning rate warms up over %d of %d steps, which favours the longer of two trainings: see training.warmup",
+            name, settings.warmup, settings.steps,
+        )  # fmt: skip
     if not (folder / MEMORY).is_file():
         log.info("%s: measuring the memory of a step", name)
     with context.reporting.bar(f"train {name}", settings.steps) as bar:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from imfbench.claims.node import Node, whole
 from imfbench.claims.verdicts import Standing, combine, decide
 
 YES, NO, OPEN = decide(0.001, 0.99), decide(0.99, 0.001), decide(0.4, 0.4)
@@ -41,6 +44,28 @@ def test_one_of_many_has_to_pass_a_correction() -> None:
     refuted = decide(0.9, 0.02)
     assert combine("any", [refuted] * 3).verdict == "not supported"
     assert combine("all", [refuted, OPEN]).verdict == "underpowered"
+
+
+def test_what_is_supported_refutes_nothing() -> None:
+    """A small gain can be shown and be less than its margin: both p-values are small, and it is supported."""
+    both = decide(7e-4, 3e-25)
+    assert both.verdict == "supported"
+    assert combine("all", [both, OPEN]).verdict == "underpowered"
+    assert combine("all", [both, YES]).verdict == "supported"
+    assert combine("all", [both, NO]).verdict == "not supported"
+    barely = decide(0.02, 1e-9)  # too little for "any" of three, and no evidence against it
+    assert combine("any", [barely, NO, NO]).verdict == "underpowered"
+
+
+@pytest.mark.parametrize(("rule", "p", "told"), [
+    ("any", (0.02, 0.9), "supported: a, b, c; one that is supported is enough, after Bonferroni's correction"),
+    ("all", (0.9, 0.02), "not supported: a, b, c; after Bonferroni's correction for 3 parts none is refuted"),
+    ("all", (0.001, 0.9), "all 3 parts are supported"),
+])  # fmt: skip
+def test_the_reason_does_not_contradict_the_verdict(rule: Any, p: tuple[float, float], told: str) -> None:
+    found = whole("", rule, [Node(name, decide(*p), "") for name in "abc"])
+    assert found.standing.verdict == ("supported" if told.startswith("all") else "underpowered")
+    assert found.reason == told
 
 
 def test_wholes_of_wholes_keep_their_level() -> None:
