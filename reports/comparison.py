@@ -247,9 +247,8 @@ def _compare(
         return replace(blank, verdict=f"not tested: {first if isinstance(first, str) else second}")
     both, seeds = _paired(first, second)
     if len(both) < 2:
-        return replace(
-            blank, n=len(both), verdict=f"not tested: {len(both)} utterances in common, at least 2 are needed"
-        )
+        told = f"not tested: {len(both)} utterances in common, at least 2 are needed"
+        return replace(blank, n=len(both), verdict=told)
     x, y = both["score_a"], both["score_b"]
     corpus, number = is_corpus(quality, group), len(both)
     words = both["words_a"] if corpus else pd.Series(1.0, both.index)
@@ -267,16 +266,19 @@ def _compare(
         x, y = x / words.mean(), y / words.mean()
     else:
         test = stats.paired_difference(x, y, flips=draws)
-    told = _NO_SEED not in {*first["noise_seed"], *second["noise_seed"]}
-    found = replace(blank, same_noise=seeds > 0 if told else None, **{**asdict(test), "n": number})
+    seeded = _NO_SEED not in {*first["noise_seed"], *second["noise_seed"]}
+    found = replace(blank, same_noise=seeds > 0 if seeded else None, **{**asdict(test), "n": number})
     if margin is not None and quality.better:
         # One recording, or all of one cluster: a statement about new voices has to reckon with a voice that is not understood.
         # Other figures than WER have no mass of equal differences.
         lost = rare_losses.LOST / max(1, seeds) if quality.name == "wer" else None
-        shown = stats.non_inferior(
-            x, y, margin, higher_is_better=quality.better == "higher", alpha=MARGIN_ALPHA, lost=lost, draws=draws
-        )
-        alike = stats.equivalent(x, y, margin, alpha=ALPHA, lost=lost, draws=draws)
+        options: dict[str, Any] = {"lost": lost, "draws": draws}
+        counted = lost is not None and group.cluster is None  # of what failed no word is understood
+        d = [*(x - y), *[rare_losses.LOST] * _failures(a, second) * counted]
+        higher, none = quality.better == "higher", [0.0] * len(d)
+        shown = stats.non_inferior(d, none, margin, higher_is_better=higher, alpha=MARGIN_ALPHA, **options)
+        theirs = [rare_losses.LOST] * _failures(b, first) * counted
+        alike = stats.equivalent([*d, *[0.0] * len(theirs)], [*none, *theirs], margin, alpha=ALPHA, **options)
         found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
 
@@ -287,6 +289,13 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, in
     seeds = set(first["noise_seed"]) & set(second["noise_seed"])
     means = [stats.average_seeds(f[f["noise_seed"].isin(seeds)] if seeds else f) for f in (first, second)]
     return means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna(), len(seeds)
+
+
+def _failures(entry: Entry, other: pd.DataFrame) -> int:
+    """Utterances that failed on one side, at whichever noise seed, and have a score on the other."""
+    tables = [cell.utterances for cell in entry.cells if cell.utterances is not None and "status" in cell.utterances]
+    failed = {id for table in tables for id in table.loc[table["status"] == "failed", "id"]}
+    return len(failed & {*other.dropna()["id"]})
 
 
 def utterance_differences(a: Sequence[Cell], b: Sequence[Cell], quality: Quality) -> pd.Series:
