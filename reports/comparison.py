@@ -272,13 +272,14 @@ def _compare(
         # One recording, or all of one cluster: a statement about new voices has to reckon with a voice that is not understood.
         # Other figures than WER have no mass of equal differences.
         lost = rare_losses.LOST / max(1, seeds) if quality.name == "wer" else None
-        options: dict[str, Any] = {"lost": lost, "draws": draws}
-        counted = lost is not None and group.cluster is None  # of what failed no word is understood
-        d = [*(x - y), *[rare_losses.LOST] * _failures(a, second) * counted]
-        higher, none = quality.better == "higher", [0.0] * len(d)
-        shown = stats.non_inferior(d, none, margin, higher_is_better=higher, alpha=MARGIN_ALPHA, **options)
-        theirs = [rare_losses.LOST] * _failures(b, first) * counted
-        alike = stats.equivalent([*d, *[0.0] * len(theirs)], [*none, *theirs], margin, alpha=ALPHA, **options)
+        how: dict[str, Any] = {"lost": lost, "draws": draws}
+        d, theirs = (x - y).to_list(), list[float]()
+        if lost is not None and group.cluster is None:  # of what failed no word is understood
+            d += [rare_losses.LOST] * _failures(a, second)
+            theirs = [-rare_losses.LOST] * _failures(b, first)
+        higher, every = quality.better == "higher", [*d, *theirs]
+        shown = stats.non_inferior(d, np.zeros(len(d)), margin, higher_is_better=higher, alpha=MARGIN_ALPHA, **how)
+        alike = stats.equivalent(every, np.zeros(len(every)), margin, alpha=ALPHA, **how)
         found = replace(found, margin=margin, not_worse_p=shown.p, equivalent_p=alike.p)
     return found
 

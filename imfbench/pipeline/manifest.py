@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from imfbench.artefact import VOCABULARY_SHA256, locate, vocabulary_sha256
+from imfbench.artefact import VOCABULARY_SHA256, WEIGHTS, locate, vocabulary_sha256
 from imfbench.devices import describe
 from imfbench.pipeline.context import Context
 from imfbench.plugins import plugins
@@ -144,7 +144,7 @@ def _artefacts(context: Context) -> dict[str, Any]:
     for artefact in context.plan.artefacts.values():
         reference = context.reference(artefact)
         try:
-            weights = locate(reference) / "model.safetensors"
+            weights = locate(reference) / WEIGHTS
         except ValueError:
             continue
         status = read_json(context.folder.artefact(artefact.name) / "status.json") or {}

@@ -77,7 +77,7 @@ def same_grid(context: Context, recipe: dict[str, Any]) -> Path | None:
 
 
 def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
-    """Take over the utterances of an equal cell of another experiment, if they were timed on as many threads."""
+    """Take over the utterances of an equal cell of another experiment, if they were timed under the same conditions."""
     here = (context.device.type, context.threads, context.config.workers, TIMING)
     for one in folders(context.folder)[1:]:
         there = one.cell(cell.folder.key)

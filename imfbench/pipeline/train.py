@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imfbench.artefact import VOCABULARY, VOCABULARY_SHA256, locate, vocabulary_sha256
+from imfbench.artefact import VOCABULARY, VOCABULARY_SHA256, WEIGHTS, locate, vocabulary_sha256
 from imfbench.config import ExperimentConfig
 from imfbench.config_file import ConfigError
 from imfbench.pipeline.context import Context, NotReadyError, RunError
@@ -203,10 +203,10 @@ def recipe_of_training(context: Context, artefact: Artefact, settings: TrainConf
     start: list[str] = []
     if network.start is not None:
         known = vocabulary_sha256(network.start)
-        start = [file_sha256(locate(network.start) / "model.safetensors"), *([] if known is None else [known])]
+        start = [file_sha256(locate(network.start) / WEIGHTS), *([] if known is None else [known])]
     if method.needs.teacher:
         reference = context.reference(teacher_artefact(config, context.plan.artefacts))
-        teacher, characters = file_sha256(locate(reference) / "model.safetensors"), vocabulary_sha256(reference)
+        teacher, characters = file_sha256(locate(reference) / WEIGHTS), vocabulary_sha256(reference)
     # What ships is pinned by the release; a plug-in's file is changed all the time, and then its training is another one.
     plugins = [source_of("method", system.method), source_of("backbone", system.network.name)]
     sources = sorted({str(plugin.sha256) for plugin in plugins if plugin is not None})
