@@ -8,7 +8,7 @@ then samples the test set from the noise that the teacher starts from, and its d
 log-mels. That needs neither vocoder nor recogniser: good enough to choose among many settings, no statement about speech.
 
 Systems with a budget in minutes are compared with each other, and so are those with steps; the first of each is the plain one. A
-difference is tested with utterances and training seeds both drawn by chance (``imfbench.claims.statistics.mean_of``), and Holm's
+difference is tested with utterances and training seeds both drawn by chance (``imfbench.claims.means.mean_of``), and Holm's
 correction runs over all that are compared with one plain system.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from imfbench.claims.statistics import Mean, mean_of
+from imfbench.claims.means import Mean, mean_of
 from imfbench.config import load
 from imfbench.devices import describe
 from imfbench.experiment import default_folder, run

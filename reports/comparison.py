@@ -294,8 +294,7 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, in
 
 def _failures(entry: Entry, other: pd.DataFrame) -> int:
     """Utterances that failed on one side, at whichever noise seed, and have a score on the other."""
-    tables = [cell.utterances for cell in entry.cells if cell.utterances is not None and "status" in cell.utterances]
-    failed = {id for table in tables for id in table.loc[table["status"] == "failed", "id"]}
+    failed = {id for cell in entry.cells for id in cell.failed}
     return len(failed & {*other.dropna()["id"]})
 
 

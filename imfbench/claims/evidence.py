@@ -44,6 +44,8 @@ class Differences:
         words: Reference words of each utterance, (utterances,), of a figure that is all edits over all words; else None.
         ids: The utterances, in the order of ``values``.
         networks: Of a and of b: one that stands against each of the other side's is one.
+        failed: Share of the recordings of an utterance at which a, and b, failed, (training seeds, utterances that it failed at):
+            these have no difference. One that the other side has no recording of either says nothing, and is left out.
     """
 
     values: NDArray[np.float64]
@@ -56,6 +58,7 @@ class Differences:
     words: NDArray[np.float64] | None = None
     ids: tuple[str, ...] = ()
     networks: tuple[int, int] = (1, 1)
+    failed: tuple[NDArray[np.float64], NDArray[np.float64]] = (np.zeros((1, 0)), np.zeros((1, 0)))
 
 
 class Evidence:
@@ -194,6 +197,7 @@ class Evidence:
             words,
             tuple(map(str, common)),
             networks,
+            (_failed(sides[0], sides[1], seeds), _failed(sides[1], sides[0], seeds)),
         )
 
     def searches(self, experiment: str, cells: list[Cell]) -> dict[str, str]:
@@ -287,6 +291,17 @@ def _by_seed(cells: list[Cell], figure: Quality, group: Group) -> dict[Any, pd.D
             raise NoEvidenceError(f"{figure.name}: {scores}")
         found[seed] = average_seeds(scores)
     return found
+
+
+def _failed(own: list[Cell], other: list[Cell], seeds: list[Any]) -> NDArray[np.float64]:
+    """Share of its recordings at which each network failed, (training seeds, utterances), as ``Differences`` has it."""
+    everywhere = set.intersection(*(cell.failed for cell in other))
+    failed = sorted(set.union(*(cell.failed for cell in own)) - everywhere)
+    rows = []
+    for seed in seeds:
+        cells = [cell for cell in own if cell.row.get("train_seed") == seed] or own  # one network stands against each
+        rows.append([sum(id in cell.failed for cell in cells) / len(cells) for id in failed])
+    return np.array(rows).reshape(len(seeds), len(failed))
 
 
 def _paired_seeds(a: dict[Any, pd.DataFrame], b: dict[Any, pd.DataFrame]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from imfbench.claims import findings
+from imfbench.claims import findings, speech
 from imfbench.claims.definition import ON_SPEECH, BudgetName, Claim, Part, of_budget
 from imfbench.claims.evidence import Evidence, NoEvidenceError
 from imfbench.claims.node import Node, joined, whole
@@ -36,7 +36,7 @@ def _part(claim: Claim, part: Part, budget: BudgetName, evidence: Evidence) -> N
     elif part.test in ON_SPEECH:
         rows = [
             joined(told, part.of_figures, [
-                _single(figure, lambda f=figure, p=pick, o=on, m=margin: findings.on_speech(part, p, o, f, m, evidence))  # type: ignore[misc]
+                _single(figure, lambda f=figure, p=pick, o=on, m=margin: speech.on_speech(part, p, o, f, m, evidence))  # type: ignore[misc]
                 for figure, margin in part.margins(budget).items()
             ])
             for told, pick, on in part.rows()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imfbench.claims.statistics import mean_of
+from imfbench.claims.means import mean_of
 from imfbench.claims.verdicts import ALPHA
 
 

@@ -6,8 +6,9 @@ import math
 
 from scipy import stats
 
-from imfbench.claims.statistics import POWER, Tested
+from imfbench.claims.statistics import Tested
 from imfbench.claims.verdicts import ALPHA
+from imfbench.metrics.rare_losses import POWER
 
 
 def share_at_most(hits: int, n: int, margin: float, possible: int | None = None) -> Tested:

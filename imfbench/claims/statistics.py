@@ -1,4 +1,4 @@
-"""The statistics of claims: paired differences with training seeds as a source of chance, ratios, shares and spreads."""
+"""The statistics of claims: paired differences held against margins, ratios and spreads."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import stats
 
+from imfbench.claims.means import contrast_of, mean_of
 from imfbench.claims.verdicts import ALPHA
 from imfbench.metrics import rare_losses
-from imfbench.metrics.stats import DETECTABLE, MINIMUM_TRAINING_SEEDS
+from imfbench.metrics.rare_losses import POWER
 
-POWER = 0.8
-MANY = 1000
-"""Degrees of freedom beyond which Student's distribution is as good as the normal one."""
 Losses = tuple[float, float]
 """What a lost recording of a, and one of b, takes off the mean of an utterance's differences or adds to it; both positive."""
+Failed = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Utterances without a difference since a, or b, failed at them: what that takes off their differences or adds to them, both
+positive, (training seeds, utterances that failed)."""
 Comparison = Literal["non-inferior", "inferior", "better", "equivalent", "different"]
 
 
@@ -52,140 +53,9 @@ class Tested:
     smallest_margin: float | None = None
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean with its standard error and degrees of freedom; ``seeds`` training seeds took part in it."""
-
-    value: float
-    error: float
-    freedom: float
-    n: int
-    seeds: int
-
-    def above(self, bound: float) -> float:
-        """P-value of "the mean is at most ``bound``"."""
-        if self.error == 0:
-            return self._equal if self.value > bound else 1.0
-        return float(stats.t.sf((self.value - bound) / self.error, self.freedom))
-
-    def below(self, bound: float) -> float:
-        """P-value of "the mean is at least ``bound``"."""
-        if self.error == 0:
-            return self._equal if self.value < bound else 1.0
-        return float(stats.t.cdf((self.value - bound) / self.error, self.freedom))
-
-    @property
-    def _equal(self) -> float:
-        """P-value where all differences are equal and Student's is 0, as with words of few utterances: the sign test's."""
-        return float(0.5**self.n)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Student's 95 % interval."""
-        half = stats.t.ppf(1 - ALPHA, self.freedom) * self.error
-        return float(self.value - half), float(self.value + half)
-
-    @property
-    def minimum_detectable(self) -> float | None:
-        """What is shown four times in five: 2.8 standard errors of many differences, 3.8 where there are 4 degrees of freedom.
-
-        None where all differences are equal, which tells nothing of how much they would vary.
-        """
-        return detectable_errors(self.freedom) * self.error if self.error else None
-
-
-def detectable_errors(freedom: float) -> float:
-    """Standard errors that Student's one-sided test at 2.5 % shows four times in five, by the noncentral t distribution.
-
-    Args:
-        freedom: Degrees of freedom, at least 1.
-    """
-    if freedom > MANY:
-        return DETECTABLE
-    critical = stats.t.ppf(1 - ALPHA, freedom)
-    return float(optimize.brentq(lambda shift: stats.nct.sf(critical, freedom, shift) - POWER, 0, 10 * critical))
-
-
-def mean_of(differences: ArrayLike) -> Mean:
-    """The mean of paired differences, (training seeds, utterances).
-
-    From three training seeds on both seeds and utterances are drawn by chance, crossed: the variance of the mean is
-    (MS_utterances + MS_seeds − MS_rest)/(utterances·seeds), either alone where the other is no more than the rest, with
-    Satterthwaite's degrees of freedom (Clark, Journal of Verbal Learning and Verbal Behavior 12, 1973: quasi-F), so that the
-    interval speaks about methods. With fewer the seeds are averaged and it speaks about these checkpoints.
-
-    Raises:
-        ValueError: Fewer than two utterances, or a value that is not finite.
-    """
-    d: NDArray[np.float64] = np.atleast_2d(np.asarray(differences, dtype=np.float64))
-    seeds, n = d.shape
-    if n < 2:
-        raise ValueError(f"a paired comparison needs at least two utterances, got {n}")
-    if not np.isfinite(d).all():
-        raise ValueError("a difference is not finite: take failed utterances out, and count them")
-    value = float(d.mean())
-    by_utterance = d.mean(0)
-    alone = 0.0 if rare_losses.all_equal(by_utterance) else float(by_utterance.var(ddof=1) / n)
-    if seeds < MINIMUM_TRAINING_SEEDS:
-        return Mean(value, math.sqrt(alone), n - 1, n, seeds)
-    of_utterances = seeds * float(by_utterance.var(ddof=1))
-    of_seeds = n * float(d.mean(1).var(ddof=1))
-    rest = d - by_utterance - d.mean(1, keepdims=True) + value
-    of_rest = float((rest**2).sum() / ((seeds - 1) * (n - 1)))
-    if of_seeds <= of_rest:  # no more than the utterances' own noise: the seeds add nothing
-        return Mean(value, math.sqrt(alone), n - 1, n, seeds)
-    if of_utterances <= of_rest:
-        return Mean(value, math.sqrt(of_seeds / (n * seeds)), seeds - 1, n, seeds)
-    total = of_utterances + of_seeds - of_rest
-    freedom = total**2 / (of_utterances**2 / (n - 1) + of_seeds**2 / (seeds - 1) + of_rest**2 / ((seeds - 1) * (n - 1)))
-    return Mean(value, math.sqrt(total / (n * seeds)), freedom, n, seeds)
-
-
-def contrast_of(first: ArrayLike, second: ArrayLike) -> Mean:
-    """The mean of paired differences over one set of utterances minus that over another, by the same training seeds.
-
-    The utterances of the sets are independent. From three training seeds on the seeds are crossed with them as in ``mean_of``:
-    what varies by chance is how much more a network loses on the one set.
-
-    Args:
-        first: a − b, (training seeds, utterances of one set).
-        second: a − b, (the same training seeds, utterances of the other).
-
-    Raises:
-        ValueError: Other numbers of training seeds, fewer than two utterances, or a value that is not finite.
-    """
-    sets = [np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (first, second)]
-    means = [mean_of(d) for d in sets]
-    seeds = len(sets[0])
-    if len(sets[1]) != seeds:
-        raise ValueError(f"a contrast of sets needs the same training seeds in both, got {seeds} and {len(sets[1])}")
-    n = min(mean.n for mean in means)
-    value = means[0].value - means[1].value
-    # Of each set: variance of its mean over utterances, and what of it would be there if utterances did not differ.
-    parts, rests = [], []
-    for d in sets:
-        by_utterance, m = d.mean(0), d.shape[1]
-        parts.append((0.0 if rare_losses.all_equal(by_utterance) else float(by_utterance.var(ddof=1) / m), m - 1))
-        rest = d - by_utterance - d.mean(1, keepdims=True) + d.mean()
-        rests.append((float((rest**2).sum() / (max(seeds - 1, 1) * (m - 1) * m * seeds)), max(seeds - 1, 1) * (m - 1)))
-    alone = sum(variance for variance, _ in parts)
-    welch = alone**2 / sum(variance**2 / freedom for variance, freedom in parts) if alone else n - 1
-    if seeds < MINIMUM_TRAINING_SEEDS:
-        return Mean(value, math.sqrt(alone), welch, n, seeds)
-    of_seeds = float((sets[0].mean(1) - sets[1].mean(1)).var(ddof=1) / seeds)
-    of_rest = sum(variance for variance, _ in rests)
-    if of_seeds <= of_rest:  # no more than the utterances' own noise: the seeds add nothing
-        return Mean(value, math.sqrt(alone), welch, n, seeds)
-    if alone <= of_rest:
-        return Mean(value, math.sqrt(of_seeds), seeds - 1, n, seeds)
-    total = alone + of_seeds - of_rest
-    freedom = total**2 / sum(v**2 / f for v, f in (*parts, (of_seeds, seeds - 1), *rests))
-    return Mean(value, math.sqrt(total), freedom, n, seeds)
-
-
 def falls_by_less(
     first: ArrayLike, second: ArrayLike, margin: float, higher_is_better: bool = True, lost: Losses | None = None,
-    paired: bool = False,
+    paired: bool = False, failed: tuple[Failed, Failed] | None = None,
 ) -> Tested:  # fmt: skip
     """Is a − b, over one set of utterances, worse than over another by less than the margin?
 
@@ -197,6 +67,7 @@ def falls_by_less(
         lost: As for ``compare``: one more recording of each set counts, the harder set's lost by a network of a, the other's by
             one of b.
         paired: Whether the sets have the same utterances, in the same order, such as with noisy and with clean prompts.
+        failed: As for ``compare``, of the harder set and of the other.
 
     Returns:
         The contrast, with its interval; refuted where it is shown to be worse than the margin.
@@ -207,29 +78,42 @@ def falls_by_less(
     if not margin > 0:
         raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
     sign = 1.0 if higher_is_better else -1.0
-    gains = [sign * np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (first, second)]
-    gain = mean_of(gains[0] - gains[1]) if paired else contrast_of(*gains)
-    within, beyond = gain.above(-margin), gain.below(-margin)
-    low, high = gain.interval
+    hard, plain = (sign * np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (first, second))
+    contrast = (lambda sets: mean_of(sets[0] - sets[1])) if paired else (lambda sets: contrast_of(*sets))
+    gain, worst, best = contrast((hard, plain)), (hard, plain), (hard, plain)
+    if failed is not None:  # what a failed at here and b there makes the further loss larger, the others smaller
+        (a_here, b_here), (a_there, b_there) = failed
+        worst, best = (_with(hard, plain, *more, paired) for more in ((-a_here, b_there), (b_here, -a_there)))
+    within, beyond = contrast(worst).above(-margin), contrast(best).below(-margin)
+    low, high = contrast(worst).interval[0], contrast(best).interval[1]
     seen, smallest = gain.minimum_detectable, None
     if lost is not None:
-        hard, plain = (values.mean(0) for values in gains)
         # Below it, so many utterances cannot show that nothing more is lost, even where nothing is.
-        smallest = -rare_losses.difference_bound(0 * hard, 0 * plain, *lost, ALPHA)
+        smallest = -rare_losses.difference_bound(0 * hard.mean(0), 0 * plain.mean(0), *lost, ALPHA)
         seen = max(seen or 0.0, smallest)
-        within = max(within, rare_losses.difference_p_value(hard, plain, margin, *lost))
-        if high > -margin:  # what shows a loss needs nothing that was not seen
-            low = min(low, rare_losses.difference_bound(hard, plain, *lost, ALPHA))
+        here, there = worst[0].mean(0), worst[1].mean(0)
+        within = max(within, rare_losses.difference_p_value(here, there, margin, *lost))
+        if high > -margin:  # what shows a loss beyond the margin needs nothing that was not seen
+            low = min(low, rare_losses.difference_bound(here, there, *lost, ALPHA))
     ends = (low, high) if higher_is_better else (-high, -low)
-    n = gains[0].shape[1]
+    n = hard.shape[1]
     return Tested(
         sign * gain.value, *ends, n, margin, seen, within, beyond, training_seeds=gain.seeds, smallest_margin=smallest
     )
 
 
+def _with(
+    hard: NDArray[np.float64], plain: NDArray[np.float64], here: NDArray[np.float64], there: NDArray[np.float64], paired: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+    """Two sets of gains with further utterances of each; of paired sets an utterance has its place in both."""
+    if paired:
+        here, there = np.hstack([here, 0 * there]), np.hstack([0 * here, there])
+    return np.hstack([hard, here]), np.hstack([plain, there])
+
+
 def compare(
     differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True, lost: Losses | None = None,
-    words: ArrayLike | None = None,
+    words: ArrayLike | None = None, failed: Failed | None = None,
 ) -> Tested:  # fmt: skip
     """A claim about the mean of a − b.
 
@@ -243,10 +127,12 @@ def compare(
         higher_is_better: False for WER.
         lost: How much an utterance's mean difference loses if a network of a loses a recording of it, and gains if one of b does,
             for figures of which most differences are 0, as those of WER are (``rare_losses.LOST``, divided by the networks of
-            the side and its noise seeds): "within the margin" must then hold with one more recording as well, which is lost,
-            and the interval reaches as far on that side.
+            the side and its noise seeds): "within the margin" and "there is a gain" must then hold with one more recording as
+            well, which is lost by whom it is said of, and the interval reaches as far. "Beyond the margin" need not.
         words: Of a ratio of sums, the denominators (reference words), (utterances,): so few words that no test could show them
             are no detectable difference, however small the spread (``rare_losses.fewest``).
+        failed: Utterances that have no difference since a or b failed at them. They count against whom they speak, and are not in
+            the estimate.
 
     Returns:
         What was found. ``minimum_detectable`` is never less than what ``words`` allows, nor, where the claim is "within the
@@ -257,53 +143,80 @@ def compare(
     """
     if not margin > 0:
         raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
-    mean = mean_of(differences)
-    gain = mean if higher_is_better else Mean(-mean.value, mean.error, mean.freedom, mean.n, mean.seeds)
-    no_loss, no_gain = gain.above(-margin), gain.below(margin)
-    low, high = gain.interval
+    sign = 1.0 if higher_is_better else -1.0
+    gain = Gain(sign * np.atleast_2d(np.asarray(differences, dtype=np.float64)), lost, failed)
+    mean = gain.mean
     seen, smallest = mean.minimum_detectable, None
-    by_utterance = np.atleast_2d(np.asarray(differences, dtype=np.float64)).mean(0)
     if words is not None:
         below = np.asarray(words, dtype=np.float64)
-        seen = max(seen or 0.0, rare_losses.fewest(by_utterance * below.mean(), below))
+        unseen = lost and {"better": lost[0], "different": max(lost)}.get(test)
+        fewest = rare_losses.fewest(gain.by_utterance * below.mean(), below, unseen, ALPHA)
+        seen = max(seen or 0.0, fewest)
     if lost is not None:
-        gains = by_utterance * (1 if higher_is_better else -1)
-        rare = rare_losses.p_values(gains, margin, lost[0], gained=lost[1])
-        no_loss, no_gain = max(no_loss, rare[0]), max(no_gain, rare[1])
-        low, high = _widened(low, high, rare_losses.bounds(gains, lost[0], ALPHA, lost[1]), margin, test)
         smallest = rare_losses.smallest_margin(mean.n, most_lost(lost, test), ALPHA)
         if test in ("non-inferior", "equivalent"):
             seen = max(seen or 0.0, smallest)
+    no_loss, no_gain = gain.above(-margin), gain.below(margin)
     within = max(no_loss, no_gain)
+    much_worse, much_better = gain.below(-margin, unseen=False), gain.above(margin, unseen=False)
     pairs = {
-        "non-inferior": (no_loss, gain.below(-margin)),
-        "inferior": (gain.below(-margin), no_loss),
+        "non-inferior": (no_loss, much_worse),
+        "inferior": (much_worse, no_loss),
         "better": (gain.above(0), no_gain),
-        "equivalent": (within, min(gain.above(margin), gain.below(-margin))),
+        "equivalent": (within, min(much_better, much_worse)),
         "different": (min(gain.above(0), gain.below(0)), within),
     }
+    low, high = gain.interval(margin, test)
     ends = (low, high) if higher_is_better else (-high, -low)
     return Tested(
-        mean.value, *ends, mean.n, margin, seen, *pairs[test], training_seeds=mean.seeds, smallest_margin=smallest
-    )
+        sign * mean.value, *ends, mean.n, margin, seen, *pairs[test], training_seeds=mean.seeds, smallest_margin=smallest
+    )  # fmt: skip
+
+
+class Gain:
+    """The mean gain of a over b, held against bounds; of WER, with the recordings that failed and one more that is lost.
+
+    Args:
+        gains: Gain of each utterance, (training seeds, utterances), higher is better.
+        lost: As for ``compare``.
+        failed: As for ``compare``.
+    """
+
+    def __init__(self, gains: NDArray[np.float64], lost: Losses | None, failed: Failed | None) -> None:
+        self.mean, self.lost, self.by_utterance = mean_of(gains), lost, gains.mean(0)
+        # What is said of a's gain from below reckons with what a failed at, from above with what b did.
+        worst = gains if failed is None else np.hstack([gains, -failed[0]])
+        best = gains if failed is None else np.hstack([gains, failed[1]])
+        self._least, self._most = (mean_of(worst), worst.mean(0)), (mean_of(best), best.mean(0))
+
+    def above(self, bound: float, unseen: bool = True) -> float:
+        """P-value of "the mean gain is at most ``bound``"; of WER with one more recording, but for ``unseen=False``."""
+        mean, gains = self._least
+        if self.lost is None or not unseen:
+            return mean.above(bound)
+        return max(mean.above(bound), rare_losses.p_values(gains, -bound, self.lost[0])[0])
+
+    def below(self, bound: float, unseen: bool = True) -> float:
+        """P-value of "the mean gain is at least ``bound``"."""
+        mean, gains = self._most
+        if self.lost is None or not unseen:
+            return mean.below(bound)
+        return max(mean.below(bound), rare_losses.p_values(gains, bound, self.lost[1])[1])
+
+    def interval(self, margin: float, test: Comparison) -> tuple[float, float]:
+        """Its 95 % interval, as far as the p-values that decide the test leave it."""
+        low, high = self._least[0].interval[0], self._most[0].interval[1]
+        one_sided = test in ("non-inferior", "inferior")
+        beyond = (one_sided or test == "equivalent") and (high <= -margin or (test == "equivalent" and low >= margin))
+        if self.lost is None or beyond:
+            return low, high
+        low = min(low, rare_losses.bounds(self._least[1], self.lost[0], ALPHA)[0])
+        return low, high if one_sided else max(high, rare_losses.bounds(self._most[1], self.lost[1], ALPHA)[1])
 
 
 def most_lost(lost: Losses, test: Comparison) -> float:
     """What the one more recording loses or gains where a test says "within the margin": of two sides the larger."""
     return {"non-inferior": lost[0], "inferior": lost[0], "better": lost[1]}.get(test, max(lost))
-
-
-def _widened(
-    low: float, high: float, bounds: tuple[float, float], margin: float, test: Comparison
-) -> tuple[float, float]:
-    """An interval of gains whose ends reach as far as the bounds where they speak for "within the margin".
-
-    What shows a loss, a gain or a difference needs nothing that was not seen: there the interval stays as it is.
-    """
-    shown = {"equivalent": margin, "different": 0.0}.get(test, math.inf)
-    loss_matters = test != "better" and high > -margin and low <= shown
-    gain_matters = test not in ("non-inferior", "inferior") and high >= -shown
-    return (min(low, bounds[0]) if loss_matters else low), (max(high, bounds[1]) if gain_matters else high)
 
 
 def ratio_at_least(numerators: ArrayLike, denominators: ArrayLike, at_least: float) -> Tested:

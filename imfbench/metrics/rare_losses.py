@@ -20,6 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 LOST = 1.0
 """What an utterance loses in word or character error rate if nothing of it is understood."""
@@ -27,11 +28,13 @@ LOST = 1.0
 DRAWS = 9999
 """Weights drawn for a p-value, whose floor is then 1e-4; more where many tests are corrected (``reports.comparison``)."""
 
-FEWEST_WORDS = 7.9
-"""Words lost in utterances of their own, on average, of which six or more are seen four times in five (Poisson).
+FEWEST_DIFFERING = 6
+"""Utterances that must differ for a sign-flip test to show anything: with five its two-sided p is 2⁻⁴ at the least.
 
-With five differing utterances a two-sided sign-flip test has p = 2⁻⁴ at the least, with six 2⁻⁵: below six nothing is shown.
+If 7.9 words are lost in utterances of their own, on average, six or more are seen four times in five (Poisson).
 """
+
+POWER = 0.8
 
 
 def bounds(
@@ -53,7 +56,10 @@ def bounds(
 def p_values(
     differences: NDArray[np.float64], margin: float, lost: float, draws: int = DRAWS, gained: float | None = None
 ) -> tuple[float, float]:  # fmt: skip
-    """P-values of "the mean is at most −margin" and of "the mean is at least +margin"; arguments as for ``bounds``."""
+    """P-values of "the mean is at most −margin" and of "the mean is at least +margin"; arguments as for ``bounds``.
+
+    A negative margin asks the same of a bound on the other side of 0.
+    """
     sides = ((-1, lost), (1, lost if gained is None else gained))
     means = (_means(side * differences, most, draws=draws) for side, most in sides)
     low, high = ((np.count_nonzero(found >= margin) + 1) / (draws + 1) for found in means)
@@ -84,16 +90,24 @@ def difference_bound(
     return float(-np.quantile(_falls(first, second, lost, gained), 1 - alpha))
 
 
-def fewest(differences: NDArray[np.float64], denominators: NDArray[np.float64]) -> float:
-    """The smallest difference of a ratio of words that a sign-flip test would find four times in five.
+def fewest(
+    differences: NDArray[np.float64], denominators: NDArray[np.float64], lost: float | None = None, alpha: float = 0.025
+) -> float:  # fmt: skip
+    """The smallest difference of a ratio of words that a test would find four times in five.
 
     Args:
         differences: Words of a − b, (utterances,); shares of one where seeds were averaged.
         denominators: Reference words, (utterances,).
+        lost: For a test that reckons with one more utterance: what that loses, in units of the ratio. Without it the test flips
+            signs, and needs ``FEWEST_DIFFERING`` utterances.
+        alpha: Of that test, one-sided.
     """
     apart = np.abs(differences)
     word = min(1.0, float(apart[apart > 1e-9].min(initial=1.0)))
-    return FEWEST_WORDS * word / float(denominators.sum())
+    needed = FEWEST_DIFFERING
+    if lost is not None:  # k differing utterances' weights against one: (1 + word/lost)^−k, as of gamma variables
+        needed = max(needed, math.ceil(math.log(1 / alpha) / math.log1p(word / denominators.mean() / lost)))
+    return float(stats.gamma.ppf(POWER, needed)) * word / float(denominators.sum())
 
 
 def smallest_margin(n: int, lost: float, alpha: float) -> float:

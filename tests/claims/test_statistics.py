@@ -7,17 +7,9 @@ import pytest
 from scipy import stats
 
 from imfbench.claims.lattice import convexity_violations, peak_violations
+from imfbench.claims.means import contrast_of, detectable_errors, mean_of
 from imfbench.claims.shares import share_at_most, share_interval, smaller_share
-from imfbench.claims.statistics import (
-    all_above,
-    compare,
-    contrast_of,
-    detectable_errors,
-    falls_by_less,
-    mean_of,
-    ratio_at_least,
-    smaller_spread,
-)
+from imfbench.claims.statistics import all_above, compare, falls_by_less, ratio_at_least, smaller_spread
 from imfbench.claims.verdicts import ALPHA, decide
 from imfbench.metrics.rare_losses import utterances_needed
 
@@ -117,11 +109,58 @@ def test_of_wer_so_few_words_are_no_detectable_difference() -> None:
     assert compare(one, 0.01, "better", False).minimum_detectable == pytest.approx(2.86 / 480, rel=0.01)
     for differences in (one, np.zeros(48)):
         for test in ("better", "inferior", "different"):
+            found = compare(differences, 0.01, test, False, None, words)  # type: ignore[arg-type]
+            assert found.minimum_detectable == pytest.approx(7.9 / 480, rel=0.001)
             found = compare(differences, 0.01, test, False, (1.0, 1.0), words)  # type: ignore[arg-type]
-            assert found.minimum_detectable == pytest.approx(7.9 / 480)
+            needed = 6 if test == "inferior" else 39  # 1.1^−39 = .024
+            assert found.minimum_detectable == pytest.approx(stats.gamma.ppf(0.8, needed) / 480)
     spread = compare(NOISE[:48], 0.01, "better", False, (1.0, 1.0), words)
     assert spread.minimum_detectable == pytest.approx(2.86 * NOISE[:48].std(ddof=1) / np.sqrt(48), rel=0.001)
     assert compare(NOISE[:48], 0.01, "better").smallest_margin is None
+
+
+def test_what_failed_counts_against_whom_it_speaks() -> None:
+    """Of WER: 200 utterances alike, and some at which one side failed, which have no difference."""
+    none, two, zeros = np.zeros((1, 0)), np.ones((1, 2)), np.zeros((1, 200))
+
+    def p(test: str, failed: tuple[np.ndarray, np.ndarray] | None) -> tuple[float, float]:
+        return _p(compare(zeros, 0.02, test, False, (1.0, 1.0), failed=failed))  # type: ignore[arg-type]
+
+    three_lost = stats.binom.cdf(2, 202, 0.02)  # two that failed, and fewer than the one more
+    assert p("non-inferior", None)[0] == pytest.approx(0.98**200, abs=0.005)
+    assert p("non-inferior", (two, none))[0] == pytest.approx(three_lost, abs=0.01)
+    assert p("non-inferior", (none, two))[0] == p("non-inferior", None)[0]  # what b failed at does not speak for a
+    for failed in ((two, none), (none, two)):
+        assert p("equivalent", failed)[0] == pytest.approx(three_lost, abs=0.01)
+    assert p("better", (none, two))[1] == pytest.approx(three_lost, abs=0.01)  # a gain of the margin is not ruled out
+    assert p("better", (two, none))[1] == pytest.approx(0.98**200, abs=0.005)
+    found = compare(zeros, 0.02, "non-inferior", False, (1.0, 1.0), failed=(two, none))
+    assert (found.estimate, found.n) == (0.0, 200)
+    assert found.high is not None
+    assert found.high > 0.02, "a loss of WER is above 0"
+    # A third of its networks, or of its recordings, counts a third.
+    third = np.zeros((3, 1))
+    third[0] = 1
+    shares = [compare(np.zeros((3, 60)), 0.03, "non-inferior", False, (1 / 3, 1), failed=(f, np.zeros((3, 0)))).p_support
+              for f in (np.zeros((3, 0)), third, np.ones((3, 1)))]  # fmt: skip
+    assert shares[0] < shares[1] < shares[2]
+
+
+def test_a_further_loss_reckons_with_what_failed_on_either_set() -> None:
+    none, one, zeros = np.zeros((1, 0)), np.ones((1, 1)), np.zeros((1, 100))
+    nothing = (none, none)
+
+    def p(failed: object, paired: bool) -> tuple[float, float]:
+        return _p(falls_by_less(zeros, zeros, 0.06, False, (1.0, 1.0), paired, failed))  # type: ignore[arg-type]
+
+    for paired in (True, False):
+        plain = p(None, paired)
+        assert p((nothing, nothing), paired) == plain
+        assert p(((one, none), nothing), paired)[0] > 1.5 * plain[0]  # a failed on the harder set
+        assert p((nothing, (none, one)), paired)[0] > 1.5 * plain[0]  # b failed on the other
+        assert p(((none, one), (one, none)), paired)[0] == pytest.approx(
+            plain[0], rel=0.3
+        )  # neither speaks for "within"
 
 
 def test_training_seeds_are_chance_too() -> None:

@@ -83,23 +83,54 @@ def test_a_claim_is_underpowered_where_a_lost_utterance_may_have_been_missed() -
     assert compare(np.zeros((3, 48)), 0.05, "non-inferior", False, lost=(1 / 3, 1.0)).p_support < ALPHA
 
 
-def test_what_shows_a_difference_needs_nothing_unseen() -> None:
+@pytest.mark.parametrize("n", [56, 96])
+def test_a_gain_of_words_is_not_claimed_where_whole_utterances_are_lost_rarely(n: int) -> None:
+    """Both have the same WER: a gains a word of ten in one utterance of twenty, and loses one in two hundred whole."""
+    rng, times = np.random.default_rng(2), 200
+    said, students = {"better": 0, "different": 0}, 0
+    for _ in range(times):
+        d = np.where(rng.random(n) < 0.005, 1.0, np.where(rng.random(n) < 0.05, -0.1, 0.0))
+        said["better"] += compare(d, 0.05, "better", False, (1.0, 1.0)).p_support < ALPHA
+        said["different"] += compare(d, 0.05, "different", False, (1.0, 1.0)).p_support < ALPHA
+        students += compare(d, 0.05, "better", False).p_support < ALPHA
+    assert max(said.values()) <= reference.binom.ppf(0.999, times, ALPHA)
+    assert students > 0.2 * times
+
+
+def test_a_difference_larger_than_one_utterance_could_make_is_shown() -> None:
     d = np.random.default_rng(0).normal(-0.3, 0.1, 40)
-    for test in ("inferior", "different"):
+    plain, rare = (compare(d, 0.02, "different", True, lost) for lost in (None, (1.0, 1.0)))
+    assert rare.p_support < 0.001
+    assert None not in (plain.low, plain.high, rare.low, rare.high)
+    assert rare.low <= plain.low < plain.high <= rare.high < 0  # type: ignore[operator]
+    for test in ("inferior", "non-inferior"):  # what shows a loss beyond the margin needs nothing that was not seen
         plain, rare = (compare(d, 0.02, test, True, lost) for lost in (None, (1.0, 1.0)))  # type: ignore[arg-type]
-        assert (plain.p_support, plain.low, plain.high) == (rare.p_support, rare.low, rare.high)
+        assert (plain.p_support, plain.p_refute > 0.5, plain.low, plain.high) == (
+            rare.p_support, rare.p_refute > 0.5, rare.low, rare.high,
+        )  # fmt: skip
+
+
+def test_what_could_have_been_seen_is_seen_four_times_in_five_with_one_more_utterance() -> None:
+    words, rng = np.full(200, 10.0), np.random.default_rng(3)
+    seen = rare_losses.fewest(np.eye(200)[0], words, 1.0)
+    needed = np.ceil(np.log(40) / np.log(1.1))  # (1 + .1)^−k ≤ .025
+    assert seen == pytest.approx(reference.gamma.ppf(0.8, needed) / 2000)
+    shown = [
+        compare(-0.1 * (rng.random(200) < 10 * seen), 0.05, "better", False, (1.0, 1.0)).p_support for _ in range(200)
+    ]
+    assert np.mean(np.array(shown) < ALPHA) == pytest.approx(0.8, abs=0.1)
 
 
 def test_fewer_words_than_a_test_could_show_are_not_detectable() -> None:
     words = np.full(48, 10.0)
     none = stats.paired_ratio(np.zeros(48), np.zeros(48), words)
     one = stats.paired_ratio(np.eye(48)[0], np.zeros(48), words)
-    assert none.minimum_detectable == one.minimum_detectable == pytest.approx(7.9 / 480)
-    assert reference.poisson.sf(5, rare_losses.FEWEST_WORDS) == pytest.approx(0.8, abs=0.001)
+    assert none.minimum_detectable == one.minimum_detectable == pytest.approx(7.906 / 480, rel=1e-3)
+    assert reference.poisson.sf(rare_losses.FEWEST_DIFFERING - 1, 7.906) == pytest.approx(0.8, abs=0.001)
     many = np.random.default_rng(0).integers(-4, 5, 48)
     assert stats.paired_ratio(many, np.zeros(48), words).minimum_detectable == stats.minimum_detectable(many / 10)
     speakers = np.repeat(np.arange(24), 2)
     assert clustered.paired_ratio(np.zeros(48), np.zeros(48), words, speakers).minimum_detectable == pytest.approx(
-        7.9 / 480
+        7.906 / 480, rel=1e-3
     )
     assert clustered.paired_ratio(np.zeros(48), np.zeros(48), np.ones(48), speakers).minimum_detectable is None
