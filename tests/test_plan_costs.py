@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import imfbench.sampling
 from imfbench.artefact import save_artefact
 from imfbench.building import build_method
 from imfbench.cli import main
@@ -78,6 +79,28 @@ def test_scoring_takes_its_processes_a_share_of_what_one_takes(tiny, two_process
     assert found.get("score", "sim") == Figure(4.0, RECORDED), "of one of two processes"
     (cost,) = costs_of(left, found, ("score",))
     assert cost.seconds == 2 * 4.0 / 2 + 1.0
+
+
+def test_sampling_counts_the_evaluation_before_each_clock(tiny, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """As many network calls as the samplers make: counted at the network."""
+    path = tiny.config(references=[], metrics=["f0cv"], dataset={"limit": 3})
+    (left,), found = plan_of(load(str(path)), tiny.out)
+    monkeypatch.setattr("imfbench.pipeline.cost.call_figure", lambda *_: Figure(1.0, MEASURED))
+    found.figures = {("vocoder", ""): Figure(0.0, MEASURED)}
+    (planned,) = costs_of(left, found, ("synthesise",))
+    made: list[int] = []
+    sample = imfbench.sampling.synthesize_mel
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        mel, counts = sample(*args, **settings)
+        made.append(counts.network_calls)
+        return mel, counts
+
+    for module in ("sampling", "pipeline.synthesise"):
+        monkeypatch.setattr(f"imfbench.{module}.synthesize_mel", counted)
+    assert tiny.invoke(path).exit_code == 0
+    assert len(left.cells) > 0
+    assert planned.seconds == sum(made)
 
 
 def test_only_what_is_on_record_takes_the_place_of_a_figure() -> None:

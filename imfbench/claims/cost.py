@@ -9,7 +9,7 @@ import torch
 
 from imfbench.claims import measurements as measuring
 from imfbench.pipeline.context import Context
-from imfbench.pipeline.cost import Cost, call_figure, network_calls
+from imfbench.pipeline.cost import Cost, call_figure, network_calls, warm_up_calls
 from imfbench.pipeline.measurements import LIKE, MEASURED, MOST_SECONDS, RECORDED, Figure, Measurements
 from imfbench.pipeline.plan import teacher_artefact
 from imfbench.store import read_json
@@ -86,8 +86,10 @@ def _speed(
         assert row.artefact is not None
         artefact = context.plan.artefacts[row.artefact]
         calls = network_calls(context, artefact, row.guidance, row.nfe or 1, row.solver or "euler")
-        cost.add_seconds((left + 1) * calls, call_figure(context, artefact, found))  # one more warms up
-        cost.add_seconds(left + 1, found.get("vocoder", ""))
+        # Each utterance has an evaluation, and the vocoder's kernels made, before the clock; the first a whole pass more.
+        calls = (left + 1) * calls + left * warm_up_calls(context, artefact, row.guidance)
+        cost.add_seconds(calls, call_figure(context, artefact, found))
+        cost.add_seconds(2 * left + 1, found.get("vocoder", ""))
         many += left
     if many:
         cost.left = f"{many} utterances to be timed"

@@ -241,11 +241,17 @@ def _sampling(left: Left, found: Measurements) -> Cost:
             artefact = context.plan.artefacts[row.artefact]
             calls = network_calls(context, artefact, row.guidance, row.nfe or 1, row.solver or "euler")
             # Two more, without a clock: one warms up, the memory is measured on the other.
-            cost.add_seconds((missing + 2) * calls, call_figure(context, artefact, found))
+            figure = call_figure(context, artefact, found)
+            cost.add_seconds((missing + 2) * calls + missing * warm_up_calls(context, artefact, row.guidance), figure)
             cost.reach(found.get("sampling memory", _network(context, artefact)))
     if many:
         cost.left = _many(many, "utterance")
     return cost
+
+
+def warm_up_calls(context: Context, artefact: Artefact, guidance: float | None) -> int:
+    """Network calls before the clock of each utterance (``sampling.warm_up``)."""
+    return network_calls(context, artefact, guidance, 1, "euler") if context.device.type == "cpu" else 0
 
 
 def _scoring(left: Left, found: Measurements) -> Cost:
