@@ -129,6 +129,14 @@ class DeafTraining(Teacher):
         return super().loss(replace(batch, condition=batch.condition.drop()), state)
 
 
+class AnothersTokens(Teacher):
+    """Each row learns from the tokens of its neighbour."""
+
+    def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:
+        c = batch.condition
+        return super().loss(replace(batch, condition=replace(c, tokens=c.tokens.roll(1, 0))), state)
+
+
 class NoPaper(Teacher):
     """A docstring without a source."""
 
@@ -260,6 +268,7 @@ FLAWS: list[tuple[str, type, str, str, str]] = [
     ("method", NoKind, "kind is declared", "a class that says its kind", "none in it"),
     ("method", DeafVelocity, "velocity listens", "another velocity for other tokens", "and not dropped?"),
     ("method", DeafTraining, "training shows", "rows with their condition", "none"),
+    ("method", AnothersTokens, "no other rows condition", "a row whose loss hangs on its own condition", "in the other rows"),
     ("method", NoPaper, "declares", "a docstring that cites the paper", "A docstring without a source."),
     ("method", OneMorePass, "measured counts", "as many network calls as declared", "euler"),
     ("method", OverTheLimit, "result is valid", "no more evaluations than the limit of 40", "steps from"),

@@ -7,73 +7,25 @@ of their own, :mod:`imfbench.contracts.searches`.
 from __future__ import annotations
 
 import copy
-import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from imfbench.building import build_method
-from imfbench.contracts.batches import TOKENS, fill, make_batch, make_state, make_text_batch, query, row_alone
-from imfbench.contracts.clauses import Clause, about, expect, expect_error, expect_same, fundamental
-from imfbench.features.alignment import BOUNDARY
-from imfbench.flow.counting import CountMismatchError, count_network, declared_counts
-from imfbench.flow.grids import GRIDS, make_grid
-from imfbench.flow.solvers import SOLVERS
-from imfbench.method import Batch, Condition, Method, MethodConfig, Needs, State, squared_error
+from imfbench.contracts.batches import make_batch, make_text_batch, query
+from imfbench.contracts.clauses import Clause, about, expect, expect_error, expect_same
+from imfbench.contracts.trained import Trained, few, other_tokens
+from imfbench.contracts.velocities import (
+    a_row_does_not_depend_on_its_neighbours_or_its_padding,
+    a_student_equals_its_teacher_at_initialisation,
+    measured_counts_are_the_declared_ones,
+    velocity_has_the_mels_shape,
+    velocity_listens_to_its_condition,
+)
+from imfbench.method import Batch, Condition, Method, MethodConfig, Needs, squared_error
 from imfbench.registry import METHODS
-
-GRID_CASES: list[tuple[Any, int]] = [(name, steps) for name in GRIDS for steps in (1, 3)]
-GRID_CASES += [("epss", 7), ([0, 0.65, 1], 2)]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A registered method on one task's network and batch."""
-
-    name: str
-    backbone: str
-    batch: Batch
-    options: dict[str, Any]
-
-    @property
-    def cls(self) -> Any:
-        """Its class."""
-        return METHODS.get(self.name)
-
-    def build(self) -> Method:
-        """The method as the framework builds it: a student starts from its teacher's weights."""
-        bands = self.batch.x1.shape[-1]
-        shape = {"dim": 32, "depth": 2, "heads": 2, "bands": bands, "tokens": 24, "content_layers": 1}
-        if self.backbone == "aligning-dit":
-            shape |= {"bands": bands - 1, "tokens": 128, "alignment_depth": 1}
-        if not self.cls.needs.teacher:
-            method = build_method(self.name, self.options, backbone=self.backbone, backbone_config=shape)
-            fill(method.network)
-            return method
-        teacher = build_method("teacher", backbone=self.backbone, backbone_config=shape)
-        fill(teacher.network)
-        return build_method(self.name, self.options, teacher=teacher)
-
-    @functools.cached_property
-    def given(self) -> Batch:
-        """The batch as training gives it to the loss: prepared, where the method prepares batches."""
-        wanted = self.build().batches_to_prepare(1) > 0
-        return self.build().prepare(self.batch, torch.Generator().manual_seed(0)) if wanted else self.batch
-
-    def state(self, seed: int = 0) -> State:
-        """The state of a step."""
-        return make_state(self.batch, seed)
-
-    def loss(self, method: Method, state: State, batch: Batch | None = None) -> Tensor:
-        """One loss, with what the method's needs declare."""
-        ema = copy.deepcopy(method.network) if method.needs.ema_target else None
-        loss, logs = method.loss(batch or self.given, replace(state, ema=ema))
-        expect(loss.shape == () and loss.dtype == torch.float32, "a loss that is one float32 number", _like(loss))
-        wrong = {key: value for key, value in logs.items() if not isinstance(key, str) or not isinstance(value, float)}
-        expect(not wrong, "figures to log that are words with floats", wrong)
-        return loss
 
 
 def contract(name: str, options: dict[str, Any]) -> list[Clause]:
@@ -150,17 +102,17 @@ def loss_reaches_the_network_and_not_the_teacher(part: Trained) -> None:
     loss.backward()
     named = {key: p.grad for key, p in method.network.named_parameters() if p.requires_grad}
     lacking = [key for key, grad in named.items() if grad is None]
-    expect(not lacking, "a gradient for every weight", f"none for {_few(lacking)}")
+    expect(not lacking, "a gradient for every weight", f"none for {few(lacking)}")
     wild = [key for key, grad in named.items() if grad is not None and not grad.isfinite().all()]
-    expect(not wild, "finite gradients", f"others in {_few(wild)}")
+    expect(not wild, "finite gradients", f"others in {few(wild)}")
     idle = [key for key, grad in named.items() if grad is not None and not grad.any()]
-    expect(len(idle) < 0.2 * len(named), "a gradient that is not zero in most weights", f"zero in {_few(idle)}")
+    expect(len(idle) < 0.2 * len(named), "a gradient that is not zero in most weights", f"zero in {few(idle)}")
     if method.teacher:
         touched = [key for key, p in method.teacher.network.named_parameters() if p.grad is not None]
-        expect(not touched, "no gradient in the teacher (use torch.no_grad)", f"one in {_few(touched)}")
+        expect(not touched, "no gradient in the teacher (use torch.no_grad)", f"one in {few(touched)}")
         after = method.teacher.network.state_dict()
         changed = [key for key, value in before.items() if not torch.equal(after[key], value)]
-        expect(not changed, "a teacher that is left as it was", f"changes in {_few(changed)}")
+        expect(not changed, "a teacher that is left as it was", f"changes in {few(changed)}")
 
 
 def all_randomness_is_the_states_generator(part: Trained) -> None:
@@ -258,7 +210,7 @@ def autocast_keeps_every_gradient(part: Trained) -> None:
         expect(bool(loss.isfinite()), "a finite loss", f"{loss.item()} in {'bf16' if enabled else 'fp32'}")
         reached.append({key for key, p in method.network.named_parameters() if p.grad is not None and p.grad.any()})
     lost = sorted(reached[0] ^ reached[1])
-    expect(not lost, "gradients for the same weights in bf16 as in fp32", f"a difference in {_few(lost)}")
+    expect(not lost, "gradients for the same weights in bf16 as in fp32", f"a difference in {few(lost)}")
 
 
 def training_steps_stay_finite_and_move_the_velocity(part: Trained) -> None:
@@ -277,33 +229,29 @@ def training_steps_stay_finite_and_move_the_velocity(part: Trained) -> None:
     expect(moved > 1e-6, "another velocity after ten steps", f"a mean square change of {moved:.1g}")
 
 
-@fundamental
-def velocity_has_the_mels_shape(part: Trained) -> None:
-    """The velocity is finite float32 of the mel's shape."""
-    method, (z, t, r) = part.build(), query(part.batch)
-    with torch.no_grad():
-        v = method.velocity(z, t, r, part.batch.condition)
-    good = v.shape == z.shape and v.dtype == torch.float32 and bool(v.isfinite().all())
-    expect(good, f"finite float32 of shape {tuple(z.shape)}", _like(v))
-
-
-def velocity_listens_to_its_condition(part: Trained) -> None:
-    """Other tokens, and another prompt, make another velocity."""
-    method, (z, t, r) = part.build(), query(part.batch)
-    condition, target = part.batch.condition, part.batch.target
-    fixed = (condition.tokens == 0) | (condition.tokens == BOUNDARY)
-    others = {
-        "tokens": replace(condition, tokens=torch.where(fixed, condition.tokens, 1 + condition.tokens % (TOKENS - 1))),
-        "prompt": replace(condition, prompt_mel=condition.prompt_mel.neg()),
-    }
-    with torch.no_grad():
-        usual = method.velocity(z, t, r, condition)[target]
-        for what, other in others.items():
-            changed = (method.velocity(z, t, r, other)[target] - usual).abs().max().item()
-            told = "the same; is `condition` given to the network, and not dropped?"
+def a_rows_loss_hangs_on_no_other_rows_condition(part: Trained) -> None:
+    """Other tokens in a row change its own share of the loss, and no other row's."""
+    method, condition, heard = part.build(), part.given.condition, 0
+    changed = other_tokens(condition)
+    for seed in range(2):
+        for row in range(len(changed)):
+            others = (torch.arange(len(changed)) != row)[:, None]
+            # What is all prompt carries no loss: it is of this row alone.
+            alone = replace(condition, prompt=condition.prompt | (others & condition.valid))
+            usual, elsewhere, here = (
+                part.loss(method, part.state(seed), replace(part.given, condition=replace(alone, tokens=tokens))).item()
+                for tokens in (
+                    alone.tokens, torch.where(others, changed, alone.tokens), torch.where(others, alone.tokens, changed)
+                )
+            )  # fmt: skip
+            told = f"{usual:g}, then {elsewhere:g} with other tokens in the other rows"
             expect(
-                changed > 1e-6, f"another velocity for {'other tokens' if what == 'tokens' else 'another prompt'}", told
+                abs(elsewhere - usual) <= 1e-5 * max(1.0, abs(usual)),
+                "a row whose loss hangs on its own condition",
+                told,
             )
+            heard += here != usual
+    expect(heard > 0, "rows whose loss hangs on their tokens", "none; all conditions may be dropped for guidance")
 
 
 class Listener(nn.Module):
@@ -329,54 +277,12 @@ def training_shows_the_network_its_condition(part: Trained) -> None:
     expect(listener.shown > 0, "rows with their condition", "none: is it dropped before the network sees it?")
 
 
-def a_student_equals_its_teacher_at_initialisation(part: Trained) -> None:
-    """Before training, a student of average velocities is its unguided teacher, for every r and not for r = t alone."""
-    method, (z, t, _) = part.build(), query(part.batch)
-    if method.kind != "average" or method.teacher is None:
-        return
-    with torch.no_grad():
-        expected = method.teacher.network(z, t, None, part.batch.condition)
-        assert expected.abs().max() > 0.01  # zeros would agree with anything
-        for r in (t, t + 0.3, torch.ones_like(t)):
-            found = method.velocity(z, t, r, part.batch.condition)
-            expect_same(found, expected, f"the teacher's velocity at t = {t[0]:g}, r = {r[0]:g}")
-
-
-def measured_counts_are_the_declared_ones(part: Trained) -> None:
-    """On every solver and grid the network runs as often as the method declares (`sampling_guidance` makes it two rows)."""
-    method, z = part.build(), query(part.batch)[0]
-    guidance = float(getattr(method, "sampling_guidance", 0.0))
-    for solver in SOLVERS:
-        if method.kind == "average" and solver != "euler":  # the framework refuses it
-            continue
-        for spec, steps in GRID_CASES:
-            grid = make_grid(spec, steps)
-            with torch.no_grad(), count_network(method.network) as count:
-                velocity = count.wrap(lambda z, t, r: method.velocity(z, t, r, part.batch.condition))
-                sample = SOLVERS[solver](velocity, z, grid)
-            expect(bool(sample.isfinite().all()), "a finite sample", f"another by {solver} on {steps} steps of {spec}")
-            try:
-                count.check(declared_counts(grid, solver, guidance), len(z))
-            except CountMismatchError as error:
-                expect(False, "as many network calls as declared", f"{error} ({solver}, {steps} steps of {spec})")
-
-
-def a_row_does_not_depend_on_its_neighbours_or_its_padding(part: Trained) -> None:
-    """An utterance's velocity is the same alone as in a batch with longer ones."""
-    method, (z, t, r) = part.build(), query(part.batch)
-    row = 1
-    condition, frames = row_alone(part.batch, row)
-    with torch.no_grad():
-        together = method.velocity(z, t, r, part.batch.condition)[row, :frames]
-        single = method.velocity(z[row : row + 1, :frames], t[:1], r[:1], condition)[0]
-    expect_same(together, single, "the velocity of the utterance alone", rtol=1e-4)
-
-
 TRAINED = (
     kind_is_declared,
     velocity_has_the_mels_shape,
     velocity_listens_to_its_condition,
     training_shows_the_network_its_condition,
+    a_rows_loss_hangs_on_no_other_rows_condition,
     a_teacher_is_needed_for_training_and_not_for_sampling,
     loss_reaches_the_network_and_not_the_teacher,
     all_randomness_is_the_states_generator,
@@ -390,11 +296,3 @@ TRAINED = (
     measured_counts_are_the_declared_ones,
     a_row_does_not_depend_on_its_neighbours_or_its_padding,
 )
-
-
-def _like(x: Tensor) -> str:
-    return f"{'' if bool(x.isfinite().all()) else 'not finite '}{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -9,7 +9,7 @@ import torch
 
 from imfbench.contracts import Clause, clauses
 from imfbench.contracts.batches import make_batch, query
-from imfbench.contracts.methods import Trained
+from imfbench.contracts.trained import Trained
 from imfbench.plugins import load_file
 
 NAME = "new-method"
