@@ -274,9 +274,9 @@ def _compare(
         lost = rare_losses.LOST / max(1, seeds) if quality.name == "wer" else None
         how: dict[str, Any] = {"lost": lost, "draws": draws}
         d, theirs = (x - y).to_list(), list[float]()
-        if lost is not None and group.cluster is None:  # of what failed no word is understood
-            d += [rare_losses.LOST] * _failures(a, second)
-            theirs = [-rare_losses.LOST] * _failures(b, first)
+        if lost is not None and group.cluster is None:  # of what failed, or could not be scored, no word is understood
+            d += [rare_losses.LOST] * _lacking(first, second)
+            theirs = [-rare_losses.LOST] * _lacking(second, first)
         higher, every = quality.better == "higher", [*d, *theirs]
         shown = stats.non_inferior(d, np.zeros(len(d)), margin, higher_is_better=higher, alpha=MARGIN_ALPHA, **how)
         alike = stats.equivalent(every, np.zeros(len(every)), margin, alpha=ALPHA, **how)
@@ -292,10 +292,9 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, in
     return means[0].join(means[1], how="inner", lsuffix="_a", rsuffix="_b").dropna(), len(seeds)
 
 
-def _failures(entry: Entry, other: pd.DataFrame) -> int:
-    """Utterances that failed on one side, at whichever noise seed, and have a score on the other."""
-    failed = {id for cell in entry.cells for id in cell.failed}
-    return len(failed & {*other.dropna()["id"]})
+def _lacking(own: pd.DataFrame, other: pd.DataFrame) -> int:
+    """Utterances without a score on one side, at whichever noise seed, that have one on the other."""
+    return len({*own.loc[own["score"].isna(), "id"]} & {*other.dropna()["id"]})
 
 
 def utterance_differences(a: Sequence[Cell], b: Sequence[Cell], quality: Quality) -> pd.Series:

@@ -83,13 +83,6 @@ class Cell:
         """Metric → how its figure was made."""
         return dict(self.row.get("signatures") or {})
 
-    @property
-    def failed(self) -> set[str]:
-        """Utterances that were not made, or could not be scored."""
-        if self.utterances is None or "status" not in self.utterances:
-            return set()
-        return set(self.utterances.loc[self.utterances["status"] == "failed", "id"])
-
     def value(self, name: str) -> float | None:
         """A figure of the row; None where it is absent or not finite."""
         found = self.row.get(name)

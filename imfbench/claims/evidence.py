@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from imfbench.claims.definition import Pick
+from imfbench.metrics.rare_losses import LOST
 from imfbench.metrics.stats import average_seeds
 from imfbench.reports.columns import Quality, quality
 from imfbench.reports.comparison import is_corpus, utterance_scores
@@ -44,8 +45,10 @@ class Differences:
         words: Reference words of each utterance, (utterances,), of a figure that is all edits over all words; else None.
         ids: The utterances, in the order of ``values``.
         networks: Of a and of b: one that stands against each of the other side's is one.
-        failed: Share of the recordings of an utterance at which a, and b, failed, (training seeds, utterances that it failed at):
-            these have no difference. One that the other side has no recording of either says nothing, and is left out.
+        against: Of WER the same with what one side lacks counted against a, and against b, (training seeds, ``against_ids``): a
+            recording that only one of them lacks is lost by the one it is counted against, and without an error by the other.
+            One that both lack is no difference. Else ``values`` twice.
+        against_ids: Of those.
     """
 
     values: NDArray[np.float64]
@@ -58,7 +61,8 @@ class Differences:
     words: NDArray[np.float64] | None = None
     ids: tuple[str, ...] = ()
     networks: tuple[int, int] = (1, 1)
-    failed: tuple[NDArray[np.float64], NDArray[np.float64]] = (np.zeros((1, 0)), np.zeros((1, 0)))
+    against: tuple[NDArray[np.float64], NDArray[np.float64]] = (np.zeros((1, 0)), np.zeros((1, 0)))
+    against_ids: tuple[str, ...] = ()
 
 
 class Evidence:
@@ -172,12 +176,13 @@ class Evidence:
             raise NoEvidenceError(f"the two sides have other noise seeds: {told}")
         tables = [_by_seed(cells, found, groups[0]) for cells in sides]
         expected = max(int(cell.row["n_expected"]) for cells in sides for cell in cells)
-        frames = []
         seeds = _paired_seeds(*tables)
-        networks = (min(len(tables[0]), len(seeds)), min(len(tables[1]), len(seeds)))
-        for seed in seeds:
-            one, other = (table.get(seed, next(iter(table.values()))) for table in tables)
-            frames.append(one.join(other, how="inner", lsuffix="_a", rsuffix="_b").dropna())
+        of_both = ((table.get(seed, next(iter(table.values()))) for table in tables) for seed in seeds)
+        pairs = [(one, other) for one, other in of_both]
+        frames = [
+            average_seeds(one).join(average_seeds(other), how="inner", lsuffix="_a", rsuffix="_b").dropna()
+            for one, other in pairs
+        ]
         common = sorted(set.intersection(*(set(frame.index) for frame in frames)))
         missing = expected - len(common)
         if len(common) < 2 or missing > MISSING * expected:
@@ -186,8 +191,17 @@ class Evidence:
         words = frames[0]["words_a"].to_numpy(np.float64) if is_corpus(found, groups[0]) else None
         scale = 1.0 if words is None else words.mean()
         first, second = (np.stack([frame[f"score_{side}"] for frame in frames]) / scale for side in "ab")
+        values, ids = first - second, tuple(map(str, common))
+        against, against_ids = (values, values), ids
+        if found.name == "wer" and missing:
+            of_a, of_b = (
+                pd.DataFrame({i: _against(one, other, side) for i, (one, other) in enumerate(pairs)}) for side in "ab"
+            )
+            of_a, of_b = of_a.dropna(how="all"), of_b.dropna(how="all")
+            against = of_a.fillna(0.0).to_numpy().T / scale, of_b.fillna(0.0).to_numpy().T / scale
+            against_ids = tuple(map(str, of_a.index))
         return Differences(
-            first - second,
+            values,
             found,
             float(first.mean()),
             float(second.mean()),
@@ -195,9 +209,10 @@ class Evidence:
             [*sides[0], *sides[1]],
             seeds,
             words,
-            tuple(map(str, common)),
-            networks,
-            (_failed(sides[0], sides[1], seeds), _failed(sides[1], sides[0], seeds)),
+            ids,
+            (min(len(tables[0]), len(seeds)), min(len(tables[1]), len(seeds))),
+            against,
+            against_ids,
         )
 
     def searches(self, experiment: str, cells: list[Cell]) -> dict[str, str]:
@@ -279,7 +294,7 @@ def _told(pick: Pick, on: str | None) -> str:
 
 
 def _by_seed(cells: list[Cell], figure: Quality, group: Group) -> dict[Any, pd.DataFrame]:
-    """Training seed → score and words of each utterance, noise seeds averaged."""
+    """Training seed → score and words of each recording."""
     found: dict[Any, pd.DataFrame] = {}
     seeds = list(dict.fromkeys(cell.row.get("train_seed") for cell in cells))
     for seed in seeds:
@@ -289,19 +304,33 @@ def _by_seed(cells: list[Cell], figure: Quality, group: Group) -> dict[Any, pd.D
         scores = utterance_scores(Entry(own[0].system, own), figure, group)
         if isinstance(scores, str):
             raise NoEvidenceError(f"{figure.name}: {scores}")
-        found[seed] = average_seeds(scores)
+        found[seed] = scores
     return found
 
 
-def _failed(own: list[Cell], other: list[Cell], seeds: list[Any]) -> NDArray[np.float64]:
-    """Share of its recordings at which each network failed, (training seeds, utterances), as ``Differences`` has it."""
-    everywhere = set.intersection(*(cell.failed for cell in other))
-    failed = sorted(set.union(*(cell.failed for cell in own)) - everywhere)
-    rows = []
-    for seed in seeds:
-        cells = [cell for cell in own if cell.row.get("train_seed") == seed] or own  # one network stands against each
-        rows.append([sum(id in cell.failed for cell in cells) / len(cells) for id in failed])
-    return np.array(rows).reshape(len(seeds), len(failed))
+def _against(first: pd.DataFrame, second: pd.DataFrame, side: str) -> pd.Series:
+    """WER of a − b of each utterance, noise seeds averaged, as ``Differences.against`` counts what "a" or "b" lacks.
+
+    Args:
+        first: Scores and words of each recording of a.
+        second: The same of b.
+        side: Whom it is counted against.
+
+    Returns:
+        By utterance; not a number where there is no recording of either side.
+    """
+    words = pd.concat([first, second]).groupby("id")["words"].max()
+    a, b = (
+        table.pivot(index="id", columns="noise_seed", values="score").reindex(words.index) for table in (first, second)
+    )
+    if set(a.columns) != set(b.columns):  # a recording, which has no noise, stands against each
+        one, several = sorted((a, b), key=lambda table: len(table.columns))
+        one = pd.DataFrame(dict.fromkeys(several.columns, one.iloc[:, 0]))
+        a, b = (one, several) if len(a.columns) < len(b.columns) else (several, one)
+    neither = a.isna() & b.isna()
+    lost = pd.DataFrame(dict.fromkeys(a.columns, words * LOST))
+    a, b = (a.fillna(lost), b.fillna(0.0)) if side == "a" else (a.fillna(0.0), b.fillna(lost))
+    return (a - b).mask(neither, 0.0).mean(axis=1).mask(neither.all(axis=1))
 
 
 def _paired_seeds(a: dict[Any, pd.DataFrame], b: dict[Any, pd.DataFrame]) -> list[Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from imfbench.claims.definition import Part, Pick
 from imfbench.claims.evidence import Differences, Evidence, NoEvidenceError
 from imfbench.claims.node import Node, single
-from imfbench.claims.statistics import Failed, Losses, compare, falls_by_less, most_lost
+from imfbench.claims.statistics import Array, Losses, compare, falls_by_less, most_lost
 from imfbench.claims.verdicts import ALPHA, NOT_SUPPORTED, SUPPORTED, UNDERPOWERED, decide
 from imfbench.flow.search import LIMIT_REACHED
 from imfbench.metrics.rare_losses import LOST, utterances_needed
@@ -31,8 +33,7 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
     found = evidence.differences(part.experiment, a, part.b, figure, on)
     q = found.quality
     lost = _lost(found)
-    failed = None if lost is None else _counted(found)
-    tested = compare(found.values, margin, part.test, q.better != "lower", lost, found.words, failed)  # type: ignore[arg-type]
+    tested = compare(found.values, margin, part.test, q.better != "lower", lost, found.words, found.against)  # type: ignore[arg-type]
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
     shown = _SHOWN[part.test][which].format(m=f"the margin of {_show(margin, q)}")
@@ -50,7 +51,7 @@ def on_speech(part: Part, a: Pick, on: str | None, figure: str, margin: float, e
     if part.test == "different" and which == 0:
         reason += f", {a.system[0]} is {'higher' if found.a > found.b else 'lower'}"
     if found.missing:
-        reason += f"; {_left_out(found.missing, failed is not None)}"
+        reason += f"; {_left_out(found.missing, lost)}"
     searches = evidence.searches(part.experiment, found.cells)
     reason += _ended(searches)
     below = [*(f"{part.experiment}/cells/{cell.row['key']}" for cell in found.cells), *searches]
@@ -73,16 +74,21 @@ def further_loss(part: Part, a: Pick, on: str | None, figure: str, margin: float
         raise NoEvidenceError(f"{on} and {part.baseline_set} have other numbers of noise seeds")
     q = hard.quality
     order = [plain.seeds.index(seed) for seed in hard.seeds]
-    first, second = hard.values, plain.values[order]
     # The same sentences under harder conditions, called by the set before their names, are paired, as far as both have a score.
-    named = [id.removeprefix(f"{on}-") for id in hard.ids]
+    named, counted = ([id.removeprefix(f"{on}-") for id in ids] for ids in (hard.ids, hard.against_ids))
     common, all_of = set(named) & set(plain.ids), len(named) + hard.missing
     same = all_of == len(plain.ids) + plain.missing and 1 < len(common) >= all_of - hard.missing - plain.missing
-    if same:
-        first = first[:, [id in common for id in named]]
-        second = second[:, [plain.ids.index(id) for id in named if id in common]]
-    failed = None if lost is None else (_counted(hard), _counted(plain, order))
-    tested = falls_by_less(first, second, margin, q.better != "lower", lost, same, failed)
+
+    def sets(here: Array, there: Array, ids: Sequence[str], others: Sequence[str]) -> tuple[Array, Array]:
+        if not same:
+            return here, there[order]
+        both = [id for id in ids if id in others]
+        return here[:, [ids.index(id) for id in both]], there[order][:, [others.index(id) for id in both]]
+
+    values = sets(hard.values, plain.values, named, plain.ids)
+    # A further loss is larger for what a lacks here and b lacks there, and smaller for the rest.
+    against = [sets(hard.against[i], plain.against[1 - i], counted, plain.against_ids) for i in (0, 1)]
+    tested = falls_by_less(*values, margin, q.better != "lower", lost, same, (against[0], against[1]))
     standing = decide(tested.p_support, tested.p_refute)
     which = {SUPPORTED: 0, NOT_SUPPORTED: 1}.get(standing.verdict, 2)
     shown = ("the further loss is within {m}", "a further loss beyond {m} is shown", "the interval holds {m}")[which]
@@ -92,7 +98,7 @@ def further_loss(part: Part, a: Pick, on: str | None, figure: str, margin: float
     if standing.verdict == UNDERPOWERED and tested.minimum_detectable is not None:
         reason += f"; {_show(tested.minimum_detectable, q)} could have been seen"
     if hard.missing + plain.missing:
-        reason += f"; {_left_out(hard.missing + plain.missing, failed is not None)}"
+        reason += f"; {_left_out(hard.missing + plain.missing, lost)}"
     below = [f"{part.experiment}/cells/{cell.row['key']}" for cell in (*hard.cells, *plain.cells)]
     means = {"a": hard.a, "b": hard.b, "baseline_a": plain.a, "baseline_b": plain.b, "baseline_set": part.baseline_set}
     return single(tested, reason=reason, evidence=below, figure=figure, unit=q.unit, test=part.test, **means)
@@ -110,15 +116,9 @@ def _lost(found: Differences) -> Losses | None:
     return one / found.networks[0], one / found.networks[1]
 
 
-def _counted(found: Differences, order: list[int] | None = None) -> Failed:
-    """Of an utterance that failed no word is understood; of training seeds in another order, where it is given."""
-    a, b = (LOST * (share if order is None else share[order]) for share in found.failed)
-    return a, b
-
-
-def _left_out(missing: int, counted: bool) -> str:
+def _left_out(missing: int, lost: Losses | None) -> str:
     told = f"{missing} utterances without a score are left out"
-    return f"{told} of the figures; against whoever failed at them they count as lost" if counted else told
+    return told if lost is None else f"{told} of the figures, and count as lost against a side that alone lacks them"
 
 
 def _ended(searches: dict[str, str]) -> str:

@@ -17,9 +17,7 @@ from imfbench.metrics.rare_losses import POWER
 
 Losses = tuple[float, float]
 """What a lost recording of a, and one of b, takes off the mean of an utterance's differences or adds to it; both positive."""
-Failed = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Utterances without a difference since a, or b, failed at them: what that takes off their differences or adds to them, both
-positive, (training seeds, utterances that failed)."""
+Array = NDArray[np.float64]
 Comparison = Literal["non-inferior", "inferior", "better", "equivalent", "different"]
 
 
@@ -55,7 +53,7 @@ class Tested:
 
 def falls_by_less(
     first: ArrayLike, second: ArrayLike, margin: float, higher_is_better: bool = True, lost: Losses | None = None,
-    paired: bool = False, failed: tuple[Failed, Failed] | None = None,
+    paired: bool = False, against: tuple[tuple[Array, Array], tuple[Array, Array]] | None = None,
 ) -> Tested:  # fmt: skip
     """Is a − b, over one set of utterances, worse than over another by less than the margin?
 
@@ -67,7 +65,7 @@ def falls_by_less(
         lost: As for ``compare``: one more recording of each set counts, the harder set's lost by a network of a, the other's by
             one of b.
         paired: Whether the sets have the same utterances, in the same order, such as with noisy and with clean prompts.
-        failed: As for ``compare``, of the harder set and of the other.
+        against: ``first`` and ``second`` with what is missing counted as it makes the further loss larger, and smaller.
 
     Returns:
         The contrast, with its interval; refuted where it is shown to be worse than the margin.
@@ -78,42 +76,32 @@ def falls_by_less(
     if not margin > 0:
         raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
     sign = 1.0 if higher_is_better else -1.0
-    hard, plain = (sign * np.atleast_2d(np.asarray(values, dtype=np.float64)) for values in (first, second))
-    contrast = (lambda sets: mean_of(sets[0] - sets[1])) if paired else (lambda sets: contrast_of(*sets))
-    gain, worst, best = contrast((hard, plain)), (hard, plain), (hard, plain)
-    if failed is not None:  # what a failed at here and b there makes the further loss larger, the others smaller
-        (a_here, b_here), (a_there, b_there) = failed
-        worst, best = (_with(hard, plain, *more, paired) for more in ((-a_here, b_there), (b_here, -a_there)))
-    within, beyond = contrast(worst).above(-margin), contrast(best).below(-margin)
-    low, high = contrast(worst).interval[0], contrast(best).interval[1]
+    pairs = [(first, second), *(against or ((first, second), (first, second)))]
+    sets, worst, best = ((sign * _matrix(hard), sign * _matrix(plain)) for hard, plain in pairs)
+    gain, least, most = (mean_of(h - p) if paired else contrast_of(h, p) for h, p in (sets, worst, best))
+    # With what is missing a spread may be smaller as well: what is said must hold with it and without it.
+    within, beyond = max(m.above(-margin) for m in (gain, least)), max(m.below(-margin) for m in (gain, most))
+    low, high = min(gain.interval[0], least.interval[0]), max(gain.interval[1], most.interval[1])
     seen, smallest = gain.minimum_detectable, None
     if lost is not None:
         # Below it, so many utterances cannot show that nothing more is lost, even where nothing is.
-        smallest = -rare_losses.difference_bound(0 * hard.mean(0), 0 * plain.mean(0), *lost, ALPHA)
+        hard, plain = (values.mean(0) for values in sets)
+        smallest = -rare_losses.difference_bound(0 * hard, 0 * plain, *lost, ALPHA)
         seen = max(seen or 0.0, smallest)
-        here, there = worst[0].mean(0), worst[1].mean(0)
-        within = max(within, rare_losses.difference_p_value(here, there, margin, *lost))
+        hard, plain = (values.mean(0) for values in worst)
+        within = max(within, rare_losses.difference_p_value(hard, plain, margin, *lost))
         if high > -margin:  # what shows a loss beyond the margin needs nothing that was not seen
-            low = min(low, rare_losses.difference_bound(here, there, *lost, ALPHA))
+            low = min(low, rare_losses.difference_bound(hard, plain, *lost, ALPHA))
     ends = (low, high) if higher_is_better else (-high, -low)
-    n = hard.shape[1]
+    n = sets[0].shape[1]
     return Tested(
         sign * gain.value, *ends, n, margin, seen, within, beyond, training_seeds=gain.seeds, smallest_margin=smallest
     )
 
 
-def _with(
-    hard: NDArray[np.float64], plain: NDArray[np.float64], here: NDArray[np.float64], there: NDArray[np.float64], paired: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
-    """Two sets of gains with further utterances of each; of paired sets an utterance has its place in both."""
-    if paired:
-        here, there = np.hstack([here, 0 * there]), np.hstack([0 * here, there])
-    return np.hstack([hard, here]), np.hstack([plain, there])
-
-
 def compare(
     differences: ArrayLike, margin: float, test: Comparison, higher_is_better: bool = True, lost: Losses | None = None,
-    words: ArrayLike | None = None, failed: Failed | None = None,
+    words: ArrayLike | None = None, against: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Tested:  # fmt: skip
     """A claim about the mean of a − b.
 
@@ -131,8 +119,8 @@ def compare(
             well, which is lost by whom it is said of, and the interval reaches as far. "Beyond the margin" need not.
         words: Of a ratio of sums, the denominators (reference words), (utterances,): so few words that no test could show them
             are no detectable difference, however small the spread (``rare_losses.fewest``).
-        failed: Utterances that have no difference since a or b failed at them. They count against whom they speak, and are not in
-            the estimate.
+        against: ``differences`` with what is missing counted against a, and against b: what is said must hold with it and without
+            it; it is not in the estimate.
 
     Returns:
         What was found. ``minimum_detectable`` is never less than what ``words`` allows, nor, where the claim is "within the
@@ -144,12 +132,13 @@ def compare(
     if not margin > 0:
         raise ValueError(f"the margin must be positive, got {margin}; it is the difference that would not matter")
     sign = 1.0 if higher_is_better else -1.0
-    gain = Gain(sign * np.atleast_2d(np.asarray(differences, dtype=np.float64)), lost, failed)
+    worst, best = against or (differences, differences)
+    gain = Gain(sign * _matrix(differences), sign * _matrix(worst), sign * _matrix(best), lost)
     mean = gain.mean
     seen, smallest = mean.minimum_detectable, None
     if words is not None:
         below = np.asarray(words, dtype=np.float64)
-        unseen = lost and {"better": lost[0], "different": max(lost)}.get(test)
+        unseen = None if lost is None else {"better": lost[0], "different": max(lost)}.get(test)
         fewest = rare_losses.fewest(gain.by_utterance * below.mean(), below, unseen, ALPHA)
         seen = max(seen or 0.0, fewest)
     if lost is not None:
@@ -173,45 +162,48 @@ def compare(
     )  # fmt: skip
 
 
+def _matrix(differences: ArrayLike) -> Array:
+    return np.atleast_2d(np.asarray(differences, dtype=np.float64))
+
+
 class Gain:
-    """The mean gain of a over b, held against bounds; of WER, with the recordings that failed and one more that is lost.
+    """The mean gain of a over b, held against bounds; of WER, with what is missing and one more recording that is lost.
 
     Args:
         gains: Gain of each utterance, (training seeds, utterances), higher is better.
+        worst: The same with what is missing counted against a, (training seeds, utterances).
+        best: Against b.
         lost: As for ``compare``.
-        failed: As for ``compare``.
     """
 
-    def __init__(self, gains: NDArray[np.float64], lost: Losses | None, failed: Failed | None) -> None:
-        self.mean, self.lost, self.by_utterance = mean_of(gains), lost, gains.mean(0)
-        # What is said of a's gain from below reckons with what a failed at, from above with what b did.
-        worst = gains if failed is None else np.hstack([gains, -failed[0]])
-        best = gains if failed is None else np.hstack([gains, failed[1]])
-        self._least, self._most = (mean_of(worst), worst.mean(0)), (mean_of(best), best.mean(0))
+    def __init__(self, gains: Array, worst: Array, best: Array, lost: Losses | None) -> None:
+        self.mean, self.by_utterance, self.lost = mean_of(gains), gains.mean(0), lost
+        self._least, self._worst, self._most, self._best = mean_of(worst), worst.mean(0), mean_of(best), best.mean(0)
 
     def above(self, bound: float, unseen: bool = True) -> float:
         """P-value of "the mean gain is at most ``bound``"; of WER with one more recording, but for ``unseen=False``."""
-        mean, gains = self._least
+        found = max(self.mean.above(bound), self._least.above(bound))
         if self.lost is None or not unseen:
-            return mean.above(bound)
-        return max(mean.above(bound), rare_losses.p_values(gains, -bound, self.lost[0])[0])
+            return found
+        return max(found, rare_losses.p_values(self._worst, -bound, self.lost[0])[0])
 
     def below(self, bound: float, unseen: bool = True) -> float:
         """P-value of "the mean gain is at least ``bound``"."""
-        mean, gains = self._most
+        found = max(self.mean.below(bound), self._most.below(bound))
         if self.lost is None or not unseen:
-            return mean.below(bound)
-        return max(mean.below(bound), rare_losses.p_values(gains, bound, self.lost[1])[1])
+            return found
+        return max(found, rare_losses.p_values(self._best, bound, self.lost[1])[1])
 
     def interval(self, margin: float, test: Comparison) -> tuple[float, float]:
         """Its 95 % interval, as far as the p-values that decide the test leave it."""
-        low, high = self._least[0].interval[0], self._most[0].interval[1]
+        low = min(self.mean.interval[0], self._least.interval[0])
+        high = max(self.mean.interval[1], self._most.interval[1])
         one_sided = test in ("non-inferior", "inferior")
         beyond = (one_sided or test == "equivalent") and (high <= -margin or (test == "equivalent" and low >= margin))
         if self.lost is None or beyond:
             return low, high
-        low = min(low, rare_losses.bounds(self._least[1], self.lost[0], ALPHA)[0])
-        return low, high if one_sided else max(high, rare_losses.bounds(self._most[1], self.lost[1], ALPHA)[1])
+        low = min(low, rare_losses.bounds(self._worst, self.lost[0], ALPHA)[0])
+        return low, high if one_sided else max(high, rare_losses.bounds(self._best, self.lost[1], ALPHA)[1])
 
 
 def most_lost(lost: Losses, test: Comparison) -> float:

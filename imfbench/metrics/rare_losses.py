@@ -103,7 +103,8 @@ def fewest(
         alpha: Of that test, one-sided.
     """
     apart = np.abs(differences)
-    word = min(1.0, float(apart[apart > 1e-9].min(initial=1.0)))
+    least = 1.0 if lost is None else min(1.0, lost)  # of several networks and noise seeds one recording's share
+    word = float(apart[apart > 1e-9].min(initial=least))
     needed = FEWEST_DIFFERING
     if lost is not None:  # k differing utterances' weights against one: (1 + word/lost)^−k, as of gamma variables
         needed = max(needed, math.ceil(math.log(1 / alpha) / math.log1p(word / denominators.mean() / lost)))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
@@ -70,25 +69,6 @@ def test_too_few_utterances_for_a_margin_of_wer_are_told(folder: Any, claim: Mak
     gain = small(claim({"figures": {"wer": 0.01}, "test": "better"}), folder)
     assert "11.0 % could have been seen" in gain.reason  # 44 words of 400: 1.1^−39 = .024
     assert "that takes 368" in gain.reason
-
-
-def test_an_utterance_that_failed_is_left_out_and_counts_as_lost(folder: Any, claim: Make) -> None:
-    edits, asked = np.zeros(40), claim({"figures": {"wer": 0.1}})
-    folder.cell("teacher", 32, wer=edits)
-    made = folder.cell("student", 1, wer=edits)
-    assert small(asked, folder).standing.verdict == "supported"
-    table = pd.read_parquet(made / "utterances.parquet")
-    table.loc[3, ["status", "substitutions", "wer"]] = ["failed", np.nan, np.nan]
-    table.to_parquet(made / "utterances.parquet")
-    found = small(asked, folder)
-    assert found.standing.verdict == "underpowered"
-    assert "1 utterances without a score are left out of the figures; against whoever failed" in found.reason
-    leaf = found.deciding()
-    assert leaf.tested is not None
-    assert (leaf.tested.n, leaf.tested.estimate) == (39, 0.0)
-    # Where the teacher failed at it as well it says nothing.
-    table.to_parquet(folder.path / "speech/cells/teacher-32-0-test-uniform/utterances.parquet")
-    assert small(asked, folder).standing.verdict == "supported"
 
 
 def test_three_seeds_speak_of_methods_and_two_of_checkpoints(folder: Any, claim: Make) -> None:

@@ -73,15 +73,16 @@ def test_equal_scores_of_few_utterances_show_no_equality(run: Any) -> None:
     assert "ruled out for" not in text
 
 
+@pytest.mark.parametrize("status", ["failed", "ok"])  # not made, or made and not scored
 @pytest.mark.parametrize("side", [None, "intmeanflow", "teacher"])
-def test_what_failed_counts_as_lost_where_a_loss_is_ruled_out(run: Any, side: str | None) -> None:
+def test_what_failed_counts_as_lost_where_a_loss_is_ruled_out(run: Any, side: str | None, status: str) -> None:
     """Twenty of 220 utterances have no score on one side; on the others both are without an error."""
     for system, nfe in (("teacher", 32), ("intmeanflow", 1)):
         key = run.cell(system, nfe, {"wer": np.zeros(220)})
         if system == side:
             path = run.path / "cells" / key / "utterances.parquet"
             table = pd.read_parquet(path)
-            table.loc[:19, "status"] = "failed"
+            table.loc[:19, "status"] = status
             table.loc[:19, ["wer", "substitutions", "deletions", "insertions", "reference_words"]] = None
             table.to_parquet(path)
     (test,) = against_teacher(groups_of(run)[0])
