@@ -15,6 +15,7 @@ from imfbench.method import Method
 from imfbench.pipeline.context import Context, NotReadyError, method_name
 from imfbench.pipeline.plan import Row, grid_for, name_of_grid, teacher_nfe
 from imfbench.pipeline.reuse import RECIPE
+from imfbench.pipeline.staleness import check_grid
 from imfbench.pipeline.train import settings_of
 from imfbench.registry import METHODS
 from imfbench.sampling import sampling_guidance
@@ -106,7 +107,7 @@ def row_grid(context: Context, row: Row) -> tuple[Tensor, str]:
     """The row's time grid and its name in tables.
 
     Raises:
-        NotReadyError: It was to be searched in this run and is not there.
+        NotReadyError: It was to be searched in this run and is not there, or is another search's.
     """
     assert row.nfe is not None
     assert row.solver is not None
@@ -118,6 +119,7 @@ def row_grid(context: Context, row: Row) -> tuple[Tensor, str]:
     if found is None:
         reason = context.failure_of(f"search:{row.search}") or "no grid; `imfbench search` or `run` finds one"
         raise NotReadyError(f"failed: {reason}")
+    check_grid(context, context.plan.searches[row.search], found)
     grid = make_grid(found["values"])
     # A search that ends where it began has found the uniform grid, and says so.
     known = grid_name(grid)

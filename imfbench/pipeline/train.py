@@ -241,7 +241,7 @@ def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
         present.pop(made_of, None)
     if content_hash(present) == content_hash(read_back(recipe)):
         return
-    here, there = _flat(read_back(recipe)), _flat(present)
+    here, there = flat(read_back(recipe)), flat(present)
     keys = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
     told = ", ".join(f"{key} {there.get(key)!r} → {here.get(key)!r}" for key in keys[:4])
     raise ConfigError(
@@ -257,7 +257,8 @@ def read_back(value: Any) -> Any:
     return [read_back(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """The values of nested settings by their dotted names."""
     if isinstance(value, dict):
-        return {k: v for key, entry in value.items() for k, v in _flat(entry, f"{path}.{key}" if path else key).items()}
+        return {k: v for key, entry in value.items() for k, v in flat(entry, f"{path}.{key}" if path else key).items()}
     return {path: value}
