@@ -21,19 +21,24 @@ import yaml
 
 from imfbench.disk import StoreError
 from imfbench.doctor import Finding
-from imfbench.metrics.base import Metric
+from imfbench.metrics.base import Metric, ScoreError
 from imfbench.metrics.speed import speed_of_rows
+from imfbench.metrics.wer import COLUMNS, count_edits
 from imfbench.publishing import SUMS
 from imfbench.registry import METRICS, BrokenEntryError
 from imfbench.reports.leaderboard import analyse, as_csv, complete, pictures_in, record, written
-from imfbench.reports.page.words import edits
 from imfbench.reports.results import Cell, RunFolderError, read_run
 from imfbench.schema import UTTERANCE
 from imfbench.store import file_sha256, plain
+from imfbench.weights import MissingModelError
 
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx", ".npz", ".gguf")
 TIMES = ("status", "seconds", "network_seconds", "vocoder_seconds", "device", "threads")
+ABOUT = "README.md"
+"""What the owner of a folder writes about it; it may be changed at any time."""
 _CLOSE = 1e-9
+Options = Mapping[str, dict[str, Any]]
+"""Metric → its settings in the experiment."""
 
 
 def verify(folder: Path) -> Iterator[Finding]:
@@ -56,7 +61,14 @@ def verify(folder: Path) -> Iterator[Finding]:
         yield Finding("bad", "schema", f"cells/{name} has no summary.json")
     found = 0
     for cell in results.cells:
-        for problem in (*_schema(cell), *_counts(cell), *_unsigned(cell), *_edits(cell), *_audio(cell)):
+        options = _options(folder, cell)
+        for problem in (
+            *_schema(cell),
+            *_counts(cell, options),
+            *_unsigned(cell),
+            *_edits(cell, options),
+            *_audio(cell),
+        ):
             found += 1
             yield Finding("bad", _name(cell), problem)
     if not found:
@@ -75,7 +87,10 @@ def _sums(folder: Path) -> Iterator[Finding]:
         yield Finding("bad", SUMS, f"{folder / SUMS} is not there: `imfbench publish RUN` makes such a folder")
         return
     listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    present = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()} - {SUMS}
+    present = {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()} - {
+        SUMS,
+        *({ABOUT} - {*listed}),
+    }
     wrong = [f"{name} is missing" for name in sorted({*listed} - present)]
     wrong += [f"{name} is not listed" for name in sorted(present - {*listed})]
     wrong += [
@@ -99,7 +114,7 @@ def _schema(cell: Cell) -> Iterator[str]:
         yield f"utterances.parquet has no column {', '.join(absent)}"
 
 
-def _counts(cell: Cell) -> Iterator[str]:
+def _counts(cell: Cell, options: Options) -> Iterator[str]:
     frame = cell.utterances
     if frame is None:
         return
@@ -112,21 +127,40 @@ def _counts(cell: Cell) -> Iterator[str]:
     made = int((frame["status"] == "ok").sum()) if "status" in frame else len(frame)
     if cell.ok and cell.row["n_scored"] > made:
         yield f"n_scored is {cell.row['n_scored']}, and {made} utterances were made"
+    known = [METRICS.get(name) for name in cell.signatures if name in METRICS]
+    counted = [metric for metric in known if metric.higher_is_better is not None] or known
+    if cell.ok and {*options} and {*options} <= {*cell.signatures} & {*METRICS.names()} and "status" in frame:
+        errors = [frame[f"{metric.name}_error"].isna() for metric in counted if f"{metric.name}_error" in frame]
+        scored = (
+            int((frame["status"] == "ok").where(pd.concat(errors, axis=1).all(axis=1), False).sum()) if errors else made
+        )
+        if cell.row["n_scored"] != scored:
+            yield f"n_scored is {cell.row['n_scored']}, and {scored} utterances have every score"
 
 
-def _edits(cell: Cell) -> Iterator[str]:
-    """The edits of each utterance, from the texts that were compared."""
+def _edits(cell: Cell, options: Options) -> Iterator[str]:
+    """Normalised texts, edits and WER of each utterance, from its text and its transcript."""
     frame = cell.utterances
-    columns = ("reference_normalised", "hypothesis_normalised", "substitutions", "deletions", "insertions")
-    if frame is None or any(name not in frame for name in columns):
+    if frame is None or "wer" not in cell.signatures or any(name not in frame for name in ("text", "hypothesis")):
         return
-    wrong = []
-    for row in frame.dropna(subset=list(columns)).to_dict("records"):
-        made = [kind for kind, _, _ in edits(row["reference_normalised"], row["hypothesis_normalised"])]
-        if len(made) - made.count("ok") != row["substitutions"] + row["deletions"] + row["insertions"]:
-            wrong.append(str(row["id"]))
-    if wrong:
-        yield f"the edits of {len(wrong)} utterances are not those of their texts ({', '.join(wrong[:3])})"
+    metric = METRICS.get("wer")
+    settings = metric.Config(**options.get("wer", {}))
+    protocol, language = metric(settings).protocol, settings.language
+    wrong: dict[str, list[str]] = {}
+    for row in frame[frame["wer"].notna() | frame["hypothesis"].notna()].to_dict("records"):
+        if not isinstance(row["hypothesis"], str):
+            wrong.setdefault("hypothesis", []).append(str(row["id"]))
+            continue
+        try:
+            made = count_edits(str(row["text"]), row["hypothesis"], protocol, language)
+        except MissingModelError:  # the rule's package is not here
+            return
+        except ScoreError:  # a text of no words has no figure
+            made = dict.fromkeys(COLUMNS)
+        for column in (column for column, value in made.items() if column in row and not _same(row[column], value)):
+            wrong.setdefault(column, []).append(str(row["id"]))
+    for column, ids in wrong.items():
+        yield f"{column} of {len(ids)} utterances is not what text and transcript make it ({', '.join(ids[:3])})"
 
 
 def _audio(cell: Cell) -> Iterator[str]:
@@ -174,7 +208,7 @@ def _same(told: Any, made: Any) -> bool:
     return isinstance(told, (int, float)) and math.isclose(float(told), float(made), rel_tol=_CLOSE, abs_tol=_CLOSE)
 
 
-def _options(folder: Path, cell: Cell) -> Mapping[str, dict[str, Any]]:
+def _options(folder: Path, cell: Cell) -> Options:
     """The settings of the metrics in the experiment that made the cell."""
     run = cell.folder.parent.parent if cell.folder is not None else folder
     try:

@@ -29,10 +29,10 @@ DRAWS = 9999
 """Weights drawn for a p-value, whose floor is then 1e-4; more where many tests are corrected (``reports.comparison``)."""
 
 FEWEST_DIFFERING = 6
-"""Utterances that must differ for a sign-flip test to show anything: with five its two-sided p is 2⁻⁴ at the least.
+"""Utterances that must differ for a sign-flip test to show anything: with five its two-sided p is 2⁻⁴ at the least."""
 
-If 7.9 words are lost in utterances of their own, on average, six or more are seen four times in five (Poisson).
-"""
+FEWEST_WORDS = 7.9
+"""Words lost in utterances of their own, on average, of which six or more are seen four times in five (Poisson)."""
 
 POWER = 0.8
 
@@ -105,10 +105,11 @@ def fewest(
     apart = np.abs(differences)
     least = 1.0 if lost is None else min(1.0, lost)  # of several networks and noise seeds one recording's share
     word = float(apart[apart > 1e-9].min(initial=least))
-    needed = FEWEST_DIFFERING
+    words = FEWEST_WORDS
     if lost is not None:  # k differing utterances' weights against one: (1 + word/lost)^−k, as of gamma variables
-        needed = max(needed, math.ceil(math.log(1 / alpha) / math.log1p(word / denominators.mean() / lost)))
-    return float(stats.gamma.ppf(POWER, needed)) * word / float(denominators.sum())
+        needed = math.ceil(math.log(1 / alpha) / math.log1p(word / denominators.mean() / lost))
+        words = max(words, float(stats.gamma.ppf(POWER, max(FEWEST_DIFFERING, needed))))
+    return words * word / float(denominators.sum())
 
 
 def smallest_margin(n: int, lost: float, alpha: float) -> float:

@@ -112,8 +112,8 @@ def test_of_wer_so_few_words_are_no_detectable_difference() -> None:
             found = compare(differences, 0.01, test, False, None, words)  # type: ignore[arg-type]
             assert found.minimum_detectable == pytest.approx(7.9 / 480, rel=0.001)
             found = compare(differences, 0.01, test, False, (1.0, 1.0), words)  # type: ignore[arg-type]
-            needed = 6 if test == "inferior" else 39  # 1.1^−39 = .024
-            assert found.minimum_detectable == pytest.approx(stats.gamma.ppf(0.8, needed) / 480)
+            needed = 7.9 if test == "inferior" else stats.gamma.ppf(0.8, 39)  # 1.1^−39 = .024
+            assert found.minimum_detectable == pytest.approx(needed / 480)
     spread = compare(NOISE[:48], 0.01, "better", False, (1.0, 1.0), words)
     assert spread.minimum_detectable == pytest.approx(2.86 * NOISE[:48].std(ddof=1) / np.sqrt(48), rel=0.001)
     assert compare(NOISE[:48], 0.01, "better").smallest_margin is None

@@ -125,12 +125,14 @@ def test_fewer_words_than_a_test_could_show_are_not_detectable() -> None:
     words = np.full(48, 10.0)
     none = stats.paired_ratio(np.zeros(48), np.zeros(48), words)
     one = stats.paired_ratio(np.eye(48)[0], np.zeros(48), words)
-    assert none.minimum_detectable == one.minimum_detectable == pytest.approx(7.906 / 480, rel=1e-3)
-    assert reference.poisson.sf(rare_losses.FEWEST_DIFFERING - 1, 7.906) == pytest.approx(0.8, abs=0.001)
+    assert none.minimum_detectable == one.minimum_detectable == pytest.approx(7.9 / 480)
+    assert reference.poisson.sf(rare_losses.FEWEST_DIFFERING - 1, rare_losses.FEWEST_WORDS) == pytest.approx(
+        0.8, abs=0.001
+    )
     many = np.random.default_rng(0).integers(-4, 5, 48)
     assert stats.paired_ratio(many, np.zeros(48), words).minimum_detectable == stats.minimum_detectable(many / 10)
     speakers = np.repeat(np.arange(24), 2)
     assert clustered.paired_ratio(np.zeros(48), np.zeros(48), words, speakers).minimum_detectable == pytest.approx(
-        7.906 / 480, rel=1e-3
+        7.9 / 480
     )
     assert clustered.paired_ratio(np.zeros(48), np.zeros(48), np.ones(48), speakers).minimum_detectable is None
