@@ -28,6 +28,7 @@ from imfbench.config_file import ConfigError
 from imfbench.devices import describe, dtype_name, has_fused_optimizers, made_current, out_of_memory, synchronize
 from imfbench.economy import Economy, hold_in_bf16
 from imfbench.method import Batch, Method, State
+from imfbench.metrics.memory import kind_on
 from imfbench.preparation import Prepared, affordable_steps, rehearsed
 from imfbench.store import atomic, read_json, write_json, write_text
 from imfbench.train_settings import TrainConfig, learning_rate
@@ -225,6 +226,12 @@ def rehearsal(method: Method, data: TrainingData, config: TrainConfig, device: t
             network.to(place)
 
 
+def _memory_of(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """What a step's memory hangs on besides the recipe: a training may go on with other savings, or on another device."""
+    saving = config.model_dump(mode="json", include={"checkpoint_activations", "ema_device", "processes"})
+    return {**saving, "kind": kind_on(device)}
+
+
 def step_memory(
     method: Method, data: TrainingData, config: TrainConfig, device: torch.device
 ) -> tuple[int | None, str]:
@@ -315,10 +322,10 @@ def train(
                 loaded, _ = load_artefact(folder, device)
                 method.network = loaded.network
             return found
-    measured = read_json(folder / MEMORY)
+    measured, of = read_json(folder / MEMORY), _memory_of(config, device)
     distribution.meet()  # all have looked before one writes
-    if measured is None:  # a training that goes on has its figure already
-        measured = dict(zip(("bytes", "kind"), step_memory(method, data, config, device), strict=True))
+    if measured is None or measured.get("of", of) != of:  # a training that goes on as it began has its figure already
+        measured = {**dict(zip(("bytes", "kind"), step_memory(method, data, config, device), strict=True)), "of": of}
         if distribution.index() == 0:
             write_json(folder / MEMORY, measured)
     training = Training(method, data, config, folder, device)

@@ -78,3 +78,26 @@ def test_a_network_trained_anew_does_not_get_the_grid_of_the_former_one(tiny: An
     assert rows(tiny)["own+o3s"].startswith(OTHERS)
     assert tiny.invoke(tiny.config(**again)).exit_code == 0
     assert rows(tiny)["own+o3s"] == "ok"
+
+
+def test_the_peak_of_another_device_does_not_stand_beside_speech_that_is_made_again(tiny: Any) -> None:
+    path = tiny.config(references=[])
+    assert tiny.invoke(path).exit_code == 0
+    (file,) = tiny.out.glob("cells/*/cell.json")
+    own = read_json(file)
+    assert own["peak_memory_kind"] == "cpu-live-tensors"
+    write_json(file, {**own, "peak_memory": 7, "peak_memory_kind": "cuda-peak-allocated"})
+    for overwrite, expected in (("only-missing", 7), ("always", own["peak_memory"])):
+        assert tiny.invoke(path, f"overwrite={overwrite}").exit_code == 0
+        assert read_json(file)["peak_memory"] == expected
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("cpu-live-tensors", True), ("cuda-peak-allocated", False)])
+def test_a_peak_is_taken_over_from_the_same_kind_of_device(tiny: Any, kind: str, taken: bool) -> None:
+    """Of an equal row in another experiment of the run."""
+    assert tiny.invoke(tiny.config(references=[])).exit_code == 0
+    (file,) = tiny.out.glob("cells/*/cell.json")
+    write_json(file, {**read_json(file), "peak_memory": 7, "peak_memory_kind": kind})
+    assert tiny.invoke(tiny.config(references=[], then=[{"name": "more"}])).exit_code == 0
+    (other,) = (path for path in tiny.out.rglob("cell.json") if path != file)
+    assert (read_json(other)["peak_memory"] == 7) == taken

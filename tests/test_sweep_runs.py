@@ -138,6 +138,7 @@ def test_the_cost_of_a_plan_is_its_work_times_what_was_measured(tiny) -> None:  
     assert search.seconds == 2 * 7 * (2 * guided + 100 + 10_000)
     # Per student rows of 1, 4 and (searched) 2 evaluations; guided has 3: two utterances and two unclocked passes each.
     calls = (2 + 2) * guided * (2 * (1 + 4 + 2) + 3)
+    calls += 2 * guided * 7  # and one evaluation of each of two utterances before the clock, in seven rows
     assert synthesise.seconds == calls + 2 * (7 + 1) * 100
     assert synthesise.disk == 2 * (7 + 2) * 1000
     assert synthesise.sources == {LIKE, MEASURED}

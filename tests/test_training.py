@@ -115,23 +115,33 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
-def test_two_micro_batches_have_the_gradient_of_their_union() -> None:
-    """A mean of means is another loss: frames are counted over the whole step."""
-    data = ToneData(sizes=(20, 20, 40, 40, 60, 60))
-    method = teacher()
-    accumulated = Training(method, data, config(accumulate=2), Path(), CPU)
-    micro = next(accumulated.micro_batches())
-    state = accumulated.state(micro, 1)
-    assert state.frames == sum(float(b.target.sum()) for b in micro)
-    assert state.samples == sum(len(b.x1) for b in micro)
-    counts = [float(b.target.sum()) for b in micro]
-    assert counts[0] != counts[1], "the case must be able to tell the two losses apart"
-    with torch.no_grad():
-        first = [float(method.loss(b, accumulated.state([b], 1))[0]) for b in micro]
-        state = accumulated.state(micro, 1)
-        both = [float(method.loss(b, state)[0]) for b in micro]
-    # the same state's generator serves both micro-batches, so compare shares of the first, whose draws agree
-    assert both[0] == pytest.approx(first[0] * counts[0] / sum(counts), rel=1e-5)
+def test_what_is_kept_is_the_average_of_the_weights(tmp_path: Path) -> None:
+    """Not the weights, from which it is far after a few large steps."""
+    settings = config(steps=4, learning_rate=0.05, ema=0.9)
+    method, by_hand = teacher(), teacher()
+    train(method, "teacher", ToneData(), settings, tmp_path, CPU)
+    training = Training(by_hand, ToneData(), settings, Path(), CPU)
+    batches = training.micro_batches()
+    for _ in range(4):
+        training.advance(next(batches), 4)
+    average = torch.cat([p.detach().flatten() for p in training.ema.parameters()])
+    torch.testing.assert_close(weights(load_artefact(tmp_path)[0]), average)
+    assert (average - weights(by_hand)).abs().max() > 1e-3
+
+
+def test_a_step_is_measured_again_where_its_memory_hangs_on_something_else(tmp_path: Path) -> None:
+    """A training that ran out of memory goes on with other savings; a figure from before this was recorded is kept."""
+    train(teacher(), "teacher", ToneData(), config(steps=2), tmp_path / "a", CPU)
+    own = json.loads((tmp_path / "a" / "step_memory.json").read_text())
+    planted = (
+        {**own, "bytes": 7},
+        {"bytes": 7, "kind": own["kind"]},
+        {**own, "bytes": 7, "of": {**own["of"], "ema_device": "cpu"}},
+    )
+    for i, (present, expected) in enumerate(zip(planted, (7, 7, own["bytes"]), strict=True)):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / "step_memory.json").write_text(json.dumps(present))
+        assert train(teacher(), "teacher", ToneData(), config(steps=2), tmp_path / f"{i}", CPU).peak_memory == expected
 
 
 def halves(batch: Batch) -> list[Batch]:

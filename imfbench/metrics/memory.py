@@ -36,6 +36,12 @@ class PeakMemory:
     bytes: int = 0
 
 
+def kind_on(device: torch.device | str) -> str:
+    """What a peak that is measured on a device is called (``PeakMemory.kind``)."""
+    device = torch.device(device)
+    return CPU_KIND if device.type == "cpu" else f"{device.type}-peak-allocated"
+
+
 @contextmanager
 def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
     """Measure the peak of memory that a block of code reaches on a device.
@@ -64,7 +70,7 @@ def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
     # Garbage of earlier work must not count as this block's.
     gc.collect()
     if device.type == "cpu":
-        found, mode = PeakMemory(CPU_KIND), LiveTensors()
+        found, mode = PeakMemory(kind_on(device)), LiveTensors()
         try:
             with mode:
                 yield found
@@ -72,7 +78,7 @@ def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
             found.bytes = mode.peak
             mode.forget()
         return
-    found = PeakMemory(f"{device.type}-peak-allocated")
+    found = PeakMemory(kind_on(device))
     synchronize(device)
     peak_memory_reset(device)
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imfbench.artefact import WEIGHTS
 from imfbench.data import Utterance
+from imfbench.metrics.memory import kind_on
 from imfbench.metrics.speed import TIMING
 from imfbench.pipeline.context import Context
 from imfbench.pipeline.sources import of_other_recordings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe.json"
 _TRAINED = (WEIGHTS, "vocab.txt", "log.csv", "step_memory.json")
-_MEMORY = ("peak_memory", "peak_memory_kind", "peak_memory_of")
+MEMORY_KEYS = ("peak_memory", "peak_memory_kind", "peak_memory_of")
 
 
 def folders(folder: RunFolder) -> list[RunFolder]:
@@ -99,8 +100,9 @@ def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
             missing.remove(utterance)
         about = read_json(there.identity) or {}
         present = read_json(cell.folder.identity) or {}
-        if made and about.get("peak_memory") is not None and present.get("peak_memory") is None:
-            write_json(cell.folder.identity, {**present, **{key: about.get(key) for key in _MEMORY}})
+        comparable = about.get("peak_memory_kind") == kind_on(context.device)  # bytes of another kind of device are not
+        if made and comparable and about.get("peak_memory") is not None and present.get("peak_memory") is None:
+            write_json(cell.folder.identity, {**present, **{key: about.get(key) for key in MEMORY_KEYS}})
 
 
 def _link(source: Path, target: Path) -> None:

@@ -24,7 +24,7 @@ from imfbench.metrics.speed import TIMING, time_passes
 from imfbench.pipeline.cells import Cell, cell_of, row_grid, write_about
 from imfbench.pipeline.context import Context, recording_of, told
 from imfbench.pipeline.recordings import take_recordings
-from imfbench.pipeline.reuse import take_audio
+from imfbench.pipeline.reuse import MEMORY_KEYS, take_audio
 from imfbench.pipeline.sources import MADE_FROM, made_from, of_other_recordings
 from imfbench.progress import log
 from imfbench.sampling import LengthError, as_loud, synthesize_mel, warm_up
@@ -60,6 +60,7 @@ def synthesise(context: Context, label: str) -> None:
         return
     if context.config.overwrite == "always":
         cell.folder.journal.path.unlink(missing_ok=True)
+        _forget_memory(cell)
     made = done(cell)
     replaced = replaced_in(context, made, utterances)
     if replaced and context.config.overwrite != "only-cache":
@@ -270,6 +271,12 @@ def _saved(cell: Cell, utterance: Utterance, audio: np.ndarray, rate: int) -> di
 
 def _memory_known(cell: Cell) -> bool:
     return (read_json(cell.folder.identity) or {}).get("peak_memory") is not None
+
+
+def _forget_memory(cell: Cell) -> None:
+    present = read_json(cell.folder.identity)
+    if present is not None:
+        write_json(cell.folder.identity, {key: value for key, value in present.items() if key not in MEMORY_KEYS})
 
 
 def _measure_memory(context: Context, cell: Cell, utterances: list[Utterance], maker: Maker) -> None:
