@@ -25,7 +25,7 @@ from imfbench.features.audio import resample
 from imfbench.features.audio_check import AudioError
 from imfbench.features.speech_store import Given, Heard, Listener, Shards
 from imfbench.inputs import EMBEDDED, Inputs
-from imfbench.manifest_audio import read_audio
+from imfbench.manifest_audio import read_audio, state_of
 from imfbench.manifest_checks import kind_of, pair_of, paths_of, told_of, unknown_characters
 from imfbench.manifest_rows import Row, read_rows
 from imfbench.method import Batch
@@ -189,6 +189,7 @@ class Manifest:
                 [row.id for row in self.rows],
                 lambda i: read_audio(self.rows[i]),
                 lambda done, of: log.info("tokens and vectors of %d of %d utterances", done, of),
+                lambda i: state_of(self.rows[i]),
             )
             for i, reason in failed.items():
                 self._leave_out(i, reason, read=False)

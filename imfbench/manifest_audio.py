@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import soundfile
@@ -72,3 +73,15 @@ def _by_lhotse(row: Row) -> tuple[np.ndarray, int]:
     except Exception as error:  # lhotse and what it reads with raise many kinds
         raise AudioError(f"{row.id} cannot be read by lhotse ({type(error).__name__}: {str(error)[:200]})") from None
     return np.asarray(audio, np.float32).mean(0), int(cut.sampling_rate)
+
+
+def state_of(row: Row) -> str:
+    """What tells a row's recording from a changed one: its stretch, and size and time of the file; "" if it is not there."""
+    stretch = [row.start, row.seconds, row.channel]
+    if row.audio is None:  # lhotse's
+        return json.dumps([*stretch, row.cut], sort_keys=True, default=str)
+    try:
+        found = row.audio.stat()
+    except OSError:
+        return ""
+    return json.dumps([*stretch, found.st_size, found.st_mtime_ns])

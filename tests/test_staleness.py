@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from imfbench.pipeline.score import table
 from imfbench.store import read_json, write_json
 
 OTHERS = "failed: the grid that is there was found by another search or for another network"
@@ -101,3 +104,13 @@ def test_a_peak_is_taken_over_from_the_same_kind_of_device(tiny: Any, kind: str,
     assert tiny.invoke(tiny.config(references=[], then=[{"name": "more"}])).exit_code == 0
     (other,) = (path for path in tiny.out.rglob("cell.json") if path != file)
     assert (read_json(other)["peak_memory"] == 7) == taken
+
+
+def test_clusters_are_of_the_speakers_that_the_list_has_now(tmp_path: Path) -> None:
+    """The list of the first run did not tell them, so that each prompt was a speaker; audio and scores stay."""
+    before = {"id": "u0", "text": "a", "speaker": "prompt-0", "status": "ok", "audio_sha256": "0", "seconds": 1.0}
+    journal = SimpleNamespace(rows=lambda: {"u0": before})
+    cell = SimpleNamespace(folder=SimpleNamespace(journal=journal, table=tmp_path / "none"))
+    now = SimpleNamespace(id="u0", text="a", speaker="somebody")
+    found = table(cell, [now], "not made")  # type: ignore[arg-type, list-item]
+    assert found.loc[0, ["speaker", "audio_sha256", "status"]].tolist() == ["somebody", "0", "ok"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,8 @@ def _mapping(folder: Path, names: Sequence[str]) -> tuple[Mapping[str, Any], Pat
 class Shards:
     """Tokens and vectors of a manifest's rows, made once and kept beside it, so many rows a file.
 
-    A shard is written whole or not at all, and made again if its rows or CosyVoice 2's files are others.
+    A shard is written whole or not at all, and made again if its rows or CosyVoice 2's files are others. A row whose recording
+    has another ``state``, or could not be read, is heard again where that can be read now.
 
     Args:
         folder: Where.
@@ -183,6 +184,7 @@ class Shards:
         ids: Sequence[str],
         load: Callable[[int], tuple[np.ndarray, int]],
         progress: Callable[[int, int], None] | None = None,
+        state: Callable[[int], str] = lambda _: "",
     ) -> tuple[dict[int, Heard], dict[int, str]]:
         """Those of all rows, and why there are none of a row.
 
@@ -190,6 +192,7 @@ class Shards:
             ids: Of the rows.
             load: A row's number → its audio and rate; a ``ValueError`` or ``OSError`` of it is the row's reason.
             progress: Called after each shard that was made with (rows done, rows in all).
+            state: A row's number → what tells its recording from a changed one; "" where nobody can tell now.
         """
         found: dict[int, Heard] = {}
         failed: dict[int, str] = {}
@@ -197,45 +200,90 @@ class Shards:
             numbers = range(start, min(start + SHARD, len(ids)))
             path = self.folder / f"rows-{start // SHARD:06d}.safetensors"
             name = self._name([ids[i] for i in numbers])
-            shard = _read(path, name)
-            if shard is None:
-                write_bytes(path, self._made(numbers, load, name))
-                shard = _read(path, name)
+            shard = _read(path, name) or Shard()
+            if self._complete(shard, numbers, load, state):
+                write_bytes(path, shard.dump(name, len(numbers)))
                 if progress is not None:
                     progress(numbers.stop, len(ids))
-            assert shard is not None
-            tensors, reasons = shard
             for i in numbers:
-                if (reason := reasons.get(str(i - start))) is not None:
+                if (reason := shard.reasons.get(str(i - start))) is not None:
                     failed[i] = reason
                 else:
-                    found[i] = Heard(tensors[f"tokens/{i - start}"].long(), tensors[f"voice/{i - start}"])
+                    found[i] = Heard(shard.tensors[f"tokens/{i - start}"].long(), shard.tensors[f"voice/{i - start}"])
         return found, failed
 
     def _name(self, ids: Sequence[str]) -> str:
         return hashlib.sha256(json.dumps([self.listener.signature, list(ids)]).encode()).hexdigest()
 
-    def _made(self, numbers: Iterable[int], load: Callable[[int], tuple[np.ndarray, int]], name: str) -> bytes:
-        tensors: dict[str, Tensor] = {}
-        reasons: dict[str, str] = {}
+    def _complete(
+        self, shard: Shard, numbers: Sequence[int], load: Callable[[int], tuple[np.ndarray, int]], state: Callable[[int], str]
+    ) -> bool:  # fmt: skip
+        """Hear what the shard lacks, and what is another recording now; whether anything became other."""
+        new = False
         for k, i in enumerate(numbers):
+            key, now = str(k), state(i)
+            present = f"tokens/{k}" in shard.tensors or (key in shard.reasons and key not in shard.unread)
+            if (present and shard.states.get(key, now) in ("", now)) or (present and not now):
+                continue
+            before = shard.reasons.get(key)
+            shard.forget(key)
             try:
                 heard = self.listener(*load(i))
-            except (ValueError, OSError) as error:
-                reasons[str(k)] = str(error)
+            except OSError as error:
+                shard.reasons[key] = str(error)
+                shard.unread.append(key)
+                new |= str(error) != before
                 continue
-            tensors[f"tokens/{k}"], tensors[f"voice/{k}"] = heard.tokens.to(torch.int16), heard.voice
-        tensors["rows"] = torch.tensor(len(list(numbers)))  # a file of tensors holds one at least
-        return save(tensors, {"name": name, "failed": json.dumps(reasons)})
+            except ValueError as error:
+                shard.reasons[key] = str(error)
+            else:
+                shard.tensors[f"tokens/{k}"], shard.tensors[f"voice/{k}"] = heard.tokens.to(torch.int16), heard.voice
+            shard.states[key], new = now, True
+        return new
 
 
-def _read(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+@dataclass
+class Shard:
+    """What is kept of some rows, by their numbers within it.
+
+    Attributes:
+        tensors: ``tokens/NUMBER`` and ``voice/NUMBER``.
+        reasons: Why there are none of a row.
+        unread: Rows whose recording could not be read, which may be another time.
+        states: What told a row's recording from a changed one when it was heard.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=dict)
+
+    def forget(self, key: str) -> None:
+        """Take a row out."""
+        self.tensors.pop(f"tokens/{key}", None)
+        self.tensors.pop(f"voice/{key}", None)
+        self.reasons.pop(key, None)
+        self.unread = [other for other in self.unread if other != key]
+
+    def dump(self, name: str, rows: int) -> bytes:
+        """As a file of safetensors."""
+        about = {"failed": self.reasons, "unread": self.unread, "states": self.states}
+        # A file of tensors holds one at least.
+        return save(
+            {**self.tensors, "rows": torch.tensor(rows)},
+            {"name": name, **{key: json.dumps(v) for key, v in about.items()}},
+        )
+
+
+def _read(path: Path, name: str) -> Shard | None:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             if about.get("name") != name:
                 return None
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(about["failed"])  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys() if key != "rows"}  # noqa: SIM118
+            empty = {"failed": "{}", "unread": "[]", "states": "{}"}
+            return Shard(tensors, *(json.loads(about.get(key, none)) for key, none in empty.items()))
     except (OSError, SafetensorError, FileNotFoundError):
         return None
 
@@ -264,4 +312,4 @@ class Recordings:
             made = {"tokens": heard.tokens.to(torch.int16), "voice": heard.voice}
             write_bytes(kept, save(made, {"name": key, "failed": "{}"}))
             return heard
-        return Heard(shard[0]["tokens"].long(), shard[0]["voice"])
+        return Heard(shard.tensors["tokens"].long(), shard.tensors["voice"])

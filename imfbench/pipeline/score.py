@@ -148,6 +148,7 @@ def table(cell: Cell, utterances: list[Utterance], unmade: str) -> pd.DataFrame:
         row = dict(made.get(u.id) or {"id": u.id, "text": u.text, "status": "failed", "reason": unmade})
         row |= row.pop("counts", None) or {}
         row.pop(MADE_FROM, None)
+        row["speaker"] = u.speaker  # as the list has it now: no audio hangs on it, and clusters do
         rows.append(row)
     frame = pd.DataFrame(rows)
     for column in _COLUMNS:

@@ -82,6 +82,45 @@ def test_a_killed_making_goes_on_and_what_is_another_is_made_again(
     assert listener.calls - before == 12
 
 
+def test_another_recording_under_the_same_name_is_heard_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that cannot be looked at now is taken as it was heard."""
+    monkeypatch.setattr(speech_store, "SHARD", 3)
+    levels, states = [0.1, 0.2, 0.3, 0.4], ["a", "b", "", "d"]
+
+    def heard() -> tuple[list[float], int]:
+        listener = Counting()
+        found, failed = Shards(tmp_path, listener).of(
+            list("abcd"), lambda i: (np.full(5, levels[i], np.float32), 16_000), state=lambda i: states[i]
+        )
+        assert not failed
+        return [round(float(found[i].voice[0]), 3) for i in range(4)], listener.calls
+
+    assert heard() == ([0.1, 0.2, 0.3, 0.4], 4)
+    levels[:] = [0.5, 0.6, 0.7, 0.8]
+    assert heard() == ([0.1, 0.2, 0.3, 0.4], 0), "nothing says that they are others"
+    states[:] = ["a", "other", "c", ""]
+    assert heard() == ([0.1, 0.6, 0.3, 0.4], 1)
+    states[:] = ["a", "other", "c", "d"]
+    assert heard() == ([0.1, 0.6, 0.3, 0.4], 0)
+
+
+def test_what_could_not_be_read_is_tried_again_alone(tmp_path: Path) -> None:
+    away = True
+
+    def from_drive(i: int) -> tuple[np.ndarray, int]:
+        if away and i:
+            raise OSError("no such drive")
+        return np.full(60 if i == 1 else 5, i / 8, np.float32), 16_000
+
+    assert sorted(Shards(tmp_path, Counting()).of(list("abc"), from_drive)[0]) == [0]
+    away = False
+    listener = Counting()
+    for calls in (2, 2):
+        found, failed = Shards(tmp_path, listener).of(list("abc"), from_drive)
+        assert (sorted(found), sorted(failed), listener.calls) == ([0, 2], [1], calls)
+    assert "30 s at most" in failed[1]
+
+
 def test_files_are_known_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMFBENCH_CACHE", str(tmp_path / "cache"))
     listener = Counting()
