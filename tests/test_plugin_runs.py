@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -244,3 +245,29 @@ def test_reports_are_no_part_of_what_decides_figures() -> None:
     usual, none = load("quickstart"), load("quickstart", ("reports=[]",))
     assert list(usual.reports) == ["leaderboard", "page"]
     assert usual.hash == none.hash
+
+
+def test_speech_of_a_vocoder_that_changed_since_is_made_again(tiny: Any) -> None:
+    """Under the same name; and that of the same file is kept."""
+    file, path = tiny.folder / "vocoder.py", tiny.config(vocoder="vocoder-of-mine", references=[], metrics=["sim"])
+    sums = []
+    for loudness in (0.5, 0.5, 0.25):
+        file.write_text(
+            "from imfbench.features.griffin_lim import GriffinLim\n"
+            "from imfbench.registry import VOCODERS\n\n"
+            "@VOCODERS.register('vocoder-of-mine')\n"
+            "class Vocoder(GriffinLim):\n"
+            "    name = 'vocoder-of-mine'\n\n"
+            "    def __call__(self, mel):\n"
+            f"        return {loudness} * super().__call__(mel)\n"
+        )
+        for plugin in plugins.plugins():
+            for registry, name in plugin.gives:
+                registry.remove(name)
+        plugins._plugins.clear()
+        result = CliRunner().invoke(main, ["run", str(path), "--plugin", str(file), "--out", str(tiny.out)])
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads((tiny.out / "leaderboard" / "leaderboard.json").read_text())["rows"]
+        sums.append(pd.read_parquet(tiny.out / "cells" / row["key"] / "utterances.parquet")["audio_sha256"].tolist())
+    assert sums[0] == sums[1]
+    assert not {*sums[0]} & {*sums[2]}

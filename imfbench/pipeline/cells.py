@@ -17,6 +17,7 @@ from imfbench.pipeline.plan import Row, grid_for, name_of_grid, teacher_nfe
 from imfbench.pipeline.reuse import RECIPE
 from imfbench.pipeline.staleness import check_grid
 from imfbench.pipeline.train import settings_of
+from imfbench.plugins import source_of
 from imfbench.registry import METHODS
 from imfbench.sampling import sampling_guidance
 from imfbench.store import CellFolder, content_hash, read_json, write_json
@@ -76,6 +77,10 @@ def cell_of(context: Context, row: Row) -> Cell:
         "dtype": context.dtype if row.kind == "sampled" else None,
         "vocoder": vocoder,
     }
+    # What ships is pinned by the release; the file of a plug-in that makes conditions or audio may be another one tomorrow.
+    makers = [source_of("dataset", test_set.name), None if vocoder is None else source_of("vocoder", config.vocoder)]
+    if sources := sorted({str(plugin.sha256) for plugin in makers if plugin is not None}):
+        identity["plugin_sha256"] = sources
     if status != "ok":
         identity |= {"status": status.partition(":")[0], "row": row.label}
     about = {

@@ -48,7 +48,7 @@ def begin(context: Context, stages: tuple[str, ...]) -> None:
     """
     present = read_json(context.folder.manifest) or {}
     earlier = present.get("plugins", [])
-    _tell_changed_metrics(earlier)
+    _tell_changed_plugins(earlier)
     starts = [*present.get("runs", []), {"start": now(), "end": None, "stages": list(stages)}]
     write_json(
         context.folder.manifest,
@@ -92,16 +92,27 @@ def end(context: Context, status: str) -> None:
     write_json(context.folder.manifest, found)
 
 
-def _tell_changed_metrics(earlier: list[dict[str, Any]]) -> None:
-    """Warn of plug-ins whose file is another than at the last start, if figures that their metrics gave are kept."""
+def _tell_changed_plugins(earlier: list[dict[str, Any]]) -> None:
+    """Warn of plug-ins whose file is another than at the last start, if what their parts made is kept.
+
+    Datasets' conditions and vocoders' audio are made again, a training is refused.
+    """
     last = {record["plugin"]: record["sha256"] for record in earlier}
     for record in (plugin.record() for plugin in plugins()):
-        metrics = [name.removeprefix("metric ") for name in record["gives"] if name.startswith("metric ")]
-        if metrics and last.get(record["plugin"], record["sha256"]) != record["sha256"]:
-            log.warning(
-                "%s has changed since the last start here: figures of %s that are on record are kept unless the version in its "
-                "signature was raised", record["plugin"], ", ".join(metrics),
-            )  # fmt: skip
+        if last.get(record["plugin"], record["sha256"]) == record["sha256"]:
+            continue
+        for kind, told in _KEPT.items():
+            if names := [name.removeprefix(f"{kind} ") for name in record["gives"] if name.startswith(f"{kind} ")]:
+                log.warning(
+                    "%s has changed since the last start here: %s", record["plugin"], told.format(", ".join(names))
+                )
+
+
+_KEPT = {
+    "metric": "figures of {} that are on record are kept unless the version in its signature was raised",
+    "method": "speech of ready networks of {} that is on record is kept; `overwrite: always` makes it again",
+    "backbone": "speech of ready networks of {} that is on record is kept; `overwrite: always` makes it again",
+}
 
 
 def versions() -> dict[str, str | None]:
