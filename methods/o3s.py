@@ -23,7 +23,8 @@ class O3SConfig(MethodConfig):
     tolerance: float = Field(0.02, ge=1e-4)
     """Width of the bracket at which a ternary search ends."""
     patience: int | None = Field(None, ge=1)
-    """Sweeps without gain after which the search ends; None is the paper's N."""
+    """Sweeps without gain after which the search ends; None is the paper's N. Every grid is scored once, so after one such sweep
+    the next meets known grids alone: more than 1 finds the same grid by the same evaluations."""
     max_evaluations: int = Field(100, ge=1)
     """The largest number of grids that are scored, the start included."""
     minimum_gap: float = Field(0.01, ge=1e-4, lt=1)

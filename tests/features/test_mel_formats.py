@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -24,31 +26,47 @@ def test_the_vocos_mel_is_f5_ttss() -> None:
     torch.testing.assert_close(VOCOS.log_mel(AUDIO), theirs, atol=1e-5, rtol=0)
 
 
-def by_hand(audio: np.ndarray) -> np.ndarray:
-    """BigVGAN's log-mel, (frames, 100), by the definition of Slaney's scale, frame by frame, in double precision."""
+def by_hand(audio: np.ndarray, rate: int, hop: int, window: int, bands: int, highest: float) -> np.ndarray:
+    """A log-mel, (frames, bands), by the definition of Slaney's scale, frame by frame, in double precision."""
+
+    def mels(hertz: float) -> float:
+        return 3 * hertz / 200 if hertz < 1000 else 15 + 27 * np.log(hertz / 1000) / np.log(6.4)
 
     def hertz(mel: np.ndarray) -> np.ndarray:
         return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
-    edges = hertz(np.linspace(0, 15 + 27 * np.log(12) / np.log(6.4), 102))[:, None]
+    edges = hertz(np.linspace(0, mels(highest), bands + 2))[:, None]
     lower, peak, upper = edges[:-2], edges[1:-1], edges[2:]
-    at = np.arange(513) * 24_000 / 1024
+    at = np.arange(window // 2 + 1) * rate / window
     filters = (
         np.clip(np.minimum((at - lower) / (peak - lower), (upper - at) / (upper - peak)), 0, None) * 2 / (upper - lower)
     )
-    padded = np.pad(audio.astype(np.float64), 384, mode="reflect")
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
-    frames = np.stack([padded[i : i + 1024] * window for i in range(0, len(padded) - 1023, 256)])
+    padded = np.pad(audio.astype(np.float64), (window - hop) // 2, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    frames = np.stack([padded[i : i + window] * hann for i in range(0, len(padded) - window + 1, hop)])
     power = np.abs(np.fft.rfft(frames)) ** 2
     return np.log(np.maximum(np.sqrt(power + 1e-9) @ filters.T, 1e-5))
 
 
-def test_the_bigvgan_mel_is_bigvgans() -> None:
-    wanted = torch.from_numpy(by_hand(AUDIO.numpy())).float()
-    found = BIGVGAN.log_mel(AUDIO)
-    assert len(found) == len(AUDIO) // 256
+@pytest.mark.parametrize(
+    ("mel", "settings"),
+    [
+        (BIGVGAN, (24_000, 256, 1024, 100, 12_000.0)),  # BigVGAN v2, 24 kHz, 100 bands
+        (COSYVOICE2, (24_000, 480, 1920, 80, 8000.0)),  # Matcha's as CosyVoice 2 calls it
+        (HIFIGAN, (22_050, 256, 1024, 80, 8000.0)),  # HiFi-GAN's universal generator
+    ],
+    ids=str,
+)
+def test_mels_of_slaneys_scale_are_what_their_networks_heard(mel: MelFormat, settings: tuple[Any, ...]) -> None:
+    wanted = torch.from_numpy(by_hand(AUDIO.numpy(), *settings)).float()
+    found = mel.log_mel(AUDIO)
+    assert len(found) == len(AUDIO) // mel.hop
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
-    assert float((VOCOS.log_mel(AUDIO)[: len(found)] - found).abs().mean()) > 1  # another mel altogether
+
+
+def test_vocos_and_bigvgan_hear_other_mels() -> None:
+    found = BIGVGAN.log_mel(AUDIO)
+    assert float((VOCOS.log_mel(AUDIO)[: len(found)] - found).abs().mean()) > 1
 
 
 def test_the_bigvgan_filters_are_librosas() -> None:

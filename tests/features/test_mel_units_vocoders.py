@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imfbench.datasets.demo.corpus import DemoCorpus
+from imfbench.datasets.demo.features import Features
 from imfbench.features import hifigan, mel
 from imfbench.features.audio import load_audio, resample, save_audio
 from imfbench.features.griffin_lim import GriffinLim
@@ -51,6 +52,37 @@ def test_speed_moves_units_and_audio_together() -> None:
     fast = tokens_of_frames(row, 80, speed=2.0)
     change = int((fast == 2).nonzero()[0]) * mel.HOP / mel.SAMPLE_RATE
     assert abs(change - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("task", ["token2mel", "text2mel"])
+def test_training_speech_at_another_speed_keeps_tokens_and_sound_together(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All teachers that ship learnt from such speech: faster is shorter, and what is heard at a time is what is said then."""
+    rows = DemoCorpus()._training_rows()[:1]
+    monkeypatch.setattr(DemoCorpus, "_training_rows", lambda self: rows)
+    monkeypatch.setattr(
+        Features, "of", lambda self, rows, speed, key: [self.example(row, path, speed) for row, path in rows]
+    )
+    usual, fast = DemoCorpus(task=task, speeds=(1.0, 1.25)).examples()
+    assert len(fast.mel) == pytest.approx(len(usual.mel) / 1.25, abs=2)
+    assert fast.speaker != usual.speaker, "at another speed a voice is somebody else's"
+    points = np.linspace(0.02, 0.98, 200)
+    loud = [np.interp(points, np.linspace(0, 1, len(e.mel)), e.mel.mean(1).numpy()) for e in (usual, fast)]
+    assert np.corrcoef(*loud)[0, 1] > 0.95
+    if task == "text2mel":
+        assert usual.ends is not None
+        assert fast.ends is not None
+        assert torch.equal(usual.tokens, fast.tokens)
+        torch.testing.assert_close(fast.ends.double(), usual.ends.double() / 1.25, atol=2.0, rtol=0)
+        return
+    begins = [torch.cat([torch.tensor([0]), 1 + (e.tokens.diff() != 0).nonzero()[:, 0]]) for e in (usual, fast)]
+    said = [e.tokens[b].tolist() for e, b in zip((usual, fast), begins, strict=True)]
+    held = [(token, b) for token, b in zip(said[0], begins[0].tolist(), strict=True) if said[0].count(token) == 1]
+    moved = [(b, begins[1][said[1].index(token)].item()) for token, b in held if said[1].count(token) == 1]
+    assert len(moved) > 3
+    for before, after in moved:
+        assert after == pytest.approx(before / 1.25, abs=3)
 
 
 def test_resampling_keeps_a_tone(tmp_path) -> None:

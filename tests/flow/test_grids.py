@@ -33,6 +33,23 @@ def test_known_values() -> None:
     torch.testing.assert_close(epss(7), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("steps", "gaps"),
+    [
+        (5, [2, 2, 4, 8, 16]),
+        (6, [2] * 4 + [8, 16]),
+        (7, [2] * 4 + [8] * 3),
+        (10, [2] * 4 + [4] * 6),
+        (12, [2] * 8 + [4] * 4),
+        (16, [1] * 8 + [2] * 4 + [4] * 4),
+    ],
+)
+def test_epss_tables_are_the_papers(steps: int, gaps: list[int]) -> None:
+    """In 32nds, written as gaps; then sway."""
+    at = torch.tensor([0, *gaps], dtype=torch.float64).cumsum(0) / 32
+    torch.testing.assert_close(epss(steps), 1 - torch.cos(math.pi / 2 * at), rtol=0, atol=1e-15)
+
+
 def test_epss_tables_have_as_many_steps_as_they_say_and_others_are_sway() -> None:
     for steps, points in EPSS_POINTS.items():
         assert len(points) == steps + 1

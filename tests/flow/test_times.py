@@ -35,6 +35,19 @@ def test_cosine_times_are_what_cosyvoices_training_draws_and_its_grid_is_their_q
     torch.testing.assert_close(quantiles, sway(4, -1.0).float(), atol=0.02, rtol=0)
 
 
+def test_stratified_times_are_one_in_each_part_and_each_row_keeps_the_law() -> None:
+    drawn = torch.stack([draw_times("uniform", 16, generator(seed), stratified=True) for seed in range(500)])
+    assert ((drawn * 16).floor().sort(1).values == torch.arange(16)).all()
+    for row in (0, 7, 15):
+        assert stats.kstest(drawn[:, row].numpy(), "uniform").pvalue > 0.001
+    # A row's place in the batch, which is sorted by length, says nothing of its time.
+    assert abs(np.corrcoef(np.tile(np.arange(16), 500), drawn.flatten().numpy())[0, 1]) < 0.05
+    plain = torch.stack([draw_times("uniform", 16, generator(seed)) for seed in range(50)])
+    assert not ((plain * 16).floor().sort(1).values == torch.arange(16)).all(1).any()
+    logit = draw_times("logit-normal", ROWS, generator(), 0.4, 0.5, stratified=True)
+    assert stats.kstest(torch.logit(logit.double()).numpy(), "norm", args=(0.4, 0.5)).pvalue > 0.01
+
+
 def test_a_positive_mean_is_nearer_to_the_data() -> None:
     # MeanFlow's −0.4 in its time (1 = noise) is +0.4 in ours (1 = data)
     assert draw_times("logit-normal", ROWS, generator(), 0.4).median().item() == pytest.approx(0.5987, abs=0.01)

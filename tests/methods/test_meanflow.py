@@ -177,6 +177,58 @@ def test_tangent_normalisation_bounds_the_gradient(batch_of: Any, state_of: Stat
     assert norms == pytest.approx([2 / 1.1, 2000 / 1000.1], rel=1e-4)
 
 
+def test_tangent_normalisation_is_of_each_rows_own_frames(batch_of: Any, state_of: StateOf, recorder: Any) -> None:
+    """Rows with prompts and padding, and errors of other sizes: Σ ‖Δ‖²/(rms + c) over all frames of the global batch."""
+
+    class PerRow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.size = nn.Parameter(torch.tensor([1.0, 10.0, 0.1, 3.0]))
+
+        def forward(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Any) -> Tensor:
+            return self.size[:, None, None].expand_as(z)
+
+    class Zero(nn.Module):
+        def forward(self, z: Tensor, t: Tensor, r: Tensor | None, condition: Any) -> Tensor:
+            return torch.zeros_like(z)
+
+    batch = batch_of(rows=4)
+    assert len({*batch.target.sum(1).tolist()}) > 1
+    method = meanflow(PerRow(), Zero(), omega=1.0, equal_share=1.0, tangent_normalisation=0.1)
+    frames = batch.target.sum(1)
+    size = method.network.size.detach()
+    expected = (frames * size**2 / (size + 0.1)).sum() / frames.sum()
+    state = state_of(batch)
+    torch.testing.assert_close(method.loss(batch, state)[0], expected)
+    state = state_of(batch)
+    state.frames *= 2
+    torch.testing.assert_close(method.loss(batch, state)[0], expected / 2)
+
+
+def test_self_guidance_leaves_bands_alone_that_are_not_guided(
+    batch: Batch, state_of: StateOf, scaled_field: Any, recorder: Any
+) -> None:
+    """As a teacher's guidance does: text2mel's alignment is not guided."""
+    network = recorder(scaled_field(0.5, 2.0))
+    bands = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.5])
+    network.guided_bands = bands
+    config = {
+        "guidance_from": "self",
+        "omega": 2.0,
+        "kappa": 0.3,
+        "condition_dropout": 0.4,
+        "equal_share": 1.0,
+        "p": 0.0,
+    }
+    loss, _ = meanflow(network, scaled_field(9.0), **config).loss(batch, state_of(batch, seed=1))
+    z, t, r, condition = network.calls[-1]
+    v = batch.x1 - randn_like(batch.x1, torch.Generator().manual_seed(1))
+    guided = 2.0 * v + 0.3 * (0.5 * z + 2.0) + (1 - 2.0 - 0.3) * 0.5 * z
+    target = torch.where(condition.dropped[:, None, None], v, (1 - bands) * v + bands * guided)
+    delta = (network.network(z, t, r, condition) - target)[batch.target]
+    torch.testing.assert_close(loss, delta.square().mean())
+
+
 def test_self_guidance_under_autocast_leaves_gradients_to_all_weights(batch: Batch, state_of: StateOf) -> None:
     class Linear(nn.Module):
         def __init__(self) -> None:

@@ -64,13 +64,26 @@ def test_the_target_is_what_two_half_steps_of_the_average_reach(
     expected = []
     for row in range(60):
         asked = 0.0 if size[row] == 0.25 else float(size[row] / 2)  # 1/M counts as d = 0
-        one = torch.full((1,), float(t[row]))
         grid = torch.tensor([float(t[row]), float(t[row] + size[row] / 2), float(r[row])])
         field = lambda z, t, r, asked=asked: ema.network(z, t, t + asked, None)  # noqa: E731
         end = euler(field, z[row : row + 1], grid)
         expected.append((0.2 * z[row] + 0.1 - (end[0] - z[row]) / size[row])[batch.target[row]])
-        assert one >= 0
     torch.testing.assert_close(loss, torch.cat(expected).square().mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_sizes_are_equally_likely_and_so_are_the_places_of_each(
+    batch_of: Any, state_of: StateOf, scaled_field: Any, recorder: Any
+) -> None:
+    batch, student = batch_of(rows=4000, frames=3), recorder(scaled_field())
+    loss_of(shortcut(student, scaled_field(), finest=16, consistency_share=1.0), batch, state_of(batch), scaled_field())
+    _, t, r, _ = student.calls[0]
+    size = r - t
+    for pieces in (1, 2, 4, 8):  # sizes 2/M … 1, of M = 16
+        own = (size - 1 / pieces).abs() < 1e-6
+        assert own.float().mean().item() == pytest.approx(0.25, abs=0.035)  # five standard errors
+        places = torch.bincount((t[own] * pieces).round().long(), minlength=pieces)
+        assert len(places) == pieces
+        assert (places / own.sum() - 1 / pieces).abs().max() < 5 * (1 / pieces / own.sum()) ** 0.5
 
 
 def test_shares_and_whom_they_ask(batch_of: Any, state_of: StateOf, scaled_field: Any, recorder: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy import stats
 from torch import nn
 
 from imfbench.method import Batch, State, interpolate, randn_like
@@ -62,6 +63,30 @@ def test_the_target_is_what_two_steps_of_the_network_reach(
         end = there + (r - s)[:, None, None] * field(there, s, r, batch.condition)
         delta = field(z, t, r, batch.condition) - (end - z) / (r - t)[:, None, None]
     torch.testing.assert_close(loss, delta[batch.target].square().mean(), rtol=1e-3, atol=1e-6)
+
+
+def test_the_laws_of_an_interval_and_of_its_split(
+    batch_of: Any, state_of: StateOf, scaled_field: Any, recorder: Any
+) -> None:
+    batch = batch_of(rows=4000, frames=3)
+
+    def drawn(**config: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        student = recorder(scaled_field())
+        split_meanflow(student, scaled_field(), equal_share=0.0, **config).loss(batch, state_of(batch))
+        (_, t, r, _), (_, _, s, _), _ = student.calls
+        assert r is not None
+        assert s is not None
+        return t, r, (s - t) / (r - t)
+
+    t, r, share = drawn()
+    assert stats.kstest(t.numpy(), stats.beta(1, 2).cdf).pvalue > 0.001
+    assert stats.kstest(r.numpy(), stats.beta(2, 1).cdf).pvalue > 0.001
+    wide = r - t > 1e-3  # below, rounding is all there is of a share
+    assert stats.kstest(share[wide].numpy(), "uniform").pvalue > 0.001
+    t, r, _ = drawn(times="logit-normal", time_mean=0.8, time_std=0.5)
+    both = torch.logit(torch.cat([t, r]).double())
+    assert both.mean().item() == pytest.approx(0.8, abs=0.03)
+    assert both.std().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_rows_with_equal_times_learn_the_guided_velocity_and_alone_ask_the_teacher(

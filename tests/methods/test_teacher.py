@@ -66,6 +66,20 @@ def test_the_law_of_times(
     assert network.calls[0][1].median().item() == pytest.approx(median, abs=0.02)
 
 
+@pytest.mark.parametrize("stratified", [True, False])
+def test_times_of_a_batch_are_stratified_unless_told_otherwise(
+    stratified: bool, batch_of: Any, state_of: Any, scaled_field: Any, recorder: Any
+) -> None:
+    batch = batch_of(rows=16, frames=3)
+    assert TeacherConfig().stratified
+    spread = []
+    for seed in range(5):
+        network = recorder(scaled_field())
+        Teacher(TeacherConfig(times="uniform", stratified=stratified), network).loss(batch, state_of(batch, seed=seed))
+        spread.append(((network.calls[0][1] * 16).floor().sort().values == torch.arange(16)).all().item())
+    assert spread == [stratified] * 5
+
+
 @pytest.mark.parametrize("w", [0.0, 2.0])
 def test_sampling_is_guided(w: float, batch: Batch, scaled_field: Any) -> None:
     teacher = Teacher(TeacherConfig(guidance=w), scaled_field(0.5, 1.0))

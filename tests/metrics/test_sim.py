@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from imfbench import weights
-from imfbench.features.audio import resample
+from imfbench.datasets.demo import corpus
+from imfbench.features.audio import load_audio, resample
 from imfbench.metrics import ScoreError, ScoreItem
 from imfbench.metrics.sim import GE2E, Resemblyzer, SpeakerSimilarity, kaldi_fbank
 
@@ -54,6 +55,37 @@ def test_the_same_voice_scores_higher_than_any_other_by_the_margin(
     summary = sim.summarise(pd.DataFrame({"id": [item.id for item in items], "sim": same}))
     assert summary["sim"] == pytest.approx(np.mean(same))
     assert summary["sim_low"] < summary["sim"] < summary["sim_high"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "wanted"),
+    [
+        (100, 400, {78: 0.18198, 140: 0.17268, 164: 0.16830, 175: 0.16610}),
+        (150, 3000, {127: 0.27493, 224: 0.19839, 191: 0.19657, 20: 0.18016}),
+    ],
+)
+def test_embeddings_are_those_of_earlier_versions(first: int, last: int, wanted: dict[int, float]) -> None:
+    """Published figures hang on mel, windows and level: the largest components of two sweeps of 2.5 s with harmonics."""
+    t = np.arange(40_000) / 16_000
+    phase = 2 * np.pi * (first * t + (last - first) * t**2 / (2 * t[-1]))
+    sweep = 0.1 * sum(np.sin(k * phase) / k for k in range(1, 6)).astype(np.float32)
+    embedder = Resemblyzer(SpeakerSimilarity.Config(), "cpu", None)
+    embedder.load()
+    found = embedder.embed(sweep)
+    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-4)
+    assert {*np.argsort(-found)[:4].tolist()} == {*wanted}
+    assert found[[*wanted]] == pytest.approx([*wanted.values()], abs=2e-4)
+
+
+def test_similarities_of_recordings_are_those_of_earlier_versions(sim: SpeakerSimilarity) -> None:
+    rows = [line.split("|") for line in (corpus.DATA / "test" / "meta.lst").read_text(encoding="utf-8").splitlines()]
+    for target, prompt, wanted in ((0, 0, 0.90177), (60, 60, 0.89340), (150, 150, 0.90456), (0, 150, 0.53358)):
+        recordings = (
+            load_audio(corpus.DATA / "test" / rows[target][4]),
+            load_audio(corpus.DATA / "test" / rows[prompt][2]),
+        )
+        item = ScoreItem(rows[target][0], *recordings[0], rows[target][3], "en", *recordings[1])
+        assert sim.score(item)["sim"] == pytest.approx(wanted, abs=2e-4)
 
 
 def test_a_recording_is_itself_at_any_rate_and_level(sim: SpeakerSimilarity, demo_test_items: Items) -> None:
