@@ -105,6 +105,8 @@ class Training:
         step = StepLoss(method, device, config.precision, Economy(config))
         self.wrapped, self.prepared = self.accelerator.prepare(step, self.optimizer)
         self.step, self.seconds, self.updating = 0, 0.0, False
+        self.hardware = describe(device)
+        self.taken_over = (0, 0.0)  # step and seconds at which this hardware went on with it
         self.monitor = DivergenceMonitor()
         self.data = data
 
@@ -123,6 +125,8 @@ class Training:
             self.ema.load_state_dict(saved["ema"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.seconds = saved["step"], saved["seconds"]
+            same = saved.get("hardware") in (None, self.hardware)  # checkpoints of earlier versions do not tell
+            self.taken_over = tuple(saved.get("taken_over", (0, 0.0))) if same else (self.step, self.seconds)
             self.monitor.restore(saved["monitor"])
         except Exception as error:  # torch raises many kinds; what is wrong is the file in any case
             if out_of_memory(error):
@@ -143,6 +147,8 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "hardware": self.hardware,
+            "taken_over": self.taken_over,
             "monitor": self.monitor.state(),
         }
         # By Python's own file: given a path, torch does not say that the disk is full.
@@ -367,10 +373,12 @@ def train(
     status: Literal["ok", "diverged", "unfinished"]
     status = "diverged" if reason else "ok" if training.step >= config.steps else "unfinished"
     seconds = training.seconds + prepared.seconds
+    first, before = training.taken_over if training.step > training.taken_over[0] else (0, 0.0)
+    per_step = (training.seconds - before) / max(1, training.step - first) + prepared.seconds / max(1, training.step)
     result = TrainResult(
-        status, reason, training.step, seconds / max(1, training.step), seconds,
+        status, reason, training.step, per_step, seconds,
         measured["bytes"], measured["kind"], config.seed,
-        sum(p.numel() for p in method.network.parameters()), training.dtype, describe(device), prepared.seconds,
+        sum(p.numel() for p in method.network.parameters()), training.dtype, training.hardware, prepared.seconds,
         distribution.count(),
     )  # fmt: skip
     method.network = training.ema.to(device)

@@ -129,6 +129,20 @@ def test_what_is_kept_is_the_average_of_the_weights(tmp_path: Path) -> None:
     assert (average - weights(by_hand)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_steps_of_another_machine_are_not_told_as_this_ones(tmp_path: Path, elsewhere: bool) -> None:
+    """A training that was begun there: its seconds are spent, and its seconds a step are of the steps made here."""
+    train(teacher(), "teacher", ToneData(), config(steps=4, save_every=1), tmp_path, CPU, stop_at=2)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    if elsewhere:
+        saved["hardware"] = {**saved["hardware"], "device": "another"}
+    torch.save({**saved, "seconds": 1000.0}, tmp_path / "checkpoint.pt")
+    result = train(teacher(), "teacher", ToneData(), config(steps=4, save_every=1), tmp_path, CPU)
+    assert result.seconds > 1000
+    assert (result.seconds_per_step < 100) == elsewhere
+    assert result.hardware["device"] == "cpu"
+
+
 def test_a_step_is_measured_again_where_its_memory_hangs_on_something_else(tmp_path: Path) -> None:
     """A training that ran out of memory goes on with other savings; a figure from before this was recorded is kept."""
     train(teacher(), "teacher", ToneData(), config(steps=2), tmp_path / "a", CPU)
