@@ -62,7 +62,7 @@ def test_steps_are_adamws_at_the_schedules_rate_and_the_average_follows(schedule
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1e-2)
         assert norm > 1e-2
         assert figures["grad_norm"] == pytest.approx(float(norm), rel=1e-5)
-        assert figures["loss"] == pytest.approx(float(loss), rel=1e-5)
+        assert figures["loss"] == pytest.approx(loss.item(), rel=1e-5)
         optimizer.step()
         decay = min(0.4, (1 + k) / (10 + k))  # 2/11, 3/12, 4/13, 5/14, then .4
         with torch.no_grad():
