@@ -38,6 +38,8 @@ from imfbench.training_step import StepLoss, batches_of, clipped, ema_update, in
 CHECKPOINT = "checkpoint.pt"
 STATUS = "status.json"
 MEMORY = "step_memory.json"
+FEWEST_STEPS = 20
+"""Steps on a machine that went on with a training, for seconds a step of its own."""
 LOG = "log.csv"
 
 
@@ -125,7 +127,8 @@ class Training:
             self.ema.load_state_dict(saved["ema"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.seconds = saved["step"], saved["seconds"]
-            same = saved.get("hardware") in (None, self.hardware)  # checkpoints of earlier versions do not tell
+            there = saved.get("hardware") or self.hardware  # checkpoints of earlier versions do not tell
+            same = {**there, "threads": None} == {**self.hardware, "threads": None}
             self.taken_over = tuple(saved.get("taken_over", (0, 0.0))) if same else (self.step, self.seconds)
             self.monitor.restore(saved["monitor"])
         except Exception as error:  # torch raises many kinds; what is wrong is the file in any case
@@ -373,7 +376,8 @@ def train(
     status: Literal["ok", "diverged", "unfinished"]
     status = "diverged" if reason else "ok" if training.step >= config.steps else "unfinished"
     seconds = training.seconds + prepared.seconds
-    first, before = training.taken_over if training.step > training.taken_over[0] else (0, 0.0)
+    # Of fewer steps here the first, which are slow, would be too large a part.
+    first, before = training.taken_over if training.step >= training.taken_over[0] + FEWEST_STEPS else (0, 0.0)
     per_step = (training.seconds - before) / max(1, training.step - first) + prepared.seconds / max(1, training.step)
     result = TrainResult(
         status, reason, training.step, per_step, seconds,

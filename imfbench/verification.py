@@ -22,11 +22,14 @@ import yaml
 from imfbench.disk import StoreError
 from imfbench.doctor import Finding
 from imfbench.metrics.base import Metric, ScoreError
+from imfbench.metrics.protocols import Protocol
+from imfbench.metrics.signature import parse
 from imfbench.metrics.speed import speed_of_rows
-from imfbench.metrics.wer import COLUMNS, count_edits
+from imfbench.metrics.wer import COLUMNS, count_edits, transcript_signature
 from imfbench.publishing import SUMS
 from imfbench.registry import METRICS, BrokenEntryError
 from imfbench.reports.leaderboard import analyse, as_csv, complete, pictures_in, record, written
+from imfbench.reports.page.words import edits
 from imfbench.reports.results import Cell, RunFolderError, read_run
 from imfbench.schema import UTTERANCE
 from imfbench.store import file_sha256, plain
@@ -127,7 +130,10 @@ def _counts(cell: Cell, options: Options) -> Iterator[str]:
     made = int((frame["status"] == "ok").sum()) if "status" in frame else len(frame)
     if cell.ok and cell.row["n_scored"] > made:
         yield f"n_scored is {cell.row['n_scored']}, and {made} utterances were made"
-    known = [METRICS.get(name) for name in cell.signatures if name in METRICS]
+    known = []
+    for name in cell.signatures:
+        with contextlib.suppress(BrokenEntryError, KeyError, ValueError):
+            known.append(METRICS.get(name))
     counted = [metric for metric in known if metric.higher_is_better is not None] or known
     if cell.ok and {*options} and {*options} <= {*cell.signatures} & {*METRICS.names()} and "status" in frame:
         errors = [frame[f"{metric.name}_error"].isna() for metric in counted if f"{metric.name}_error" in frame]
@@ -139,28 +145,57 @@ def _counts(cell: Cell, options: Options) -> Iterator[str]:
 
 
 def _edits(cell: Cell, options: Options) -> Iterator[str]:
-    """Normalised texts, edits and WER of each utterance, from its text and its transcript."""
+    """Normalised texts, edits and WER of each utterance, from its text and its transcript, by the rule of the signature.
+
+    Where that rule is not here (a plug-in's protocol, another version of a package), the edits alone, from the texts as they are.
+    """
     frame = cell.utterances
-    if frame is None or "wer" not in cell.signatures or any(name not in frame for name in ("text", "hypothesis")):
+    if frame is None or "wer" not in cell.signatures:
         return
-    metric = METRICS.get("wer")
-    settings = metric.Config(**options.get("wer", {}))
-    protocol, language = metric(settings).protocol, settings.language
+    rule = _rule(cell, options.get("wer", {})) if "text" in frame and "hypothesis" in frame else None
     wrong: dict[str, list[str]] = {}
-    for row in frame[frame["wer"].notna() | frame["hypothesis"].notna()].to_dict("records"):
-        if not isinstance(row["hypothesis"], str):
-            wrong.setdefault("hypothesis", []).append(str(row["id"]))
-            continue
-        try:
-            made = count_edits(str(row["text"]), row["hypothesis"], protocol, language)
-        except MissingModelError:  # the rule's package is not here
-            return
-        except ScoreError:  # a text of no words has no figure
-            made = dict.fromkeys(COLUMNS)
-        for column in (column for column, value in made.items() if column in row and not _same(row[column], value)):
+    for row in frame[frame["wer"].notna()].to_dict("records") if "wer" in frame else ():
+        for column in _unlike(row, rule):
             wrong.setdefault(column, []).append(str(row["id"]))
     for column, ids in wrong.items():
         yield f"{column} of {len(ids)} utterances is not what text and transcript make it ({', '.join(ids[:3])})"
+
+
+def _rule(cell: Cell, settings: Mapping[str, Any]) -> tuple[Protocol, str] | None:
+    """Protocol and language by which the row's WER was made, if they are here as its signature has them."""
+    try:
+        metric = METRICS.get("wer")
+        config = metric.Config(**settings)
+        protocol, language = metric(config).protocol, config.language
+        here = parse(str(transcript_signature(protocol, language)))[2]
+        there = parse(cell.signatures["wer"])[2]
+    except (ValueError, KeyError, TypeError, MissingModelError, BrokenEntryError):
+        return None
+    return (
+        (protocol, language)
+        if all(there.get(k) == v for k, v in here.items() if k not in ("asr", "language"))
+        else None
+    )
+
+
+def _unlike(row: Mapping[str, Any], rule: tuple[Protocol, str] | None) -> list[str]:
+    """Columns of an utterance that are not what is made of its texts."""
+    if rule is not None:
+        if not isinstance(row["hypothesis"], str):
+            return ["hypothesis"]
+        try:
+            made = count_edits(str(row["text"]), row["hypothesis"], *rule)
+        except MissingModelError:
+            return _unlike(row, None)
+        except ScoreError:  # a text of no words has no figure
+            made = dict.fromkeys(COLUMNS)
+        return [column for column, value in made.items() if column in row and not _same(row[column], value)]
+    texts = row.get("reference_normalised"), row.get("hypothesis_normalised")
+    if not all(isinstance(text, str) for text in texts):
+        return []
+    kinds = [kind for kind, _, _ in edits(*texts)]
+    same = len(kinds) - kinds.count("ok") == row["substitutions"] + row["deletions"] + row["insertions"]
+    return [] if same else ["substitutions, deletions or insertions"]
 
 
 def _audio(cell: Cell) -> Iterator[str]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from imfbench.artefact import save_artefact
+from imfbench.building import build_method
 from imfbench.pipeline.score import table
 from imfbench.store import read_json, write_json
 
@@ -33,13 +35,59 @@ def test_rows_of_a_network_that_was_trained_otherwise_say_so(tiny: Any) -> None:
     for systems, told in (
         (trained(tiny, train={"steps": 9}), "training.steps 4, now 9"),
         (trained(tiny, train={"learning_rate": 0.5}), "training.learning_rate 0.0003, now 0.5"),
-        (trained(tiny, network=small), "network "),
+        (trained(tiny, network=small), "network.config.dim 32, now 16"),
         (trained(tiny, config={"condition_dropout": 0.4}), "method_config.condition_dropout 0.2, now 0.4"),
     ):
         made = tiny.invoke(tiny.config(systems=systems, references=[]), command="report")
         assert rows(tiny)["own"].startswith("failed: own was trained with other settings ("), made.output
         assert told in rows(tiny)["own"]
     assert tiny.invoke(tiny.config(systems=trained(tiny, train={"save_every": 3})), command="report").exit_code == 0
+    assert rows(tiny)["own"] == "ok"
+
+
+def students(tiny: Any, **changes: Any) -> list[dict[str, Any]]:
+    return [{"method": "intmeanflow", "name": "student", "nfe": [1], **changes}]
+
+
+def test_a_student_of_another_beginning_or_teacher_is_refused(tiny: Any) -> None:
+    teacher = {"artefact": str(tiny.artefact()), "nfe": []}
+    run = {"references": [], "teacher": teacher}
+    assert tiny.invoke(tiny.config(systems=students(tiny), **run)).exit_code == 0
+    shutil.copytree(tiny.artefact(), tiny.folder / "other")
+    method = build_method("teacher", backbone_config={"dim": 32, "depth": 1, "heads": 2}, seed=7)
+    save_artefact(tiny.folder / "other", "teacher", method, {"name": "other", "task": "token2mel"})
+    other = {"references": [], "teacher": {**teacher, "artefact": str(tiny.folder / "other")}}
+    for changes, told in (
+        ({**run, "systems": students(tiny, second_time="random")}, "second_time 'identity', now 'random'"),
+        (
+            {**run, "systems": students(tiny, train={"teacher_dtype": "bf16"})},
+            "training.teacher_dtype 'fp32', now 'bf16'",
+        ),
+        ({**run, "systems": students(tiny), "train_data": {"options": {"speeds": [1.0, 0.9]}}}, "train_data.options"),
+        ({**other, "systems": students(tiny)}, "teacher_sha256"),
+    ):
+        tiny.invoke(tiny.config(**changes), command="report")
+        assert told in rows(tiny)["student"]
+    tiny.invoke(tiny.config(systems=students(tiny), **run), command="report")
+    assert rows(tiny)["student"] == "ok"
+
+
+def test_what_diverged_by_other_settings_is_not_told_of_the_present_ones(tiny: Any) -> None:
+    assert tiny.invoke(tiny.config(systems=tiny.trained, references=[])).exit_code == 0
+    status = tiny.out / "artefacts" / "own" / "status.json"
+    write_json(status, {**read_json(status), "status": "diverged", "reason": "loss"})
+    tiny.invoke(tiny.config(systems=trained(tiny, train={"learning_rate": 1e-5}), references=[]), command="report")
+    assert rows(tiny)["own"].startswith("failed: own was trained with other settings (training.learning_rate")
+    tiny.invoke(tiny.config(systems=tiny.trained, references=[]), command="report")
+    assert rows(tiny)["own"] == "diverged"
+
+
+def test_data_that_were_moved_are_the_same_by_their_revision(tiny: Any) -> None:
+    run = {"systems": tiny.trained, "references": []}
+    root = tiny.corpus()
+    assert tiny.invoke(tiny.config(**run, train_data={"options": {"root": str(root)}})).exit_code == 0
+    root.rename(tiny.folder / "moved")
+    tiny.invoke(tiny.config(**run, train_data={"options": {"root": str(tiny.folder / "moved")}}), command="report")
     assert rows(tiny)["own"] == "ok"
 
 
@@ -56,11 +104,14 @@ def searched(tiny: Any) -> dict[str, Any]:
 def test_another_searchs_grid_is_not_sampled_with(tiny: Any, searched: dict[str, Any]) -> None:
     path = tiny.out / "grids" / "own+o3s-2.json"
     found = read_json(path)
+    asked = found["recipe"]
     for recipe, status in (
-        ("0" * 64, OTHERS),
-        (found["recipe_hash"], "ok"),
+        ({**asked, "artefact_sha256": "0" * 64}, OTHERS),
+        ({**asked, "noise_seed": 3}, OTHERS),
+        ({**asked, "signatures": {"sim": "sim-v0|of:another"}, "dtype": "bfloat16"}, "ok"),  # `search` compares them
+        (asked, "ok"),
     ):
-        write_json(path, {**found, "recipe_hash": recipe})
+        write_json(path, {**found, "recipe": recipe, "recipe_hash": "0" * 64})
         tiny.invoke(tiny.config(**searched), command="report")
         assert rows(tiny)["own+o3s"].startswith(status)
         assert rows(tiny)["own"] == "ok"

@@ -129,17 +129,26 @@ def test_what_is_kept_is_the_average_of_the_weights(tmp_path: Path) -> None:
     assert (average - weights(by_hand)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("elsewhere", [True, False])
-def test_steps_of_another_machine_are_not_told_as_this_ones(tmp_path: Path, elsewhere: bool) -> None:
-    """A training that was begun there: its seconds are spent, and its seconds a step are of the steps made here."""
-    train(teacher(), "teacher", ToneData(), config(steps=4, save_every=1), tmp_path, CPU, stop_at=2)
+@pytest.mark.parametrize(
+    ("changed", "steps", "own"),
+    [
+        ({"device": "another"}, 24, True),
+        ({"device": "another"}, 4, False),
+        ({"threads": 99}, 24, False),
+        ({}, 24, False),
+    ],
+)
+def test_steps_of_another_machine_are_not_told_as_this_ones(
+    tmp_path: Path, changed: dict[str, object], steps: int, own: bool
+) -> None:
+    """A training that was begun there: its seconds are spent, and its seconds a step are of the steps here, if enough are."""
+    settings = config(steps=steps, save_every=1)
+    train(teacher(), "teacher", ToneData(), settings, tmp_path, CPU, stop_at=2)
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    if elsewhere:
-        saved["hardware"] = {**saved["hardware"], "device": "another"}
-    torch.save({**saved, "seconds": 1000.0}, tmp_path / "checkpoint.pt")
-    result = train(teacher(), "teacher", ToneData(), config(steps=4, save_every=1), tmp_path, CPU)
-    assert result.seconds > 1000
-    assert (result.seconds_per_step < 100) == elsewhere
+    torch.save({**saved, "hardware": {**saved["hardware"], **changed}, "seconds": 9000.0}, tmp_path / "checkpoint.pt")
+    result = train(teacher(), "teacher", ToneData(), settings, tmp_path, CPU)
+    assert result.seconds > 9000
+    assert (result.seconds_per_step < 100) == own
     assert result.hardware["device"] == "cpu"
 
 

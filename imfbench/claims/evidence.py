@@ -323,10 +323,10 @@ def _against(first: pd.DataFrame, second: pd.DataFrame, side: str) -> pd.Series:
     a, b = (
         table.pivot(index="id", columns="noise_seed", values="score").reindex(words.index) for table in (first, second)
     )
-    if set(a.columns) != set(b.columns):  # a recording, which has no noise, stands against each
-        one, several = sorted((a, b), key=lambda table: len(table.columns))
-        one = pd.DataFrame(dict.fromkeys(several.columns, one.iloc[:, 0]))
-        a, b = (one, several) if len(a.columns) < len(b.columns) else (several, one)
+    seeds = max(
+        a.columns, b.columns, key=lambda columns: max(columns)
+    )  # a recording, which has none, stands against each
+    a, b = (t if set(t.columns) == set(seeds) else pd.DataFrame(dict.fromkeys(seeds, t.iloc[:, 0])) for t in (a, b))
     neither = a.isna() & b.isna()
     lost = pd.DataFrame(dict.fromkeys(a.columns, words * LOST))
     a, b = (a.fillna(lost), b.fillna(0.0)) if side == "a" else (a.fillna(0.0), b.fillna(lost))

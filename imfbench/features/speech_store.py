@@ -222,18 +222,24 @@ class Shards:
         new = False
         for k, i in enumerate(numbers):
             key, now = str(k), state(i)
-            present = f"tokens/{k}" in shard.tensors or (key in shard.reasons and key not in shard.unread)
-            if (present and shard.states.get(key, now) in ("", now)) or (present and not now):
-                continue
+            refused = key in shard.reasons and key in shard.states and key not in shard.unread  # heard, and not fit
+            if f"tokens/{k}" in shard.tensors or refused:
+                if not now or shard.states.get(key) == now:
+                    continue
+                if not shard.states.get(key):  # nobody could tell then
+                    shard.states[key], new = now, True
+                    continue
             before = shard.reasons.get(key)
             shard.forget(key)
             try:
-                heard = self.listener(*load(i))
-            except OSError as error:
+                audio, rate = load(i)
+            except (ValueError, OSError) as error:  # of another time, it may be
                 shard.reasons[key] = str(error)
                 shard.unread.append(key)
                 new |= str(error) != before
                 continue
+            try:
+                heard = self.listener(audio, rate)
             except ValueError as error:
                 shard.reasons[key] = str(error)
             else:

@@ -186,13 +186,13 @@ class Context:
         """Raise ``NotReadyError`` unless the training of this artefact, by the experiment's settings, ended well."""
         from imfbench.pipeline.staleness import check_training
 
-        status = read_json(self.folder.artefact(name) / "status.json") or {}
-        if status.get("status") == "diverged":
-            raise NotReadyError("diverged")
-        if status.get("status") != "ok":
+        status = (read_json(self.folder.artefact(name) / "status.json") or {}).get("status")
+        if status not in ("ok", "diverged"):
             reason = self.failure_of(f"train:{name}") or f"{name} is not trained; `imfbench train` or `run` does it"
             raise NotReadyError(f"failed: {reason}")
         check_training(self, name)
+        if status == "diverged":
+            raise NotReadyError("diverged")
 
     def failure_of(self, job: str) -> str | None:
         """Why a job failed, now or in the last command that did jobs of its kind; None if it did not."""

@@ -14,7 +14,7 @@ from imfbench.metrics.stats import TooFewClustersError
 from imfbench.pipeline.cells import UNTOLD, Cell, write_about
 from imfbench.pipeline.context import Context
 from imfbench.schema import SCHEMA_VERSION, VERSION_KEY, read_utterances
-from imfbench.store import read_json, write_json
+from imfbench.store import read_json, write_json, write_parquet
 
 RTF = ("rtf_network", "rtf_vocoder", "rtf_total")
 NO_NETWORK = "no network takes part"
@@ -53,6 +53,7 @@ def summarise(context: Context, cell: Cell) -> None:
             missing |= dict.fromkeys(_with_interval(metric), reason)
         missing |= dict.fromkeys((*RTF, "peak_memory"), reason)
     else:
+        frame = _with_speakers(context, cell, frame)
         found |= _counts(context, frame)
         _speed(cell, frame, found, missing)
         for metric in _metrics(context):
@@ -77,6 +78,17 @@ def summarise(context: Context, cell: Cell) -> None:
 
 def _metrics(context: Context) -> list[Metric]:
     return [context.metric(name) for name in context.config.metrics]
+
+
+def _with_speakers(context: Context, cell: Cell, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the speakers that the list has now: no audio hangs on them, and clusters do."""
+    now = {u.id: u.speaker for u in context.utterances(context.test_set(cell.row))}
+    speakers = [now.get(id, before) for id, before in zip(frame["id"], frame["speaker"], strict=True)]
+    if speakers == frame["speaker"].tolist():
+        return frame
+    frame = frame.assign(speaker=speakers)
+    write_parquet(cell.folder.table, frame)
+    return frame
 
 
 def _counts(context: Context, frame: pd.DataFrame) -> dict[str, Any]:

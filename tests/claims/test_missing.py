@@ -81,6 +81,24 @@ def test_of_two_noise_seeds_a_missing_recording_is_half(folder: Any, claim: Make
     assert found.against[1][0, at] == pytest.approx(-0.2)
 
 
+@pytest.mark.parametrize("noise_seeds", [(0,), (0, 1)])
+def test_a_recording_without_noise_stands_against_each_seed_whichever_side_it_is(
+    folder: Any, noise_seeds: tuple[int, ...]
+) -> None:
+    one = np.zeros(40)
+    one[5] = 2.0
+    for noise in noise_seeds:
+        lacks(folder.cell("student", 1, wer=one, noise_seed=noise), 3)
+    folder.cell("ground-truth", 1, wer=np.zeros(40), noise_seed=None)
+    recording = Pick(system="ground-truth", nfe=1)
+    for sides, sign, lost in (((STUDENT, recording), 1, (1.0, 0.0)), ((recording, STUDENT), -1, (0.0, -1.0))):
+        found = folder.evidence().differences("speech", *sides, "wer")
+        assert found.values[0, found.ids.index("u005")] == pytest.approx(0.2 * sign)
+        for against, expected in zip(found.against, lost, strict=True):
+            assert against[0, found.against_ids.index("u005")] == pytest.approx(0.2 * sign)
+            assert against[0, found.against_ids.index("u003")] == pytest.approx(expected)
+
+
 def test_seeds_that_are_not_compared_lack_nothing(folder: Any, claim: Make) -> None:
     for seed in (0, 1):
         folder.cell("other", 1, seed, wer=np.zeros(40))

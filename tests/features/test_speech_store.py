@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from imfbench.contracts.manifests import write_features
 from imfbench.data import DatasetError
 from imfbench.features import speech_store
 from imfbench.features.audio import save_audio
 from imfbench.features.speech_store import Given, Heard, Listener, Recordings, Shards
+from imfbench.manifest_audio import read_audio, state_of
+from imfbench.manifest_rows import Row
 
 
 class Counting(Listener):
@@ -105,20 +109,44 @@ def test_another_recording_under_the_same_name_is_heard_again(tmp_path: Path, mo
 
 
 def test_what_could_not_be_read_is_tried_again_alone(tmp_path: Path) -> None:
-    away = True
+    """As a manifest reads it: the file is away, and comes back; what was heard and is not fit is not heard again."""
+    rows = [Row(name, "a", "s", None, tmp_path / f"{name}.wav", whole=True) for name in "abc"]
 
-    def from_drive(i: int) -> tuple[np.ndarray, int]:
-        if away and i:
-            raise OSError("no such drive")
-        return np.full(60 if i == 1 else 5, i / 8, np.float32), 16_000
+    def save(name: str, samples: int) -> None:
+        save_audio(tmp_path / f"{name}.wav", np.full(samples, 0.25, np.float32), 16_000)
 
-    assert sorted(Shards(tmp_path, Counting()).of(list("abc"), from_drive)[0]) == [0]
-    away = False
+    def heard(listener: Counting) -> tuple[list[int], list[int], int]:
+        shards = Shards(tmp_path / "kept", listener)
+        found, failed = shards.of(list("abc"), lambda i: read_audio(rows[i]), state=lambda i: state_of(rows[i]))
+        return sorted(found), sorted(failed), listener.calls
+
     listener = Counting()
-    for calls in (2, 2):
-        found, failed = Shards(tmp_path, listener).of(list("abc"), from_drive)
-        assert (sorted(found), sorted(failed), listener.calls) == ([0, 2], [1], calls)
-    assert "30 s at most" in failed[1]
+    save("a", 5)
+    assert heard(listener) == ([0], [1, 2], 1)
+    assert heard(listener) == ([0], [1, 2], 1)
+    save("b", 60)  # too long for the listener
+    save("c", 6)
+    assert heard(listener) == ([0, 2], [1], 3)
+    assert heard(listener) == ([0, 2], [1], 3)
+    save("b", 7)
+    assert heard(listener) == ([0, 1, 2], [], 4)
+    (tmp_path / "c.wav").unlink()
+    assert heard(listener) == ([0, 1, 2], [], 4), "away again: what was heard is kept"
+
+
+def test_what_earlier_versions_kept_is_taken_and_its_reasons_are_tried_again(tmp_path: Path) -> None:
+    ids, state = list("ab"), lambda i: f"size {i}"
+    assert len(Shards(tmp_path, Counting()).of(ids, load, state=state)[1]) == 1
+    (file,) = tmp_path.glob("*.safetensors")
+    with safe_open(file, "pt") as opened:
+        tensors, about = {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata()  # noqa: SIM118
+    file.write_bytes(save(tensors, {key: about[key] for key in ("name", "failed")}))
+    listener = Counting()
+    for calls in (1, 1):  # the one that was refused, once; and states are on record from then on
+        assert sorted(Shards(tmp_path, listener).of(ids, load, state=state)[0]) == [0]
+        assert listener.calls == calls
+    Shards(tmp_path, listener).of(ids, load, state=lambda i: "another size")
+    assert listener.calls == 3
 
 
 def test_files_are_known_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
