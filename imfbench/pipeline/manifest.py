@@ -95,7 +95,7 @@ def end(context: Context, status: str) -> None:
 def _tell_changed_plugins(earlier: list[dict[str, Any]]) -> None:
     """Warn of plug-ins whose file is another than at the last start, if what their parts made is kept.
 
-    Datasets' conditions and vocoders' audio are made again, a training is refused.
+    Test speech is made again where its dataset or vocoder changed, a training of a method or backbone that did is refused.
     """
     last = {record["plugin"]: record["sha256"] for record in earlier}
     for record in (plugin.record() for plugin in plugins()):
@@ -110,6 +110,8 @@ def _tell_changed_plugins(earlier: list[dict[str, Any]]) -> None:
 
 _KEPT = {
     "metric": "figures of {} that are on record are kept unless the version in its signature was raised",
+    "dataset": "trainings on {} and grids that were searched on it are kept",
+    "vocoder": "grids that were searched through {} are kept",
     "method": "speech of ready networks of {} that is on record is kept; `overwrite: always` makes it again",
     "backbone": "speech of ready networks of {} that is on record is kept; `overwrite: always` makes it again",
 }
