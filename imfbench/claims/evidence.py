@@ -323,9 +323,8 @@ def _against(first: pd.DataFrame, second: pd.DataFrame, side: str) -> pd.Series:
     a, b = (
         table.pivot(index="id", columns="noise_seed", values="score").reindex(words.index) for table in (first, second)
     )
-    seeds = max(
-        a.columns, b.columns, key=lambda columns: max(columns)
-    )  # a recording, which has none, stands against each
+    # A recording, which has no noise seed, stands against each of the other side's.
+    seeds = max(a.columns, b.columns, key=max)
     a, b = (t if set(t.columns) == set(seeds) else pd.DataFrame(dict.fromkeys(seeds, t.iloc[:, 0])) for t in (a, b))
     neither = a.isna() & b.isna()
     lost = pd.DataFrame(dict.fromkeys(a.columns, words * LOST))
