@@ -63,8 +63,8 @@ def verify(folder: Path) -> Iterator[Finding]:
     for name in results.unfinished:
         yield Finding("bad", "schema", f"cells/{name} has no summary.json")
     found = 0
-    for cell in results.cells:
-        options = _options(folder, cell)
+    settings = [_options(folder, cell) for cell in results.cells]
+    for cell, options in zip(results.cells, settings, strict=True):
         for problem in (
             *_schema(cell),
             *_counts(cell, options),
@@ -77,8 +77,8 @@ def verify(folder: Path) -> Iterator[Finding]:
     if not found:
         told = f"{len(results.cells)} rows are of the schema, with their counts, signatures, edits and audio"
         yield Finding("ok", "rows", told)
-    for cell in results.cells:
-        yield from _aggregates(folder, cell)
+    for cell, options in zip(results.cells, settings, strict=True):
+        yield from _aggregates(cell, options)
         yield from _speed(cell)
     yield from _board(folder, results.cells)
 
@@ -171,11 +171,8 @@ def _rule(cell: Cell, settings: Mapping[str, Any]) -> tuple[Protocol, str] | Non
         there = parse(cell.signatures["wer"])[2]
     except (ValueError, KeyError, TypeError, MissingModelError, BrokenEntryError):
         return None
-    return (
-        (protocol, language)
-        if all(there.get(k) == v for k, v in here.items() if k not in ("asr", "language"))
-        else None
-    )
+    same = all(there.get(key) == value for key, value in here.items() if key not in ("asr", "language"))
+    return (protocol, language) if same else None
 
 
 def _unlike(row: Mapping[str, Any], rule: tuple[Protocol, str] | None) -> list[str]:
@@ -207,12 +204,11 @@ def _audio(cell: Cell) -> Iterator[str]:
             yield f"{row['audio']} is not the audio that was scored"
 
 
-def _aggregates(folder: Path, cell: Cell) -> Iterator[Finding]:
+def _aggregates(cell: Cell, options: Options) -> Iterator[Finding]:
     """Every figure of every metric, with its interval, made again from the utterances."""
     frame = cell.utterances
     if frame is None or not cell.ok:
         return
-    options = _options(folder, cell)
     count = 0
     for name in cell.signatures:
         if name not in METRICS:

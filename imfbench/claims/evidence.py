@@ -177,8 +177,7 @@ class Evidence:
         tables = [_by_seed(cells, found, groups[0]) for cells in sides]
         expected = max(int(cell.row["n_expected"]) for cells in sides for cell in cells)
         seeds = _paired_seeds(*tables)
-        of_both = ((table.get(seed, next(iter(table.values()))) for table in tables) for seed in seeds)
-        pairs = [(one, other) for one, other in of_both]
+        pairs = [(_of_network(tables[0], seed), _of_network(tables[1], seed)) for seed in seeds]
         frames = [
             average_seeds(one).join(average_seeds(other), how="inner", lsuffix="_a", rsuffix="_b").dropna()
             for one, other in pairs
@@ -330,6 +329,11 @@ def _against(first: pd.DataFrame, second: pd.DataFrame, side: str) -> pd.Series:
     lost = pd.DataFrame(dict.fromkeys(a.columns, words * LOST))
     a, b = (a.fillna(lost), b.fillna(0.0)) if side == "a" else (a.fillna(0.0), b.fillna(lost))
     return (a - b).mask(neither, 0.0).mean(axis=1).mask(neither.all(axis=1))
+
+
+def _of_network(table: dict[Any, pd.DataFrame], seed: Any) -> pd.DataFrame:
+    """The recordings of a training seed's network, or of the side's only one."""
+    return table.get(seed, next(iter(table.values())))
 
 
 def _paired_seeds(a: dict[Any, pd.DataFrame], b: dict[Any, pd.DataFrame]) -> list[Any]:

@@ -55,7 +55,8 @@ _BEGINNING = {key: System.model_fields[key].default for key in ("start", "second
 
 
 def _asked(context: Context, artefact: Artefact, record: dict[str, Any]) -> dict[str, Any]:
-    config, system = context.config, context.config.systems[artefact.system or 0]
+    assert artefact.system is not None
+    config, system = context.config, context.config.systems[artefact.system]
     asked: dict[str, Any] = {
         **_BEGINNING,
         **system.beginning,
@@ -120,10 +121,8 @@ def check_grid(context: Context, search: GridSearch, found: dict[str, Any]) -> N
         now = read_back(recipe_of_search(context, search, context.utterances(context.config.dev), artefact))
     except (MissingModelError, DatasetError):  # what scored it is not here
         return
-    for recipe in (before, now):
-        recipe["dev"] = list(recipe.get("dev") or [])[
-            :3
-        ]  # without the utterances: a limit of a later command is none of the search's
+    for recipe in (before, now):  # without the utterances: a limit of a later command is none of the search's
+        recipe["dev"] = list(recipe.get("dev") or [])[:3]
     keys = ("search", "config", "nfe", "solver", "score", "artefact_sha256", "teacher", "dev", "noise_seed")
     here, there = (flat({key: recipe.get(key) for key in keys if key in before}) for recipe in (now, before))
     if differ := [key for key in here if key in there and here[key] != there[key]]:
