@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.grouping import Group, labels
-from imfbench.reports.results import Cell
+from imfbench.reports.results import Cell, natural
 from imfbench.reports.speeds import speed_setting
 from imfbench.store import atomic
 
@@ -206,7 +206,7 @@ def _styles(group: Group) -> dict[str, dict[str, Any]]:
     models = [c for c in group.cells if not c.reference]
     teachers = {names[str(c.row["key"])] for c in models if c.teacher}
     system_of = {names[str(c.row["key"])]: "" if c.teacher else c.system for c in models}
-    others = sorted(set(system_of.values()) - {""})
+    others = sorted(set(system_of.values()) - {""}, key=natural)
     palette = sns.color_palette("colorblind", max(len(others), 1))
     styles: dict[str, dict[str, Any]] = {}
     for name, system in system_of.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,7 @@ def read_run(run: Path) -> Results:
     trainings = [
         _read_training(p.parent, "" if one is run else f"{one.name}/")
         for one in runs
-        for p in sorted(one.glob("artefacts/*/log.csv"))
+        for p in sorted(one.glob("artefacts/*/log.csv"), key=lambda log: natural(log.parent.name))
     ]
     begun = any((p / name).is_file() for p in folders for name in ("cell.json", "utterances.jsonl"))
     if not cells and not trainings and not begun:
@@ -194,8 +195,16 @@ def _place(cell: Cell) -> tuple[Any, ...]:
     """Recordings, then the teacher from many evaluations to few, then the others by name and evaluations."""
     row, system = cell.row, cell.system
     nfe = row.get("nfe") or 0
-    fixed = [str(row.get(k)) for k in ("dataset", "vocoder", "grid", "guidance", "train_seed", "noise_seed", "key")]
-    return (str(row["task"]), str(row["dataset"]), standing(cell), system, -nfe if cell.teacher else nfe, *fixed)
+    fixed = [
+        natural(str(row.get(k))) for k in ("dataset", "vocoder", "grid", "guidance", "train_seed", "noise_seed", "key")
+    ]
+    nfe = -nfe if cell.teacher else nfe
+    return (str(row["task"]), str(row["dataset"]), standing(cell), natural(system), nfe, *fixed)
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """A sorting key that takes digits as numbers: k2 before k16."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.findall(r"\d+|\D+", name)]
 
 
 def _machine(run: Path) -> Mapping[str, Any]:

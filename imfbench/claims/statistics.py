@@ -185,14 +185,14 @@ class Gain:
         found = max(self.mean.above(bound), self._least.above(bound))
         if self.lost is None or not unseen:
             return found
-        return max(found, rare_losses.p_values(self._worst, -bound, self.lost[0])[0])
+        return max(found, rare_losses.p_value(self._worst, -bound, self.lost[0]))
 
     def below(self, bound: float, unseen: bool = True) -> float:
         """P-value of "the mean gain is at least ``bound``"."""
         found = max(self.mean.below(bound), self._most.below(bound))
         if self.lost is None or not unseen:
             return found
-        return max(found, rare_losses.p_values(self._best, bound, self.lost[1])[1])
+        return max(found, rare_losses.p_value(-self._best, bound, self.lost[1]))
 
     def interval(self, margin: float, test: Comparison) -> tuple[float, float]:
         """Its 95 % interval, as far as the p-values that decide the test leave it."""

@@ -53,17 +53,12 @@ def bounds(
     return float(low), float(high)
 
 
-def p_values(
-    differences: NDArray[np.float64], margin: float, lost: float, draws: int = DRAWS, gained: float | None = None
-) -> tuple[float, float]:  # fmt: skip
-    """P-values of "the mean is at most −margin" and of "the mean is at least +margin"; arguments as for ``bounds``.
+def p_value(differences: NDArray[np.float64], margin: float, lost: float, draws: int = DRAWS) -> float:
+    """P-value of "the mean is at most −margin"; arguments as for ``bounds``.
 
-    A negative margin asks the same of a bound on the other side of 0.
+    A negative margin asks the same of a bound on the other side of 0; "at least +margin" is asked of −differences.
     """
-    sides = ((-1, lost), (1, lost if gained is None else gained))
-    means = (_means(side * differences, most, draws=draws) for side, most in sides)
-    low, high = ((np.count_nonzero(found >= margin) + 1) / (draws + 1) for found in means)
-    return float(low), float(high)
+    return float((np.count_nonzero(_means(-differences, lost, draws=draws) >= margin) + 1) / (draws + 1))
 
 
 def difference_p_value(

@@ -371,8 +371,8 @@ def _one_sided(d: Array, margin: float, lost: float | None, draws: int) -> tuple
         lower = float(stats.ttest_1samp(d, -margin, alternative="greater").pvalue)
         upper = float(stats.ttest_1samp(d, margin, alternative="less").pvalue)
     if lost is not None:
-        rare = rare_losses.p_values(d, margin, lost, draws)
-        lower, upper = max(lower, rare[0]), max(upper, rare[1])
+        lower = max(lower, rare_losses.p_value(d, margin, lost, draws))
+        upper = max(upper, rare_losses.p_value(-d, margin, lost, draws))
     return lower, upper
 
 

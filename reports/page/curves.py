@@ -20,7 +20,7 @@ from imfbench.reports.grouping import labels, networks
 from imfbench.reports.page.sentences import PAIRS
 from imfbench.reports.page.sources import Source, Table
 from imfbench.reports.page.svg import svg
-from imfbench.reports.results import Cell
+from imfbench.reports.results import Cell, natural
 
 FEW = 60
 """Utterances up to which each is drawn as a point; more are drawn as boxes alone, and the file stays small."""
@@ -103,7 +103,7 @@ def _names(table: Table, cells: Sequence[Cell]) -> dict[str, str]:
 
 def _colours(table: Table) -> dict[str, Any]:
     """The colour of each system, as in the other pictures: teacher dark, recordings grey, students in the palette's order."""
-    others = sorted({c.system for c in table.group.cells if not c.teacher and not c.reference})
+    others = sorted({c.system for c in table.group.cells if not c.teacher and not c.reference}, key=natural)
     palette = sns.color_palette("colorblind", max(len(others), 1))
     fixed = {c.system: plots.INK if c.teacher else "#777777" for c in table.group.cells if c.teacher or c.reference}
     return {**dict(zip(others, palette, strict=False)), **fixed}

@@ -24,7 +24,7 @@ def test_without_a_difference_the_p_value_is_that_of_never_having_seen_a_loss(n:
 def test_kept_or_lost_utterances_have_clopper_and_pearsons_bound() -> None:
     d = np.repeat([1.0, 0.0], [3, 97])
     assert rare_losses.bounds(d, 1.0, 0.05)[1] == pytest.approx(reference.beta.ppf(0.95, 4, 97), abs=0.002)
-    assert rare_losses.p_values(d, 0.1, 1.0)[1] == pytest.approx(reference.binom.cdf(3, 100, 0.1), abs=0.003)
+    assert rare_losses.p_value(-d, 0.1, 1.0) == pytest.approx(reference.binom.cdf(3, 100, 0.1), abs=0.003)
 
 
 def test_many_utterances_have_students_bound() -> None:

@@ -15,7 +15,7 @@ from imfbench.registry import REPORTS
 from imfbench.reports.columns import COLUMNS, schema_table
 from imfbench.reports.comparison import MARGINS, Comparison
 from imfbench.reports.leaderboard import SCHEMA, Leaderboard
-from imfbench.reports.results import RunFolderError
+from imfbench.reports.results import RunFolderError, read_run
 
 N = 24
 EVEN = np.tile([0.0, 0.02], N // 2)
@@ -78,6 +78,15 @@ def test_recordings_and_teacher_come_first(run: Any) -> None:
         ("intmeanflow", 1),
         ("meanflow", 1),
     ]
+
+
+def test_digits_of_names_stand_in_the_order_of_their_numbers(run: Any) -> None:
+    for k in (16, 2, 1):
+        run.cell(f"k{k}", 1, SCORES)
+        run.training(f"k{k}-seed0", [1.0, 0.5], [1.0, 1.0])
+    write(run)
+    assert [r["system"] for r in record(run)["rows"]] == ["k1", "k2", "k16"]
+    assert [t.name for t in read_run(run.path).trainings] == ["k1-seed0", "k2-seed0", "k16-seed0"]
 
 
 def test_tables_show_percent_and_files_hold_fractions(run: Any) -> None:
