@@ -6,7 +6,6 @@ transcripts can show.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from imfbench.metrics.protocols import PROTOCOLS, protocol_of
 from imfbench.metrics.text_rules import LANGUAGES
 from imfbench.metrics.wer import COUNTS, score_transcripts
 from imfbench.schema import read_utterances
-from imfbench.store import StoreError, read_json
+from imfbench.store import StoreError, natural, read_json
 
 TABLES = (
     "utterances.parquet",
@@ -52,7 +51,7 @@ def read_transcripts(place: Path, language: str | None = None) -> pd.DataFrame:
     if not files:
         raise TranscriptsError(f"no transcripts in {place}; what is looked for is a run, a cell, or {FORM}")
     frames = [_read(file, language).assign(part=_part(file, place)) for file in files]
-    frames.sort(key=lambda frame: (frame["part"].max(), _natural(str(frame["system"].max()))))
+    frames.sort(key=lambda frame: (frame["part"].max(), natural(str(frame["system"].max()))))
     found = pd.concat(frames, ignore_index=True)
     found["system"] = found["part"].where(found["part"] == "", found["part"] + ": ") + found["system"]
     return found.drop(columns="part")
@@ -113,11 +112,6 @@ def side_by_side(compared: pd.DataFrame) -> pd.DataFrame:
     wide.insert(0, "n", counts.reindex(wide.index))
     wide.columns.name = None
     return wide.reset_index()
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """A key that sorts 3 before 32."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
 def _tables(folder: Path) -> Iterator[Path]:

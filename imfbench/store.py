@@ -72,6 +72,11 @@ def _feed(digest: Any, value: Any) -> None:
         raise TypeError(f"cannot hash the content of a {type(value).__name__}: {value!r}")
 
 
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """A sorting key that takes digits as numbers: k2 before k16."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.findall(r"\d+|\D+", name)]
+
+
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
     with open(path, "rb") as file:

@@ -20,9 +20,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from imfbench.reports.columns import Quality, qualities
 from imfbench.reports.grouping import Group, labels
-from imfbench.reports.results import Cell, natural
+from imfbench.reports.results import Cell
 from imfbench.reports.speeds import speed_setting
-from imfbench.store import atomic
+from imfbench.store import atomic, natural
 
 Label = tuple[float, float, str]
 """A point in data coordinates and the text beside it."""

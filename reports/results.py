@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 from imfbench.devices import machine_name
 from imfbench.reports.columns import RECORDINGS, REFERENCES, REPORTED, REQUIRED, TEACHER, own_name
 from imfbench.schema import VERSION_KEY, check_version, read_utterances
-from imfbench.store import parts_of
+from imfbench.store import natural, parts_of
 
 _AGAIN = "remove the folder and repeat the run"
 
@@ -200,11 +199,6 @@ def _place(cell: Cell) -> tuple[Any, ...]:
     ]
     nfe = -nfe if cell.teacher else nfe
     return (str(row["task"]), str(row["dataset"]), standing(cell), natural(system), nfe, *fixed)
-
-
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """A sorting key that takes digits as numbers: k2 before k16."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.findall(r"\d+|\D+", name)]
 
 
 def _machine(run: Path) -> Mapping[str, Any]:

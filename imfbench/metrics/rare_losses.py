@@ -37,19 +37,15 @@ FEWEST_WORDS = 7.9
 POWER = 0.8
 
 
-def bounds(
-    differences: NDArray[np.float64], lost: float, alpha: float, gained: float | None = None
-) -> tuple[float, float]:  # fmt: skip
+def bounds(differences: NDArray[np.float64], lost: float, alpha: float) -> tuple[float, float]:
     """One-sided bounds of the mean, each at level 1 − alpha, either way reckoning with one more utterance.
 
     Args:
         differences: A score of a − b for each utterance, (utterances,).
-        lost: What one more utterance could lose, positive, in their unit.
+        lost: What one more utterance could lose or gain, positive, in their unit.
         alpha: Of each bound.
-        gained: What one more could gain, where that is another size: b may be one network, and a the mean of several.
     """
-    sides = ((-1, lost, alpha), (1, lost if gained is None else gained, 1 - alpha))
-    low, high = (np.quantile(side * _means(side * differences, most), level) for side, most, level in sides)
+    low, high = (np.quantile(side * _means(side * differences, lost), a) for side, a in ((-1, alpha), (1, 1 - alpha)))
     return float(low), float(high)
 
 

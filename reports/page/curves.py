@@ -20,7 +20,8 @@ from imfbench.reports.grouping import labels, networks
 from imfbench.reports.page.sentences import PAIRS
 from imfbench.reports.page.sources import Source, Table
 from imfbench.reports.page.svg import svg
-from imfbench.reports.results import Cell, natural
+from imfbench.reports.results import Cell
+from imfbench.store import natural
 
 FEW = 60
 """Utterances up to which each is drawn as a point; more are drawn as boxes alone, and the file stays small."""
