@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from imfbench.artefact import embedded, load_artefact
+from imfbench.artefact import load_artefact
 from imfbench.building import build_method
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.devices import describe, resolve_device, synchronize
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--teacher", default=embedded()[0] if embedded() else None, help="artefact to start from")
+    parser.add_argument("--teacher", default="embedded:token2mel", help="artefact to start from")
     parser.add_argument("--out", type=Path, help="CSV file")
     arguments = parser.parse_args()
     if arguments.threads:

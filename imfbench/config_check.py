@@ -137,7 +137,7 @@ def check_names(config: ExperimentConfig) -> list[Problem]:
     labels: dict[str, int] = {}
     for i, recordings in enumerate(config.recordings):
         at: Key = ("recordings", i, "name")
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", recordings.name):
+        if not re.fullmatch(r"[^\W_][\w.+-]*", recordings.name):
             found.append(Problem(at, f"{recordings.name!r} is a system's name: use letters, digits and . _ + -"))
         if recordings.name in (*[r.name for r in config.recordings[:i]], *(s.label for s in config.systems), *ROWS):
             found.append(Problem(at, f"{recordings.name!r} is the name of another row: give another `name`"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ class DatasetError(ValueError):
 
 NO_RECORDING = "the dataset holds no recording of this utterance: add one to its list, or leave out the reference"
 """Why an utterance has no row among the ground truth."""
+
+LEAST_POOL = 96
+"""Training rows that are drawn together, so that those of like length can share a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +251,7 @@ def training_batches(
     seed: int,
     start_step: int = 0,
     seconds_per_frame: float | None = None,
-    pool: int = 96,
+    pool: int | None = None,
     inputs: Inputs = EMBEDDED,
     stride: int = 1,
 ) -> Iterator[Batch]:
@@ -259,7 +263,8 @@ def training_batches(
         seed: Source of all draws.
         start_step: Batches to skip.
         seconds_per_frame: For the prompts' lengths: a cut of 1 to 4 s, or in one row of five all of it. The mel's if None.
-        pool: Rows drawn together and sorted by length, so that a batch has little padding.
+        pool: Rows drawn together and sorted by length, so that a batch has little padding; None: ``LEAST_POOL``, or
+            four batches' worth where that is more, since no batch holds more than a pool.
         inputs: What the networks are given.
         stride: Give every so many-th batch from there on: what one of several processes takes.
     """
@@ -270,6 +275,11 @@ def training_batches(
     usable = [i for i, example in enumerate(examples) if len(speakers[example.speaker]) > 1]
     if not usable:
         raise ValueError("no training speaker has two utterances, so none can serve as another's prompt")
+    if pool is None:
+        mean = (
+            2 * sum(len(examples[i].mel) for i in usable) / len(usable)
+        )  # a prompt is an utterance as well, if not cut
+        pool = max(LEAST_POOL, math.ceil(4 * frames_per_batch / mean))
     done, round_number = 0, 0
     while True:
         draw = random.Random(f"{seed}/{round_number}")

@@ -1,7 +1,8 @@
 """The largest batches whose training step fits into a budget of memory, found by running real steps.
 
-The step keeps its size: ``frames_per_batch × accumulate`` frames. Steps are measured from the smallest batches upwards, each only
-if what is known so far says that it will fit, so that the search itself does not run out of memory.
+``frames_per_batch × accumulate`` stays; small batches fill less of their frames (docs/training.md). Steps are measured from the
+smallest batches upwards, each only if what is known so far says that it will fit, so that the search does not itself run out of
+memory.
 """
 
 from __future__ import annotations

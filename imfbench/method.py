@@ -74,7 +74,7 @@ def encoded(network: nn.Module, condition: Condition) -> Condition:
     """The condition with what a network's ``encode`` makes of it, so that passes that share a condition encode it once.
 
     Networks without an encoder of their own leave it as it is. Without gradient: for sampling, and for training where the encoder
-    is frozen, which it is in every student.
+    is frozen, which it is in every student of a network that has one.
     """
     if condition.encoded is not None or not hasattr(network, "encode"):
         return condition

@@ -6,11 +6,14 @@ transcripts can show.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from imfbench.datasets.lists import language_of
 from imfbench.metrics.protocols import PROTOCOLS, protocol_of
 from imfbench.metrics.text_rules import LANGUAGES
 from imfbench.metrics.wer import COUNTS, score_transcripts
@@ -38,7 +41,8 @@ def read_transcripts(place: Path, language: str | None = None) -> pd.DataFrame:
 
     Args:
         place: A table, or a folder with one of ``TABLES``, with ``cells/*/utterances.parquet``, or with folders of such tables.
-        language: "en" or "zh": of all rows. Without it a table's column ``language`` says, and English where there is none.
+        language: "en" or "zh": of all rows. Without it a table's column ``language`` says, and where there is none Chinese
+            characters do.
 
     Returns:
         A row an utterance: ``system`` (a table's own column, else the row's name in a run, else the folder's name),
@@ -144,10 +148,7 @@ def _read(file: Path, language: str | None) -> pd.DataFrame:
         elif file.suffix == ".jsonl":
             table = pd.read_json(file, lines=True, dtype=False)
         elif file.suffix in (".csv", ".tsv"):
-            # All is text: "NA" and "null" may have been said, and an empty transcript is one.
-            table = pd.read_csv(
-                file, sep="\t" if file.suffix == ".tsv" else ",", dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            table = _read_text(file)
         else:
             raise TranscriptsError(f"{file} is no table of transcripts; there may be {', '.join(TABLES)}")
     except (OSError, ValueError, pd.errors.ParserError) as error:
@@ -164,10 +165,11 @@ def _read(file: Path, language: str | None) -> pd.DataFrame:
             )
         column = table[present[0]].astype(object)
         found[wanted] = column.where(column.notna(), None)
-    languages = table["language"] if language is None and "language" in table else language or LANGUAGES[0]
-    frame = pd.DataFrame(found).assign(
-        system=table["system"].astype(str) if "system" in table else _name(file), language=languages
-    )
+    frame = pd.DataFrame(found).assign(system=table["system"].astype(str) if "system" in table else _name(file))
+    if language is None and "language" in table:
+        frame["language"] = table["language"]
+    else:
+        frame["language"] = [language or language_of(str(text)) for text in frame["reference"]]
     unknown = set(frame["language"]) - set(LANGUAGES)
     if unknown:
         raise TranscriptsError(
@@ -177,6 +179,33 @@ def _read(file: Path, language: str | None) -> pd.DataFrame:
     if "id" in table:
         frame["id"] = table["id"]
     return frame
+
+
+def _read_text(file: Path) -> pd.DataFrame:
+    """A table of texts. All is text: "NA" and "null" may have been said, and an empty transcript is one.
+
+    Raises:
+        ValueError: A row has not as many fields as the first line names; the message has its line.
+    """
+    # Between tabs quotation marks belong to the texts; between commas they hold those that have a comma themselves.
+    form: dict[str, Any] = {"delimiter": ",", "strict": True}
+    remedy = "put a text that holds a comma between quotation marks"
+    if file.suffix == ".tsv":
+        form = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+        remedy = "no text may hold a tab or a line break"
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines, **form)
+        try:
+            columns = next(reader, [])
+            rows = []
+            for fields in reader:
+                if fields and len(fields) != len(columns):
+                    told = f"line {reader.line_num} has {len(fields)} fields instead of {len(columns)}"
+                    raise ValueError(f"{told}; {remedy}")
+                rows += [fields] if fields else []
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}; close the quotation marks") from None
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def _name(file: Path) -> str:

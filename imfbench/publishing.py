@@ -6,6 +6,7 @@ The folder is a run folder itself, so every report can be made of it; ``SHA256SU
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -80,6 +81,8 @@ def _fill(out: Path, run: Path, results: Results, samples: int) -> None:
         _settings(one, there)
     for file in sorted(out.rglob("utterances.parquet")):
         _without_places(file)
+    for file in sorted(out.rglob("summary.json")):
+        write_json(file, _unplaced(read_json(file)))
     for cell in results.cells:
         if cell.folder is not None:
             _samples(cell, out / cell.folder.relative_to(run), _chosen(results.cells, cell, samples))
@@ -105,7 +108,7 @@ def _settings(run: Path, there: Path) -> None:
         write_text(there / "experiment.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
     for file in (run / "manifest.json", *sorted(run.glob("artefacts/*/card.json"))):
         if (found := read_json(file)) is not None:
-            write_json(there / file.relative_to(run), _named(found))
+            write_json(there / file.relative_to(run), _unplaced(_named(found)))
 
 
 def _named(value: Any, key: str = "") -> Any:
@@ -127,13 +130,31 @@ def _last(text: str) -> str:
     return PureWindowsPath(text).name or text  # Windows knows both kinds of slash
 
 
+def _unplaced(value: Any) -> Any:
+    """Values in whose sentences, such as the reason of a failure, a file is called by its name alone."""
+    if isinstance(value, dict):
+        return {name: _unplaced(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_unplaced(one) for one in value]
+    return _FOLDERS.sub("", value) if isinstance(value, str) else value
+
+
+_FOLDERS = re.compile(r"""(?<![\w./\\:])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:*?"'<>|]+[/\\])+""")
+"""The folders before a file's name, from a root or from home on; no address, and no fraction."""
+
+
 def _without_places(file: Path) -> None:
-    """Leave out where the recordings of another program lie."""
+    """Leave out where the recordings of another program lie, also where a row's reason names one."""
     frame = read_utterances(file)
-    if "audio" in frame:
-        named = frame["audio"].map(lambda text: _named(text), na_action="ignore")
-        if not named.equals(frame["audio"]):
-            write_parquet(file, frame.assign(audio=named))
+    changed = frame.copy()
+    for column in frame.columns:
+        if column == "audio":
+            changed[column] = frame[column].map(_named, na_action="ignore")
+        elif column in ("reason", "notes") or column.endswith(("_error", "_note")):
+            changed[column] = frame[column].map(_unplaced, na_action="ignore")
+    if not changed.equals(frame):
+        changed.attrs = frame.attrs
+        write_parquet(file, changed)
 
 
 def _samples(cell: Cell, there: Path, chosen: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 LONGEST = 10_000
@@ -66,6 +67,8 @@ def numbers(ends: Any, log: Any, whole: bool) -> list[float]:
         count = ends[2]
     if not isinstance(count, int) or count < 1:
         raise RangeError(f"an empty range: its count is {count!r}; {HOW}")
+    if not (math.isfinite(first) and math.isfinite(last)):
+        raise RangeError(f"a range needs finite ends (found {first} and {last}): {HOW}")
     if count > LONGEST:
         raise RangeError(f"a range of {count} values; {LONGEST} are the most")
     if log and not (first > 0 and last > 0):

@@ -207,7 +207,9 @@ def _systems(
     own = system.get("train") or {}
     if not isinstance(own, dict):
         return [system]  # the validation tells
-    if further := {key: values for key, values in swept.items() if key not in own}:
+    # A system's own minutes are not outdone by steps, nor its steps by minutes (ExperimentConfig.training_of).
+    decided = {"steps": "minutes", "minutes": "steps"}
+    if further := {key: values for key, values in swept.items() if key not in own and decided.get(key) not in own}:
         system["train"] = own = {**own, **copy.deepcopy(further)}
     if "seed" in own:  # several seeds of one system are repetitions of it, not systems
         for axis in axes_below(own, "seed", int, (*path, "train", "seed")):

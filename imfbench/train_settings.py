@@ -77,7 +77,7 @@ class TrainConfig(BaseModel):
     multiple."""
     memory: Annotated[int | None, BeforeValidator(bytes_of)] = Field(None, ge=1)
     """Bytes that a step may take, such as 24GB: by measuring steps ``frames_per_batch`` is lowered and ``accumulate`` raised as
-    much as that needs, so that the step's size stays."""
+    much as that needs; their product stays."""
     checkpoint_activations: bool = False
     """Compute the activations of the transformer blocks again in the backward pass: less memory, about a third more time, the
     same gradients."""

@@ -21,6 +21,7 @@ from imfbench.method import (
     MethodConfig,
     Needs,
     State,
+    encoded,
     interpolate,
     randn_like,
     squared_error,
@@ -81,8 +82,9 @@ class ReFlow(Method):
         """The batch with noise and the teacher's end point in place of the data."""
         assert self.teacher is not None
         teacher, w, x0 = self.teacher.network, self.config.guidance, randn_like(batch.x1, generator)
+        condition = encoded(teacher, batch.condition)  # once for all of the teacher's steps
         grid = make_grid(self.config.teacher_grid, self.config.teacher_nfe)
-        end = euler(lambda z, t, r: guided_velocity(teacher, z, t, batch.condition, w), x0, grid)
+        end = euler(lambda z, t, r: guided_velocity(teacher, z, t, condition, w), x0, grid)
         return replace(batch, x0=x0, x1=end)
 
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, dict[str, float]]:

@@ -7,7 +7,7 @@ that differ are told: 1.6 and 1.9 say nothing about two systems if two scorers m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -65,10 +65,10 @@ def compare(
         RunFolderError: A folder holds no results, or there is no such baseline.
         imfbench.schema.SchemaError: Results of a newer schema.
     """
-    cells = gather(places)
-    found, seen = [], []
-    for dataset in dict.fromkeys(_set_of(cell) for cell in cells):
-        here = [cell for cell in cells if _set_of(cell) == dataset]
+    cells = gather(places, pooled=True)
+    table_of, found, seen = _tables(cells), [], []
+    for dataset in dict.fromkeys(map(table_of, cells)):
+        here = [cell for cell in cells if table_of(cell) == dataset]
         tasks = dict.fromkeys(str(cell.row["task"]) for cell in here)
         signatures, unranked = _signatures(here)
         whole = cluster or agreed_cluster(here)
@@ -85,28 +85,33 @@ def compare(
     return found
 
 
-def gather(places: Sequence[Path]) -> list[Cell]:
+def gather(places: Sequence[Path], pooled: bool = False) -> list[Cell]:
     """The rows of all places, each with its place as ``run`` and in its name where that is needed to tell rows apart.
 
-    Recordings that stand in several runs with the same figures are taken once. A teacher is kept of each: its speed was measured
+    Recordings that stand in several runs with the same figures are taken once for each table: for each task and variant of a test
+    set, or with ``pooled`` for those that ``compare`` brings together. A teacher is kept of each: its speed was measured
     beside that of its run's students. Recordings come first, then teachers, then the others, each in the order of the places.
 
     Raises:
         RunFolderError: A place holds no results.
     """
-    found: list[Cell] = []
+    every: list[Cell] = []
     names = _names(places)
     for place in dict.fromkeys(places):
         for cell in _read(place):
             kind = cell.row.get("kind") or (cell.own_name if cell.own_name in REFERENCES else None)
             row = {**cell.row, "kind": kind, "run": names[place], "key": f"{names[place]}/{cell.row['key']}"}
-            new = Cell(row, cell.utterances, cell.folder)
-            if not (new.reference and any(_same_figures(new, other) for other in found)):
-                found.append(new)
+            every.append(Cell(row, cell.utterances, cell.folder))
+    table_of = _tables(every) if pooled else lambda cell: f"{cell.row['task']} on {cell.row['dataset']}"
+    found: list[Cell] = []
+    for new in every:
+        beside = [other for other in found if table_of(other) == table_of(new)]
+        if not (new.reference and any(_same_figures(new, other) for other in beside)):
+            found.append(new)
     runs: dict[tuple[str, str], set[str]] = {}
     for cell in found:
-        runs.setdefault((_set_of(cell), cell.system), set()).add(str(cell.row["run"]))
-    told = [_named(cell) if len(runs[_set_of(cell), cell.system]) > 1 else cell for cell in found]
+        runs.setdefault((table_of(cell), cell.system), set()).add(str(cell.row["run"]))
+    told = [_named(cell) if len(runs[table_of(cell), cell.system]) > 1 else cell for cell in found]
     return sorted(told, key=standing)
 
 
@@ -205,8 +210,25 @@ def _set_of(cell: Cell) -> str:
     return str(cell.row["dataset"]).partition(", ")[0]
 
 
+def _tables(cells: Sequence[Cell]) -> Callable[[Cell], str]:
+    """In which table of a comparison a row stands: that of its test set.
+
+    Variants of a task on one set (the length is told, or reckoned by the prompt's rate) are not equally hard, so that each has a
+    table of its own.
+    """
+    variants: dict[tuple[str, str], set[str]] = {}
+    for cell in cells:
+        variants.setdefault((_set_of(cell), str(cell.row["task"])), set()).add(str(cell.row["dataset"]))
+
+    def table(cell: Cell) -> str:
+        several = len(variants[_set_of(cell), str(cell.row["task"])]) > 1
+        return str(cell.row["dataset"]) if several else _set_of(cell)
+
+    return table
+
+
 def _same_figures(one: Cell, other: Cell) -> bool:
-    if (one.system, _set_of(one), one.signatures) != (other.system, _set_of(other), other.signatures):
+    if (one.system, one.signatures) != (other.system, other.signatures):
         return False
     return all(one.value(q.name) == other.value(q.name) for q in qualities([one.row, other.row]))
 

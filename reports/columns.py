@@ -85,6 +85,8 @@ class Quality:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
+_CHECKS = ("dnsmos",)
+"""Predictors that hear noise and hardly tell systems apart: shown, and not ranked."""
 _PREDICTORS = {"distillmos": "DistillMOS", "utmos": "UTMOS", "dnsmos": "DNSMOS"}
 _KNOWN = {
     "wer": Quality("wer", "wer", "wer", "WER", "lower", 100.0, "%", 1),
@@ -105,7 +107,8 @@ def quality(name: str) -> Quality:
         return _of_plugins().get(name) or Quality(name, name, name, name, "", decimals=3)
     predictor = name.removeprefix("mos_")
     signature = "mos" if predictor == "distillmos" else predictor
-    return Quality(name, name, signature, f"MOS ({_PREDICTORS.get(predictor, predictor)})", "higher")
+    better: Better = "" if predictor in _CHECKS else "higher"
+    return Quality(name, name, signature, f"MOS ({_PREDICTORS.get(predictor, predictor)})", better)
 
 
 def _of_plugins() -> dict[str, Quality]:

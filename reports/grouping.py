@@ -272,4 +272,4 @@ def _clashes(cells: Sequence[Cell], columns: Sequence[str]) -> int:
 
 def _short(value: Any) -> str:
     text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return text[:8] if len(text) > 24 else text
+    return text.rpartition("/")[2][:8] if len(text) > 24 else text  # of a key its hash, not its folder

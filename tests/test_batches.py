@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from imfbench.data import Example, training_batches
+from imfbench.data import LEAST_POOL, Example, training_batches
 from imfbench.features.mel import VOCOS
 from imfbench.inputs import EMBEDDED, Inputs
 from imfbench.method import Batch
@@ -42,6 +42,13 @@ def test_batches_of_characters_are_planned_with_whole_prompts() -> None:
         assert rows == 1 or rows * frames <= FRAMES
         several += rows > 1
     assert several >= 5
+
+
+def test_a_large_batch_is_filled_whatever_the_rows_that_are_drawn_together() -> None:
+    found = list(itertools.islice(training_batches(examples(EMBEDDED, False), 60_000, 3, inputs=EMBEDDED), 4))
+    assert max(len(batch.x1) for batch in found) > LEAST_POOL
+    filled = sorted(batch.x1.shape[0] * batch.x1.shape[1] / 60_000 for batch in found)
+    assert filled[1] > 0.8, "all but the last of those that were drawn together"
 
 
 @pytest.mark.parametrize(("ends", "digest"), [(False, "683a812dabe7c009"), (True, "9722b468dff747cf")])

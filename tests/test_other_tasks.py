@@ -91,6 +91,17 @@ def test_what_is_trained_is_not_trained_again_and_not_taken_for_another(teacher:
         run.trained(small(POINTS, 4, 3), "teacher", None, 0, tmp_path)
 
 
+def test_a_student_of_a_teacher_that_was_trained_otherwise_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    for steps in (2, 3):
+        write_json(tmp_path / str(steps) / MEMORY, {"bytes": 1, "kind": "told"})
+    write_json(tmp_path / MEMORY, {"bytes": 1, "kind": "told"})
+    first, _ = run.trained(small(POINTS, 2, 1), "teacher", None, 0, tmp_path / "2")
+    run.trained(small(POINTS, 2, 1), "intmeanflow", first, 0, tmp_path)
+    other, _ = run.trained(small(POINTS, 3, 1), "teacher", None, 0, tmp_path / "3")
+    with pytest.raises(ConfigError, match="other settings"):
+        run.trained(small(POINTS, 3, 1), "intmeanflow", other, 0, tmp_path)
+
+
 def test_energy_distance_of_known_distributions() -> None:
     x = torch.special.ndtri((torch.arange(1000).double() + 0.5) / 1000)[:, None]
     assert energy_distance(x, x.flip(0)) == pytest.approx(0, abs=1e-12)

@@ -73,7 +73,7 @@ def test_scoring_takes_its_processes_a_share_of_what_one_takes(tiny, two_process
     path = tiny.config(threads=None, workers=2, references=["ground-truth"], systems=[])
     write_json(
         tiny.out / "costs.json",
-        {"sim": {"utterances": 3, "seconds": 6.0, "load_seconds": 1.0, "memory": 0, "workers": 2}},
+        {"sim": {"utterances": 3, "seconds": 6.0, "load_seconds": 1.0, "memory": 0, "workers": 2, "options": {}}},
     )
     (left,), found = plan_of(load(str(path)), tiny.out)
     assert found.get("score", "sim") == Figure(4.0, RECORDED), "of one of two processes"

@@ -13,7 +13,7 @@ from torch import Tensor
 from imfbench.artefact import ArtefactError
 from imfbench.building import build_method
 from imfbench.data import Example, training_batches
-from imfbench.method import Batch
+from imfbench.method import Batch, Condition
 from imfbench.preparation import FOLDER, Prepared, affordable_steps, read_batch, write_batch
 from imfbench.store import read_json, write_json
 from imfbench.training import MEMORY, TrainConfig, budget_to_steps, train
@@ -62,6 +62,20 @@ def _measured(tmp_path: Path) -> None:
 
 def first(batches: Iterator[Batch], count: int) -> list[Batch]:
     return [batch for batch, _ in zip(batches, range(count), strict=False)]
+
+
+def test_the_teachers_steps_share_one_encoding() -> None:
+    method, calls = student(teacher_nfe=4), list[int]()
+
+    def encode(condition: Condition) -> Tensor:
+        calls.append(len(condition.tokens))
+        return condition.tokens.float()
+
+    method.teacher.network.encode = encode
+    batch = next(Noise().batches(120, 0))
+    pair = method.prepare(batch, torch.Generator().manual_seed(0))
+    assert calls == [len(batch.x1)]
+    assert pair.condition.encoded is None  # the training loop encodes what it is given
 
 
 def test_every_batch_is_made_once_and_taken_several_times_in_other_orders(tmp_path: Path) -> None:

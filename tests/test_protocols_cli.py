@@ -136,6 +136,36 @@ def test_words_that_look_like_missing_values_are_words(tmp_path: Path) -> None:
     assert (found["n_scored"], found["substitutions"], found["deletions"]) == (2, 1, 1)
 
 
+def test_quotation_marks_between_tabs_are_of_the_texts(tmp_path: Path) -> None:
+    rows = ['"Come in\tcome in', "sit down\tsit down", '"Go\tgo']
+    (tmp_path / "transcripts.tsv").write_text("text\thypothesis\n" + "\n".join(rows) + "\n")
+    found = figures(tmp_path)
+    assert set(found["n_expected"]) == {3}
+    assert found["wer"].tolist() == [0.0] * len(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "told"),
+    [
+        ("transcripts.csv", "Hello, world,hello world\nYes, sir,yes sir", "line 2 has 3 fields instead of 2"),
+        ("transcripts.csv", "Yes sir,yes sir\nHello world,hello, world", "line 3 has 3 fields instead of 2"),
+        ("transcripts.csv", "Hello world", "line 2 has 1 fields instead of 2"),
+        ("transcripts.csv", '"Hello world,hello world', "line 2: unexpected end of data; close the quotation marks"),
+        ("transcripts.tsv", "Hello\tworld\thello world", "no text may hold a tab"),
+    ],
+)
+def test_a_row_of_other_fields_is_no_other_text(name: str, rows: str, told: str, tmp_path: Path) -> None:
+    first = "text,hypothesis\n" if name.endswith("csv") else "text\thypothesis\n"
+    (tmp_path / name).write_text(first + rows + "\n")
+    assert told in " ".join(refused("compare", tmp_path).split())
+
+
+def test_chinese_rows_are_chinese_where_nothing_says_the_language(tmp_path: Path) -> None:
+    folder = table(tmp_path / "x", text=["今天天气很好", "fine"], hypothesis=["今天天气真好", "fine"])
+    found = figures(folder, "--protocol", "seed-tts-eval").set_index("language")["wer"]
+    assert found.to_dict() == {"zh": pytest.approx(1 / 6), "en": 0}
+
+
 def test_json_and_markdown_hold_the_same(tmp_path: Path) -> None:
     folder = table(tmp_path / "x")
     rows = json.loads(imfbench("compare", folder, "--format", "json").stdout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,15 @@ def test_files_are_found_by_id_in_every_usual_form(tmp_path: Path) -> None:
     assert [path.name for path in found.extra] == ["g-7.wav"]
     assert found.twice == {}
     assert match(tmp_path / "files", ids, [*ids, "g-7"]).extra == []  # of the set, beyond a limit
+
+
+def test_names_with_accents_are_found_however_a_file_system_writes_them(tmp_path: Path) -> None:
+    one, other = (unicodedata.normalize(form, "étude-1") for form in ("NFC", "NFD"))
+    for here, listed in ((one, other), (other, one)):
+        (tmp_path / here).mkdir()
+        (tmp_path / here / f"{here}.wav").touch()
+        found = match(tmp_path / here, [listed])
+        assert (list(found.files), found.missing, found.extra) == ([listed], [], [])
 
 
 def test_two_systems_are_scored_and_tested_against_each_other(score, systems, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import torch
 
 from imfbench.claims import measurements as measuring
 from imfbench.pipeline.context import Context
 from imfbench.pipeline.cost import Cost, call_figure, network_calls, warm_up_calls
-from imfbench.pipeline.measurements import LIKE, MEASURED, MOST_SECONDS, RECORDED, Figure, Measurements
+from imfbench.pipeline.measurements import LIKE, MEASURED, MOST_SECONDS, RECORDED, Figure, Measurements, scorer_key
 from imfbench.pipeline.plan import teacher_artefact
-from imfbench.store import read_json
 
 
 def cost_of(
-    settings: measuring.Measurement, file: Path, context: Context | None, found: Measurements, device: torch.device
-) -> Cost:
+    settings: measuring.Measurement, rows: list[measuring.Row], context: Context | None, found: Measurements,
+    device: torch.device,
+) -> Cost:  # fmt: skip
     """What is left of a measurement, and its time in one process; it takes no room to speak of.
 
     Args:
         settings: The measurement.
-        file: Where it is written; rows that are there are done.
+        rows: What is on record of it.
         context: Its experiment, if it has one.
         found: What network calls, vocoder and metrics of the experiments take.
         device: Where training steps are measured.
     """
-    present = read_json(file) or {}
-    rows = present.get("rows", []) if present.get("settings") == settings.model_dump(mode="json") else []
     cost = Cost("measure")
     if isinstance(settings, measuring.StepMeasurement):
         _steps(cost, settings, rows, device)
@@ -89,7 +86,7 @@ def _speed(
         # Each utterance has an evaluation, and the vocoder's kernels made, before the clock; the first a whole pass more.
         calls = (left + 1) * calls + left * warm_up_calls(context, artefact, row.guidance)
         cost.add_seconds(calls, call_figure(context, artefact, found))
-        cost.add_seconds(2 * left + 1, found.get("vocoder", ""))
+        cost.add_seconds(2 * left + 1, found.get("vocoder", context.vocoder_name))
         many += left
     if many:
         cost.left = f"{many} utterances to be timed"
@@ -112,7 +109,8 @@ def _scores(
         calls = network_calls(context, teacher, asked.guidance, max(asked.nfe), asked.solver)
         cost.add_seconds(utterances * calls, call_figure(context, teacher, found))
     else:
-        cost.add_seconds(len(grids) * utterances, found.get("vocoder", ""))
-        cost.add_seconds(len(grids) * utterances, found.get("score", settings.score))
-        cost.reach(found.get("score memory", settings.score))
+        scorer = scorer_key(context, settings.score)
+        cost.add_seconds(len(grids) * utterances, found.get("vocoder", context.vocoder_name))
+        cost.add_seconds(len(grids) * utterances, found.get("score", scorer))
+        cost.reach(found.get("score memory", scorer))
     cost.left = f"{len(grids)} grids"

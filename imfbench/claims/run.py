@@ -206,24 +206,11 @@ def measure(
 
     Speed is timed with the threads of its experiment; all else has every core, if no number of threads was asked for.
     """
-    context: Context | None = None
-    of: dict[str, Any] = {}
-    speed = isinstance(settings, measuring.SpeedMeasurement)
-    if settings.experiment is not None:
-        alone: dict[str, Any] = {"workers": 1} | ({} if speed else {"threads": request.threads})
-        config = experiments[settings.experiment].model_copy(update=alone)
-        context = Context(config, RunFolder(request.out / settings.experiment), reporting or Reporting())
-        used = context.utterances(context.config.dataset[0] if speed else context.config.dev)
-        of |= {"artefacts": _shas(context), "threads": context.threads, "dtype": context.dtype}
-        if speed:
-            of["timing"] = "warm"  # rows from before the kernels of a length were made ahead are of another measurement
-        if speed or getattr(settings, "score", None) != TEACHER_DISTANCE:
-            of["vocoder"] = context.vocoder_name
-        of |= {"utterances": [u.id for u in (measuring.spread(used, settings.utterances) if speed else used)]}  # type: ignore[union-attr]
-    else:
+    context = _alone(request, settings, experiments, reporting)
+    if context is None:
         torch.set_num_threads(request.threads or available_threads())  # an experiment before it may have left one
     device = request.device if context is None else context.device
-    record = measuring.Record(evidence.measurement_file(name), settings, of, describe(device))
+    record = measuring.Record(evidence.measurement_file(name), settings, _of(settings, context), describe(device))
     if record.complete:
         return
     log.info("measuring %s", name)
@@ -241,6 +228,34 @@ def measure(
 
         plot_lattice(record.rows(), settings, evidence.measurement_file(name).with_suffix(".png"))
     record.finish()
+
+
+def _alone(
+    request: Request, settings: measuring.Measurement, experiments: dict[str, ExperimentConfig],
+    reporting: Reporting | None = None,
+) -> Context | None:  # fmt: skip
+    """The experiment of a measurement as it is measured, by one process; None if it has none."""
+    if settings.experiment is None:
+        return None
+    speed = isinstance(settings, measuring.SpeedMeasurement)
+    alone: dict[str, Any] = {"workers": 1} | ({} if speed else {"threads": request.threads})
+    config = experiments[settings.experiment].model_copy(update=alone)
+    return Context(config, RunFolder(request.out / settings.experiment), reporting or Reporting())
+
+
+def _of(settings: measuring.Measurement, context: Context | None) -> dict[str, Any]:
+    """What is measured, and how: rows of something else are no part of a measurement."""
+    if context is None:
+        return {}
+    of: dict[str, Any] = {"artefacts": _shas(context), "threads": context.threads, "dtype": context.dtype}
+    if isinstance(settings, measuring.SpeedMeasurement):
+        of["timing"] = "warm"  # rows from before the kernels of a length were made ahead are of another measurement
+        used = measuring.spread(context.utterances(context.config.dataset[0]), settings.utterances)
+    else:
+        used = context.utterances(context.config.dev)
+    if getattr(settings, "score", None) != TEACHER_DISTANCE:
+        of["vocoder"] = context.vocoder_name
+    return {**of, "utterances": [u.id for u in used]}
 
 
 def _shas(context: Context) -> dict[str, str]:
@@ -308,7 +323,10 @@ def describe_plan(request: Request) -> None:
             continue
         try:
             context = None if settings.experiment is None else contexts[settings.experiment]
-            cost = cost_of(settings, measurement_file(request.out, name), context, found, request.device)
+            what = _of(settings, _alone(request, settings, {n: one.config for n, one in contexts.items()}))
+            device = request.device if context is None else context.device
+            record = measuring.Record(measurement_file(request.out, name), settings, what, describe(device))
+            cost = cost_of(settings, record.rows(), context, found, request.device)
         except (*_LEFT_OUT, KeyError) as error:
             console.print(f"{told}: cannot be made: {error}", highlight=False, markup=False)
             continue

@@ -57,7 +57,9 @@ def shift(steps: int, a: float = 0.5) -> Tensor:
     if a <= 0:
         raise GridError(f"shift(a) needs a > 0, not {a:g}")
     tau = uniform(steps)
-    return a * tau / (1 + (a - 1) * tau)
+    grid = a * tau / (1 + (a - 1) * tau)
+    grid[-1] = 1.0  # exactly, where rounding would miss it, as for a = 0.3
+    return grid
 
 
 def epss(steps: int) -> Tensor:

@@ -61,10 +61,13 @@ def trained(
     Raises:
         ConfigError: The folder holds a training with other settings.
     """
-    settings = (task.student if METHODS.get(name).needs.teacher else task.teacher).model_copy(update={"seed": seed})
+    cls, of_teacher = METHODS.get(name), task.teacher.model_copy(update={"seed": seed})
+    settings = task.student.model_copy(update={"seed": seed}) if cls.needs.teacher else of_teacher
     config = with_guidance(name, task.guidance)
-    told = {"task": task.name, "method": name, "config": config, "training": settings.model_dump(mode="json")}
-    told |= {"network": task.network}
+    told = {"task": task.name, "method": name, "config": cls.Config(**config).model_dump(mode="json")}
+    told |= {"training": settings.model_dump(mode="json"), "network": task.network}
+    if cls.needs.teacher:
+        told |= {"teacher": of_teacher.model_dump(mode="json")}  # another one teaches something else
     present = read_json(folder / SETTINGS)
     if present is not None and present != told:
         raise ConfigError(

@@ -105,7 +105,7 @@ def check_size(config: ExperimentConfig, most: int) -> None:
     _, cells = cells_of(config)
     if cells > most:
         trained = {
-            training_content(p, a) for p in parts_of(config) for a in make_plan(p).artefacts.values() if not a.ready
+            taught_content(p, a) for p in parts_of(config) for a in make_plan(p).artefacts.values() if not a.ready
         }
         among = f", with {len(trained)} trainings" if trained else ""
         raise ConfigError(
@@ -114,8 +114,26 @@ def check_size(config: ExperimentConfig, most: int) -> None:
         )
 
 
+def taught_by(config: ExperimentConfig, artefact: Artefact) -> Artefact | None:
+    """The teacher of an artefact, if it is trained in the same experiment."""
+    assert artefact.system is not None
+    if config.teacher is None or not METHODS.get(config.systems[artefact.system].method).needs.teacher:
+        return None
+    for i, system in enumerate(config.systems):
+        if system.label == config.teacher.artefact and system.artefact is None and i != artefact.system:
+            return Artefact(system.label, i)
+    return None
+
+
+def taught_content(config: ExperimentConfig, artefact: Artefact) -> str:
+    """Hash of what decides a training, that of a teacher which is trained in the same experiment included."""
+    teacher = taught_by(config, artefact)
+    own = training_content(config, artefact)
+    return own if teacher is None else content_hash([own, taught_content(config, teacher)])
+
+
 def _artefact_content(config: ExperimentConfig, artefact: Artefact) -> str:
-    return artefact.ready if artefact.ready is not None else training_content(config, artefact)
+    return artefact.ready if artefact.ready is not None else taught_content(config, artefact)
 
 
 def _grid_content(config: ExperimentConfig, plan: Plan, row: Row) -> Any:
@@ -125,10 +143,4 @@ def _grid_content(config: ExperimentConfig, plan: Plan, row: Row) -> Any:
         spec = list(row.grid) if isinstance(row.grid, tuple) else row.grid
         assert spec is not None
         return [round(value, 9) for value in grid_for(spec, row.nfe, row.solver).tolist()]
-    search = plan.searches[row.search].search
-    teacher = None
-    if TEACHER_DISTANCE in search.score and config.teacher is not None:
-        teacher = [
-            _artefact_content(config, teacher_artefact(config, plan.artefacts)), config.teacher.model_dump(mode="json"),
-        ]  # fmt: skip
-    return [search.model_dump(mode="json", exclude={"name", "nfe"}), config.dev.model_dump(mode="json"), teacher]
+    return search_content(config, plan, plan.searches[row.search])

@@ -16,10 +16,10 @@ from imfbench.flow.counting import declared_counts
 from imfbench.flow.grids import uniform
 from imfbench.flow.solvers import evaluations_per_step
 from imfbench.pipeline.cells import Cell, all_cells
-from imfbench.pipeline.content import row_content, search_content
+from imfbench.pipeline.content import row_content, search_content, taught_content
 from imfbench.pipeline.context import Context, NotReadyError
-from imfbench.pipeline.measurements import Figure, Measurements, step_key
-from imfbench.pipeline.plan import Artefact, GridSearch, teacher_artefact, training_content
+from imfbench.pipeline.measurements import Figure, Measurements, call_key, scorer_key, step_key
+from imfbench.pipeline.plan import Artefact, GridSearch, teacher_artefact
 from imfbench.pipeline.reuse import same_grid
 from imfbench.pipeline.search import recipe_of_search
 from imfbench.pipeline.synthesise import done, replaced_in
@@ -105,12 +105,16 @@ def left_of(context: Context, seen: dict[str, str]) -> Left:
     taken: dict[str, str] = {}
     trainings = []
     for artefact in context.plan.artefacts.values():
-        if artefact.ready is None and not _ended(context, artefact):
-            same = seen.setdefault(f"train:{training_content(context.config, artefact)}", f"{where}/{artefact.name}")
-            if same == f"{where}/{artefact.name}":
-                trainings.append(artefact)
-            else:
-                taken[f"train:{artefact.name}"] = same
+        if artefact.ready is not None:
+            continue
+        own = f"{where}/{artefact.name}"
+        same = seen.setdefault(f"train:{taught_content(context.config, artefact)}", own)  # one that is done, too
+        if _ended(context, artefact):
+            continue
+        if same == own:
+            trainings.append(artefact)
+        else:
+            taken[f"train:{artefact.name}"] = same
     searches = []
     for search in context.plan.searches.values():
         own = f"{where}/{search.name}"
@@ -218,9 +222,9 @@ def _searching(left: Left, found: Measurements) -> Cost:
                 calls = network_calls(context, teacher, rows.guidance, max(rows.nfe), rows.solver)
                 cost.add_seconds(utterances * calls, call_figure(context, teacher, found))
             else:
-                cost.add_seconds(most * utterances, found.get("vocoder", ""))
-                cost.add_seconds(most * utterances, found.get("score", name))
-                cost.reach(found.get("score memory", name))
+                cost.add_seconds(most * utterances, found.get("vocoder", context.vocoder_name))
+                cost.add_seconds(most * utterances, found.get("score", scorer_key(context, name)))
+                cost.reach(found.get("score memory", scorer_key(context, name)))
     cost.left = f"{_many(len(left.searches), 'search', 'searches')}, at most {evaluations} grids"
     return cost
 
@@ -235,7 +239,7 @@ def _sampling(left: Left, found: Measurements) -> Cost:
         row = cell.row
         cost.add_disk(missing, found.get("audio bytes", ""))
         if row.kind in ("sampled", "vocoded-ground-truth"):
-            cost.add_seconds(missing, found.get("vocoder", ""))
+            cost.add_seconds(missing, found.get("vocoder", context.vocoder_name))
         if row.kind == "sampled":
             assert row.artefact is not None
             artefact = context.plan.artefacts[row.artefact]
@@ -258,9 +262,10 @@ def _scoring(left: Left, found: Measurements) -> Cost:
     cost = Cost("score")
     for metric, rows in left.scores.items():
         if rows:
-            cost.add_seconds(rows / min(left.context.config.workers, rows), found.get("score", metric))
-            cost.add_seconds(1, found.get("load", metric))
-            cost.reach(found.get("score memory", metric))
+            key = scorer_key(left.context, metric)
+            cost.add_seconds(rows / min(left.context.config.workers, rows), found.get("score", key))
+            cost.add_seconds(1, found.get("load", key))
+            cost.reach(found.get("score memory", key))
     if any(left.scores.values()):
         cost.left = _many(sum(left.scores.values()), "score")
     return cost
@@ -274,6 +279,16 @@ def _ended(context: Context, artefact: Artefact) -> bool:
     status = read_json(context.folder.artefact(artefact.name) / "status.json") or {}
     steps = settings_of(context.config, artefact).steps
     return status.get("status") == "diverged" or (status.get("status") == "ok" and status["steps"] >= (steps or 0))
+
+
+def is_there(context: Context, artefact: Artefact) -> bool:
+    """Whether an artefact can be sampled now."""
+    if artefact.ready is not None:
+        return True
+    try:
+        return _ended(context, artefact) and bool(identity(context.card(artefact.name)))
+    except (RuntimeError, ValueError):  # it diverged, or its weights are away
+        return False
 
 
 def _searched(context: Context, search: GridSearch) -> bool:
@@ -343,7 +358,7 @@ def _network(context: Context, artefact: Artefact) -> str:
 
 def call_figure(context: Context, artefact: Artefact, found: Measurements) -> Figure | None:
     """Seconds of one network call of an artefact; None where that is not known."""
-    return found.get("call", _network(context, artefact))
+    return found.get(*call_key(context, _network(context, artefact)))
 
 
 def network_calls(context: Context, artefact: Artefact, guidance: float | None, nfe: int, solver: str) -> int:

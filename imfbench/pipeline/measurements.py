@@ -1,7 +1,7 @@
 """What work costs on this machine, by measurement: in cells and trainings that are finished, or on a first utterance and step.
 
-Figures are kept by what they are of: a network call of an artefact, an utterance of the vocoder or of a metric, a step of a
-training. Nothing is assumed: what was not measured has no figure.
+Figures are kept by what they are of: a network call of an artefact (in a precision, on so many threads), an utterance of a
+vocoder or of a metric with its settings, a step of a training. Nothing is assumed: what was not measured has no figure.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ import torch
 
 from imfbench.artefact import identity
 from imfbench.data import Utterance
-from imfbench.devices import synchronize
+from imfbench.devices import machine_name, synchronize
 from imfbench.features.audio import save_audio
 from imfbench.flow.grids import uniform
 from imfbench.method import Method
-from imfbench.metrics.memory import peak_memory
-from imfbench.pipeline.context import Context, one_line
+from imfbench.metrics.memory import kind_on, peak_memory
+from imfbench.pipeline.content import taught_by
+from imfbench.pipeline.context import Context, RunError, one_line
 from imfbench.pipeline.plan import Artefact
-from imfbench.pipeline.reuse import folders
-from imfbench.pipeline.score import COSTS
+from imfbench.pipeline.reuse import RECIPE, folders
+from imfbench.pipeline.score import COSTS, where_scored
 from imfbench.pipeline.scorer import Asked, Ready, Scorer
-from imfbench.pipeline.train import settings_of
-from imfbench.pipeline.train_task import method_to_train
+from imfbench.pipeline.train import FITTED, settings_of
+from imfbench.pipeline.train_task import fitted, method_to_train
 from imfbench.preparation import rehearsed
 from imfbench.progress import log
 from imfbench.registry import METHODS
@@ -59,7 +60,8 @@ class Measurements:
     Attributes:
         figures: All of them.
         unmeasured: What could not be measured → why.
-        elsewhere: They are of another machine: what is on record was made on this one, and replaces none of them.
+        elsewhere: They are of another machine: what is on record was made on this one, and replaces none of them; its seconds
+            are no figures at all.
     """
 
     figures: dict[Key, Figure] = field(default_factory=dict)
@@ -81,6 +83,11 @@ class Measurements:
         if known is None or (source == RECORDED != known.source and not self.elsewhere):
             self.figures[key] = Figure(float(value), source)
 
+    def keep_time(self, key: Key, seconds: float, source: str) -> None:
+        """``keep`` of seconds: those of this machine say nothing about another one."""
+        if not self.elsewhere:
+            self.keep(key, seconds, source)
+
 
 def step_key(context: Context, artefact: Artefact) -> str:
     """Hash of what decides the time and the memory of a training step."""
@@ -89,9 +96,11 @@ def step_key(context: Context, artefact: Artefact) -> str:
     method = METHODS.get(system.method)
     network = None if method.needs.teacher else system.network.model_dump(mode="json", exclude={"start"})
     teacher = context.config.teacher.artefact if method.needs.teacher and context.config.teacher is not None else None
+    own = taught_by(context.config, artefact)  # of a teacher that is trained here the name says nothing
+    taught = None if own is None else step_key(context, own)
     return content_hash(
         [
-            context.config.task, system.method, method.Config(**system.config).model_dump(mode="json"), network, teacher,
+            context.config.task, system.method, method.Config(**system.config).model_dump(mode="json"), network, teacher, taught,
             settings.frames_per_batch, settings.accumulate, settings.precision, context.device.type, context.threads,
             settings.processes, settings.memory, settings.checkpoint_activations, settings.compile, settings.ema_device,
             settings.teacher_dtype,
@@ -99,47 +108,73 @@ def step_key(context: Context, artefact: Artefact) -> str:
     )  # fmt: skip
 
 
+def call_key(context: Context, network: str, dtype: str | None = None) -> Key:
+    """By what the seconds of a network call are kept: the network, device and threads, and the precision of sampling."""
+    return ("call", network, f"{context.device.type}/{context.threads}/{dtype or context.dtype}")
+
+
+def scorer_key(context: Context, metric: str) -> str:
+    """By what a scorer's figures are kept: its name, and its settings where it has some."""
+    options = context.config.metrics.get(metric, {})
+    return f"{metric}:{content_hash(options)[:16]}" if options else metric
+
+
 def on_record(context: Context, found: Measurements) -> None:
-    """Add what the finished work of this run's folders says."""
-    calls: dict[str, list[float]] = {}
-    vocoder: list[float] = []
+    """Add what the finished work of this run's folders says, as far as it was done on this machine."""
+    seconds: dict[Key, list[float]] = {}
     sizes: list[float] = []
     for folder in folders(context.folder):
         for path in sorted(folder.path.glob("cells/*/cell.json")):
             about = read_json(path) or {}
+            network, dtype = str(about.get("artefact_sha256")), about.get("dtype")
             for row in folder.cell(path.parent.name).journal.rows().values():
                 if row["status"] != "ok" or row.get("device", context.device.type) != context.device.type:
                     continue
                 sizes.append(_size(path.parent / row["audio"]))
-                if row.get("threads") != context.threads:
+                if row.get("threads") != context.threads or row.get("hardware") not in (context.machine, None):
                     continue
                 if row.get("vocoder_seconds") is not None:
-                    vocoder.append(row["vocoder_seconds"])
+                    seconds.setdefault(("vocoder", str(about.get("vocoder"))), []).append(row["vocoder_seconds"])
                 if row.get("network_seconds") is not None:
                     made = row["counts"]["network_calls"]
-                    calls.setdefault(str(about.get("artefact_sha256")), []).append(row["network_seconds"] / made)
-            if about.get("peak_memory") is not None:
-                found.keep(("sampling memory", str(about.get("artefact_sha256"))), about["peak_memory"], RECORDED)
+                    seconds.setdefault(call_key(context, network, dtype), []).append(row["network_seconds"] / made)
+            if about.get("peak_memory") is not None and about.get("peak_memory_kind") == kind_on(context.device):
+                found.keep(("sampling memory", network), about["peak_memory"], RECORDED)
         for metric, cost in (read_json(folder.path / COSTS) or {}).items():
-            # The seconds are those of all processes at once; older records do not say of how many.
-            together = cost.get("workers", 1)
-            found.keep(("score", metric), together * cost["seconds"] / cost["utterances"], RECORDED)
-            found.keep(("load", metric), cost["load_seconds"], RECORDED)
-            found.keep(("score memory", metric), cost["memory"], RECORDED)
-    for sha256, seconds in calls.items():
-        found.keep(("call", sha256), statistics.fmean(seconds), RECORDED)
-    for what, values in (("vocoder", vocoder), ("audio bytes", sizes)):
-        if values:
-            found.keep((what, ""), statistics.fmean(values), RECORDED)
+            _scorer_on_record(context, found, metric, cost)
+    if sizes:
+        found.keep(("audio bytes", ""), statistics.fmean(sizes), RECORDED)
+    for key, values in seconds.items():
+        found.keep_time(key, statistics.fmean(values), RECORDED)
     for artefact in context.plan.artefacts.values():
         status = read_json(context.folder.artefact(artefact.name) / "status.json") or {}
         if artefact.ready is None and status.get("status") == "ok":
-            key = step_key(context, artefact)
-            found.keep(("step", key), status["seconds_per_step"], RECORDED)
-            if status.get("peak_memory") is not None:
-                found.keep(("step memory", key), status["peak_memory"], RECORDED)
-            size = sum(_size(path) for path in context.folder.artefact(artefact.name).iterdir())
-            found.keep(("training bytes", key), size, RECORDED)
+            _training_on_record(context, found, artefact, status)
+
+
+def _scorer_on_record(context: Context, found: Measurements, metric: str, cost: dict[str, Any]) -> None:
+    here = where_scored(context, metric)
+    if any(cost.get(name, value) != value for name, value in here.items()):
+        return
+    key, together = scorer_key(context, metric), cost.get("workers", 1)
+    # The seconds are those of all processes at once; older records do not say of how many.
+    found.keep_time(("score", key), together * cost["seconds"] / cost["utterances"], RECORDED)
+    # Older records of several processes looked at the one that has no model, which took neither time nor memory there.
+    if together == 1 or "options" in cost:
+        found.keep_time(("load", key), cost["load_seconds"], RECORDED)
+        found.keep(("score memory", key), cost["memory"], RECORDED)
+
+
+def _training_on_record(context: Context, found: Measurements, artefact: Artefact, status: dict[str, Any]) -> None:
+    key, hardware = step_key(context, artefact), status.get("hardware") or {}
+    same = not hardware or machine_name(hardware, context.device) in (context.machine, None)
+    if hardware.get("device", context.device.type) == context.device.type:
+        if same and hardware.get("threads", context.threads) == context.threads:
+            found.keep_time(("step", key), status["seconds_per_step"], RECORDED)
+        if status.get("peak_memory") is not None:
+            found.keep(("step memory", key), status["peak_memory"], RECORDED)
+    size = sum(_size(path) for path in context.folder.artefact(artefact.name).iterdir())
+    found.keep(("training bytes", key), size, RECORDED)
 
 
 def first_cell(
@@ -161,15 +196,15 @@ def first_cell(
     utterance = _middle(context)
     for name in ready:
         sha256 = identity(context.card(name))
-        if ("call", sha256) not in found.figures:
+        if call_key(context, sha256) not in found.figures:
             with _attempt(found, f"sampling {name}"):
                 _time_sampling(context, found, context.load(name)[0], utterance, sha256)
-    if vocoded and (("vocoder", "") not in found.figures or ("audio bytes", "") not in found.figures):
+    if vocoded and (("vocoder", context.vocoder_name) not in found.figures or ("audio bytes", "") not in found.figures):
         with _attempt(found, f"vocoder {context.config.vocoder}"):
             _time_vocoder(context, found, utterance)
     context.forget("vocoder")
     for metric in metrics:
-        if ("score", metric) not in found.figures:
+        if ("score", scorer_key(context, metric)) not in found.figures:
             with _attempt(found, f"metric {metric}"):
                 _time_metric(context, found, metric, utterance)
     for artefact in trained:
@@ -207,7 +242,7 @@ def _middle(context: Context) -> Utterance:
 
 
 def _time_sampling(
-    context: Context, found: Measurements, method: Method, utterance: Utterance, key: str
+    context: Context, found: Measurements, method: Method, utterance: Utterance, network: str
 ) -> None:  # fmt: skip
     """Seconds of one network call, by samples of two steps after one that warms up; the memory is of one of one step."""
     condition = context.dataset(context.config.dataset[0]).condition(utterance)
@@ -221,15 +256,15 @@ def _time_sampling(
     seconds = _seconds(lambda: sample(2), context) / calls
     with torch.no_grad(), peak_memory(context.device) as peak:
         sample(1)
-    found.keep(("call", key), seconds, MEASURED)
-    found.keep(("sampling memory", key), peak.bytes, MEASURED)
+    found.keep(call_key(context, network), seconds, MEASURED)
+    found.keep(("sampling memory", network), peak.bytes, MEASURED)
 
 
 def _time_vocoder(context: Context, found: Measurements, utterance: Utterance) -> None:
     mel = context.dataset(context.config.dataset[0]).target_mel(utterance)
     vocoder = context.vocoder()
     audio = vocoder(mel)
-    found.keep(("vocoder", ""), _seconds(lambda: vocoder(mel), context), MEASURED)
+    found.keep(("vocoder", context.vocoder_name), _seconds(lambda: vocoder(mel), context), MEASURED)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "first.flac"
         save_audio(path, audio, vocoder.sample_rate)
@@ -254,9 +289,10 @@ def _time_metric(context: Context, found: Measurements, name: str, utterance: Ut
             metric.observe(ready.item)
 
         hear()
-        found.keep(("score", name), _seconds(hear, context), MEASURED)
-        found.keep(("load", name), scorer.load_seconds, MEASURED)
-        found.keep(("score memory", name), max(0, process.memory_info().rss - before), MEASURED)
+        key = scorer_key(context, name)
+        found.keep(("score", key), _seconds(hear, context), MEASURED)
+        found.keep(("load", key), scorer.load_seconds, MEASURED)
+        found.keep(("score memory", key), max(0, process.memory_info().rss - before), MEASURED)
     finally:
         scorer.close()
 
@@ -265,6 +301,11 @@ def _time_training(context: Context, found: Measurements, artefact: Artefact, ke
     """Seconds of a step after one that warms up, with its share of batches that are made beforehand; memory of another; and a
     network call of what is trained."""
     settings = settings_of(context.config, artefact)
+    if settings.memory is not None:
+        before = (read_json(context.folder.artefact(artefact.name) / RECIPE) or {}).get(FITTED)
+        if not before:  # whole, they may not fit: that is what the setting is for
+            raise RunError("training.memory cuts its batches by measurement when it begins")
+        settings = fitted(context, artefact.name, settings, before)[0]
     method = method_to_train(context, artefact, settings)
     data = context.dataset(context.config.train_data)
     with rehearsal(method, data, settings, context.device) as training:
@@ -286,7 +327,7 @@ def _time_training(context: Context, found: Measurements, artefact: Artefact, ke
         weights = sum(value.numel() * value.element_size() for value in method.network.state_dict().values())
         # The artefact, and a checkpoint of the network, its average and the two moments of Adam.
         found.keep(("training bytes", key), 5 * weights, MEASURED)
-        if ("call", key) not in found.figures:
+        if call_key(context, key) not in found.figures:
             _time_sampling(context, found, method, utterance, key)
 
 

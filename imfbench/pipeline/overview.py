@@ -16,7 +16,7 @@ from imfbench.config import ExperimentConfig
 from imfbench.pipeline.cells import all_cells
 from imfbench.pipeline.content import parts_of
 from imfbench.pipeline.context import Context
-from imfbench.pipeline.cost import Cost, Left, costs_of, in_words, left_of, size, total
+from imfbench.pipeline.cost import Cost, Left, costs_of, in_words, is_there, left_of, size, total
 from imfbench.pipeline.measurements import Measurements, first_cell, on_record
 from imfbench.pipeline.plan import Job, teacher_artefact
 from imfbench.pipeline.train import settings_of
@@ -130,7 +130,7 @@ def measure_first(left: Left, found: Measurements, stages: tuple[str, ...]) -> N
     names = [row.artefact for row in rows if row.artefact is not None] + [search.artefact for search in searches]
     if searches and context.config.teacher is not None:
         names.append(teacher_artefact(context.config, context.plan.artefacts).name)
-    ready = [name for name in dict.fromkeys(names) if context.plan.artefacts[name].ready is not None]
+    ready = [name for name in dict.fromkeys(names) if is_there(context, context.plan.artefacts[name])]
     searched = [name for search in searches for name in search.search.score if name in METRICS]
     scored = [name for name, many in left.scores.items() if many] if "score" in stages else []
     vocoded = bool(searched) or any(row.kind in ("sampled", "vocoded-ground-truth") for row in rows)
@@ -158,7 +158,10 @@ def everything_of(lefts: Sequence[Left], costs: Sequence[Sequence[Cost]]) -> Cos
     """What all of a run costs, by the number of its workers."""
     workers = lefts[0].context.config.workers
     side_by_side = total([cost for part in costs for cost in part if cost.stage != "score"], workers)
-    return total([side_by_side, *(cost for part in costs for cost in part if cost.stage == "score")], 1)
+    # Its seconds are those of all its processes already; each of them has the model.
+    scoring = [cost for part in costs for cost in part if cost.stage == "score"]
+    each = [replace(cost, memory=None if cost.memory is None else cost.memory * workers) for cost in scoring]
+    return total([side_by_side, *each], 1)
 
 
 def _figures(cost: Cost) -> tuple[str, str, str]:

@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from imfbench.artefact import ArtefactError, read_network
 from imfbench.config import ExperimentConfig
 from imfbench.pipeline.content import parts_of
 from imfbench.pipeline.context import STOPPING, Context, one_line
 from imfbench.pipeline.cost import Cost, Left, costs_of
-from imfbench.pipeline.measurements import MEASURED, Measurements, step_key
+from imfbench.pipeline.measurements import MEASURED, Measurements, call_key, step_key
 from imfbench.pipeline.overview import PRICED, everything_of, measure_first, plan_of, summed_by_stage
 from imfbench.pipeline.plan import Artefact, teacher_artefact
 from imfbench.pipeline.train import settings_of
@@ -92,7 +90,8 @@ def plan_experiment(
     """
     if network is not None and network not in BACKBONES.names():
         raise ArtefactError(f"--network {network}: {nearest(network, BACKBONES.names())}")
-    found, plan = Measurements(elsewhere=flops_per_second is not None), ExperimentPlan()
+    elsewhere = flops_per_second is not None
+    found, plan = Measurements(elsewhere=elsewhere), ExperimentPlan()
     priced: dict[str, Price] = {}
     for part in parts_of(config):
         context = Context(part, RunFolder(out if part is config else out / part.name))
@@ -107,11 +106,15 @@ def plan_experiment(
                 if priced[key].note:
                     plan.notes.append(f"{artefact.name}: {priced[key].note}")
             plan.trainings.append(_planned(part.name, artefact.name, sizes, priced[key]))
-            _keep(found, key, plan.trainings[-1], context.device, flops_per_second)
+            _keep(found, context, key, plan.trainings[-1], flops_per_second)
     try:
-        told("the whole experiment" + (": measuring a first cell" if measure else ""))
+        told("the whole experiment" + (": measuring a first cell" if measure and not elsewhere else ""))
         lefts, found = plan_of(config, out, found)
-        if measure:
+        if elsewhere:
+            plan.notes.append(
+                "only trainings and sampling are reckoned for another machine: what vocoders and scorers take there is not known"
+            )
+        elif measure:
             for left in lefts:
                 measure_first(left, found, PRICED)
     except STOPPING + (OSError,) as error:  # noqa: RUF005
@@ -162,7 +165,7 @@ def _planned(experiment: str, name: str, sizes: Sizes, price: Price) -> PlannedT
 
 
 def _keep(
-    found: Measurements, key: str, training: PlannedTraining, device: torch.device, flops_per_second: float | None
+    found: Measurements, context: Context, key: str, training: PlannedTraining, flops_per_second: float | None
 ) -> None:
     """Have the whole experiment's cost rest on these figures."""
     price, settings = training.price, training.sizes.settings
@@ -175,5 +178,5 @@ def _keep(
         # The artefact, and a checkpoint of the network, its average and the two moments of Adam.
         found.keep(("training bytes", key), 4 * (3 * price.parameters + 2 * price.trained), ESTIMATED)
     if price.call_flops is not None:
-        speed = flops_per_second or matrix_product_speed(device, "fp32")
-        found.keep(("call", key), price.call_flops / (speed * EFFICIENCY), ESTIMATED)
+        speed = flops_per_second or matrix_product_speed(context.device, "fp32")
+        found.keep(call_key(context, key), price.call_flops / (speed * EFFICIENCY), ESTIMATED)

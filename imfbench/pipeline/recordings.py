@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -68,12 +69,12 @@ def match(folder: Path, ids: Iterable[str], every: Iterable[str] = ()) -> Matche
     names: dict[str, str] = {}
     for utterance in {**wanted, **dict.fromkeys(every)}:
         for name in (utterance, CellFolder(Path()).audio(utterance).stem):
-            names.setdefault(name, utterance)
+            names.setdefault(_composed(name), utterance)
     files: dict[str, list[Path]] = defaultdict(list)
     for path in _audio_files(folder):
         below = path.relative_to(folder).with_suffix("")
         candidates = (below.as_posix(), *(below.name.removeprefix(prefix) for prefix in PREFIXES))
-        belongs = next((names[name] for name in candidates if name in names), None)
+        belongs = next((names[name] for name in map(_composed, candidates) if name in names), None)
         if belongs is None:
             found.extra.append(path)
         else:
@@ -92,6 +93,11 @@ def match(folder: Path, ids: Iterable[str], every: Iterable[str] = ()) -> Matche
             found.missing.append(utterance)
         found.extra.extend(others)
     return found
+
+
+def _composed(name: str) -> str:
+    """The name with each accent in its letter: file systems part them, lists do not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _unread(path: Path) -> bool:

@@ -15,7 +15,7 @@ from imfbench.data import Utterance
 from imfbench.metrics.base import Metric
 from imfbench.pipeline.cells import Cell, all_cells
 from imfbench.pipeline.context import Context
-from imfbench.pipeline.score_workers import Recipe, by_processes, by_threads
+from imfbench.pipeline.score_workers import Recipe, Took, by_processes, by_threads
 from imfbench.pipeline.scorer import Asked, Row, Scorer
 from imfbench.pipeline.sources import MADE_FROM
 from imfbench.pipeline.summary import summarise
@@ -32,6 +32,7 @@ def score(context: Context, name: str) -> None:
     metric = context.metric(name)
     scorer = Scorer(metric, context.cache, context.config.overwrite)
     cells = [cell for cell in all_cells(context) if cell.status == "ok"]
+    took: list[Took] = []
     with contextlib.ExitStack() as running:
         running.callback(scorer.close)
         before = psutil.Process().memory_info().rss
@@ -41,7 +42,7 @@ def score(context: Context, name: str) -> None:
                 bar.advance(one.look_up(scorer))
             # One after another through all cells: a model, in as many processes as there are, is loaded once.
             made = running.enter_context(
-                contextlib.closing(_made(context, scorer, [asked for one in tables for asked in one.unknown]))
+                contextlib.closing(_made(context, scorer, [asked for one in tables for asked in one.unknown], took))
             )
             heard, started = sum(len(one.unknown) for one in tables), time.perf_counter()
             for one in tables:
@@ -58,20 +59,35 @@ def score(context: Context, name: str) -> None:
                     log.warning("%s: %s: %d of %d rows: %s", one.cell.row.label, name, len(notes), len(rows), notes[0])
             if heard:
                 seconds = time.perf_counter() - started
-                _record_cost(context, scorer, heard, seconds, psutil.Process().memory_info().rss - before)
+                took = took or [Took(scorer.load_seconds, psutil.Process().memory_info().rss - before)]
+                _record_cost(context, name, heard, seconds, took)
     for cell in all_cells(context):
         summarise(context, cell)
 
 
-def _record_cost(context: Context, scorer: Scorer, heard: int, seconds: float, memory: int) -> None:
-    """Keep what the scorer took, for the plans of later runs; of several times the one that heard most."""
-    path = context.folder.path / COSTS
+def where_scored(context: Context, metric: str) -> dict[str, Any]:
+    """On what a scorer's seconds hang besides itself."""
+    return {
+        "device": context.device.type, "machine": context.machine, "threads": context.threads_of(context.config.workers),
+        "options": context.config.metrics.get(metric, {}),
+    }  # fmt: skip
+
+
+def _record_cost(context: Context, metric: str, heard: int, seconds: float, took: list[Took]) -> None:
+    """Keep what the scorer took, for the plans of later runs; of several times under like conditions the one that heard most."""
+    path, here = context.folder.path / COSTS, where_scored(context, metric)
     costs = read_json(path) or {}
-    if costs.get(scorer.metric.name, {}).get("utterances", 0) <= heard:
-        loading = scorer.load_seconds
-        cost = {"utterances": heard, "seconds": seconds - loading, "load_seconds": loading, "memory": max(0, memory)}
-        cost["workers"] = min(context.config.workers, heard)
-        write_json(path, {**costs, scorer.metric.name: cost})
+    present = costs.get(metric, {})
+    if present.get("utterances", 0) > heard and all(present.get(name, value) == value for name, value in here.items()):
+        return
+    loading, memory = (max(getattr(one, what) for one in took) for what in ("load_seconds", "memory"))
+    cost = {
+        "utterances": heard,
+        "seconds": max(0.0, seconds - loading),
+        "load_seconds": loading,
+        "memory": max(0, memory),
+    }
+    write_json(path, {**costs, metric: {**cost, "workers": min(context.config.workers, heard), **here}})
 
 
 class _Table:
@@ -116,10 +132,10 @@ def _table_of(context: Context, cell: Cell) -> _Table:
     return _Table(cell, context.utterances(context.test_set(cell.row)), unmade)
 
 
-def _made(context: Context, scorer: Scorer, asked: list[Asked]) -> Generator[Row, None, None]:
+def _made(context: Context, scorer: Scorer, asked: list[Asked], took: list[Took]) -> Generator[Row, None, None]:
     workers = min(context.config.workers, len(asked))
     if workers > 1:
-        return by_processes(_recipe(context, scorer, workers), workers, asked)
+        return by_processes(_recipe(context, scorer, workers), workers, asked, took.append)
     return by_threads(scorer, asked)
 
 

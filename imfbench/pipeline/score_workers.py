@@ -18,6 +18,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from imfbench import interruption
 from imfbench.pipeline.context import RunError, told
 from imfbench.pipeline.scorer import Asked, Ready, Row, Scorer
@@ -103,8 +105,24 @@ class Recipe:
         return Scorer(metric, ScoreCache(self.cache), self.overwrite)
 
 
-def by_processes(recipe: Recipe, workers: int, asked: Sequence[Asked]) -> Generator[Row, None, None]:
+@dataclass(frozen=True)
+class Took:
+    """What a model took that was loaded in a process: seconds to load, and bytes by which the process has grown."""
+
+    load_seconds: float
+    memory: int
+
+
+def by_processes(
+    recipe: Recipe, workers: int, asked: Sequence[Asked], took: Callable[[Took], None] = lambda _: None
+) -> Generator[Row, None, None]:
     """The rows, by ``workers`` processes that load the model each; they are the rows that ``by_threads`` gives.
+
+    Args:
+        recipe: Of the scorer.
+        workers: Processes.
+        asked: What is to be scored.
+        took: Told with each few rows what their process has taken so far.
 
     Raises:
         RunError: A process was ended from outside, as for want of memory, or could not make the scorer.
@@ -116,8 +134,10 @@ def by_processes(recipe: Recipe, workers: int, asked: Sequence[Asked]) -> Genera
     chunks = iter(lambda: list(islice(waiting, least)), [])
     try:
         with ProcessPoolExecutor(workers, begin, _begin, (recipe,)) as pool:
-            for rows in in_order(pool, _chunk, chunks, 2 * workers):
-                yield from rows.result()
+            for made in in_order(pool, _chunk, chunks, 2 * workers):
+                rows, so_far = made.result()
+                took(so_far)
+                yield from rows
     except BrokenProcessPool:
         raise RunError(
             f"a process that scores {recipe.metric} was ended from outside, most likely because memory ran out: each of the "
@@ -126,11 +146,12 @@ def by_processes(recipe: Recipe, workers: int, asked: Sequence[Asked]) -> Genera
 
 
 _scorer: Scorer | None = None
+_before = 0
 _unable = ""
 
 
 def _begin(recipe: Recipe) -> None:
-    global _scorer, _unable
+    global _scorer, _before, _unable
     import torch
 
     from imfbench.plugins import told_elsewhere
@@ -141,6 +162,7 @@ def _begin(recipe: Recipe) -> None:
     torch.set_num_threads(recipe.threads)
     try:
         _scorer = recipe.make()
+        _before = _resident()
     except Exception as error:  # raised from here it would end the process, and nobody would be told why
         _unable = (
             f"a process that is to score {recipe.metric} cannot begin: {told(error)}; mend that, or repeat the command with "
@@ -148,7 +170,12 @@ def _begin(recipe: Recipe) -> None:
         )
 
 
-def _chunk(asked: list[Asked]) -> list[Row]:
+def _chunk(asked: list[Asked]) -> tuple[list[Row], Took]:
     if _scorer is None:
         raise RunError(_unable)
-    return list(by_threads(_scorer, asked))
+    rows = list(by_threads(_scorer, asked))
+    return rows, Took(_scorer.load_seconds, _resident() - _before)
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)

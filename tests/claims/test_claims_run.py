@@ -238,11 +238,11 @@ def test_steps_that_are_left_are_priced_by_those_on_record(tmp_path: Path) -> No
     for name, seconds in (("plain", 1.0), ("one", 3.0)):
         record.add({**sizes[0], "method": name, "peak_memory": 1, "seconds": seconds})
     record.add({**sizes[1], "method": "plain", "peak_memory": 1, "seconds": 8.0})
-    cost = cost_of(settings, record.path, None, Measurements(), torch.device("cpu"))
+    cost = cost_of(settings, record.rows(), None, Measurements(), torch.device("cpu"))
     # Two turns are five steps, of twice the frames and twice the width.
     assert (cost.left, cost.seconds, cost.sources) == ("1 kind of training step", 5 * 3.0 * 8, {"on record"})
     record.add({**sizes[1], "method": "one", "peak_memory": None, "seconds": None})
-    assert cost_of(settings, record.path, None, Measurements(), torch.device("cpu")).left == ""
+    assert cost_of(settings, record.rows(), None, Measurements(), torch.device("cpu")).left == ""
 
 
 def test_the_plan_costs_everything_once(
@@ -266,6 +266,12 @@ def test_the_plan_costs_everything_once(
     finished = capsys.readouterr().out
     assert "measurement speed (speed): done" in finished
     assert "measurement scores (grid-scores): done" in finished
+    path = done[0].out / "measurements" / "speed.json"
+    whole = path.read_text()
+    path.write_text(json.dumps({**json.loads(whole), "hash": "of other networks"}))
+    describe_plan(done[0])
+    path.write_text(whole)
+    assert "measurement speed (speed): 4 utterances to be timed" in capsys.readouterr().out, "they begin anew"
 
     def fails(*_: Any) -> None:
         raise RuntimeError("no clock")

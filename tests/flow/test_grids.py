@@ -57,6 +57,12 @@ def test_epss_tables_have_as_many_steps_as_they_say_and_others_are_sway() -> Non
     torch.testing.assert_close(epss(8), sway(8))
 
 
+def test_shifted_grids_end_at_the_data_whatever_the_rounding() -> None:
+    for hundredths in range(1, 400):
+        grid = make_grid(f"shift({hundredths / 100})", 4)
+        assert grid[-1] == 1
+
+
 def test_explicit_points() -> None:
     assert make_grid([0, 0.65, 1]).tolist() == [0, 0.65, 1]
     assert make_grid(torch.tensor([0, 0.5, 1.0])).dtype == torch.float64

@@ -48,6 +48,33 @@ def plain(result: Result) -> str:
     return " ".join(result.output.split())
 
 
+def test_variants_of_a_task_on_one_set_are_not_ranked_together(runs: Any) -> None:
+    """That the length is told makes a task easier; recordings beside the rows stand in each table."""
+    for run, rule, sim in zip(runs, ("true length", "prompt's rate"), (0.9, 0.7), strict=True):
+        of = {"task": "text2mel", "dataset": f"demo/test@7d1210e3, {rule}"}
+        run.cell("teacher", 3, scores(sim=sim), **of)
+        run.cell("ground-truth", scores=scores(wer=0.0, sim=0.9), **of)
+    found = compare([run.path for run in runs])
+    assert [table.group.dataset for table in found] == [
+        "demo/test@7d1210e3, true length",
+        "demo/test@7d1210e3, prompt's rate",
+    ]
+    assert [[cell.system for cell in table.group.cells] for table in found] == [["ground-truth", "teacher"]] * 2
+    together = merged([run.path for run in runs])
+    assert [[cell.system for cell in table.group.cells] for table in together.tables] == [
+        ["ground-truth", "teacher"]
+    ] * 2
+
+
+def test_a_check_is_shown_and_not_ranked(run: Any) -> None:
+    for system, mos in (("mine", 3.0), ("theirs", 4.0)):
+        recordings(run, system, {"sim": scores()["sim"], "mos_dnsmos": mos + EVEN})
+    (table,) = compare([run.path])
+    assert [ranking.column for ranking in table.rankings] == ["sim"]
+    assert {test.verdict for test in table.comparisons if test.column == "mos_dnsmos"} == {"higher"}
+    assert "3.01" in imfbench(run.path, "--format", "md").output
+
+
 def test_the_same_system_of_two_runs_is_two_rows_that_are_tested(runs: Any) -> None:
     for run, sim in zip(runs, (0.8, 0.7), strict=True):
         recordings(run, "mine", scores(sim=sim))

@@ -234,7 +234,12 @@ def test_a_published_folder_tells_no_places_of_the_machine(results: Path, tmp_pa
     (run / "manifest.json").write_text(json.dumps(manifest))
     table = run / "cells" / TEACHER / "utterances.parquet"
     frame = pd.read_parquet(table)
-    frame.assign(audio=[f"../../../home/somebody/speech/{name}.wav" for name in frame["id"]]).to_parquet(table)
+    audio = [f"../../../home/somebody/speech/{name}.wav" for name in frame["id"]]
+    reasons = [f"{home}/speech/x.wav is cut short, see https://github.com/a/b/c", *[None] * (len(frame) - 1)]
+    frame.assign(audio=audio, reason=reasons).to_parquet(table)
+    summary = table.with_name("summary.json")
+    not_measured = {"utmos": f"no weights in {home}/models"}
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "not_measured": not_measured}))
     publish(run, tmp_path / "again")
     for file in (tmp_path / "again").rglob("*"):
         assert not file.is_file() or b"somebody" not in file.read_bytes(), file
@@ -247,6 +252,7 @@ def test_a_published_folder_tells_no_places_of_the_machine(results: Path, tmp_pa
     assert told["metrics"]["wer"] == experiment["metrics"]["wer"]
     shown = pd.read_parquet(tmp_path / "again" / table.relative_to(run))
     assert shown["audio"][0] == f"{frame['id'][0]}.wav"
+    assert shown["reason"][0] == "x.wav is cut short, see https://github.com/a/b/c"
     assert wrong(tmp_path / "again") == []
 
 
