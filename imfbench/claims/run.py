@@ -206,7 +206,8 @@ def measure(
 
     Speed is timed with the threads of its experiment; all else has every core, if no number of threads was asked for.
     """
-    context = _alone(request, settings, experiments, reporting)
+    config = None if settings.experiment is None else experiments[settings.experiment]
+    context = _alone(request, settings, config, reporting)
     if context is None:
         torch.set_num_threads(request.threads or available_threads())  # an experiment before it may have left one
     device = request.device if context is None else context.device
@@ -231,16 +232,17 @@ def measure(
 
 
 def _alone(
-    request: Request, settings: measuring.Measurement, experiments: dict[str, ExperimentConfig],
+    request: Request, settings: measuring.Measurement, config: ExperimentConfig | None,
     reporting: Reporting | None = None,
 ) -> Context | None:  # fmt: skip
     """The experiment of a measurement as it is measured, by one process; None if it has none."""
-    if settings.experiment is None:
+    if config is None or settings.experiment is None:
         return None
     speed = isinstance(settings, measuring.SpeedMeasurement)
     alone: dict[str, Any] = {"workers": 1} | ({} if speed else {"threads": request.threads})
-    config = experiments[settings.experiment].model_copy(update=alone)
-    return Context(config, RunFolder(request.out / settings.experiment), reporting or Reporting())
+    return Context(
+        config.model_copy(update=alone), RunFolder(request.out / settings.experiment), reporting or Reporting()
+    )
 
 
 def _of(settings: measuring.Measurement, context: Context | None) -> dict[str, Any]:
@@ -323,7 +325,7 @@ def describe_plan(request: Request) -> None:
             continue
         try:
             context = None if settings.experiment is None else contexts[settings.experiment]
-            what = _of(settings, _alone(request, settings, {n: one.config for n, one in contexts.items()}))
+            what = _of(settings, _alone(request, settings, None if context is None else context.config))
             device = request.device if context is None else context.device
             record = measuring.Record(measurement_file(request.out, name), settings, what, describe(device))
             cost = cost_of(settings, record.rows(), context, found, request.device)
