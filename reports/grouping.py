@@ -14,9 +14,9 @@ _ASIDE = (
     "vocoder",
     "guidance",
     "trained_guidance",
-    "grid",
     "teacher_nfe",
-    "train_seed",
+    "train_seed",  # before the grid: a searched one is its network's own, and of every NFE another
+    "grid",
     "solver",
     "dtype",
     "device",
@@ -209,7 +209,7 @@ def _told_apart(cells: Sequence[Cell], known: Sequence[str], columns: Sequence[s
             if _clashes(members, [*known, *chosen, column]) < _clashes(members, [*known, *chosen]):
                 chosen.append(column)
         for cell in members:
-            asides = [f"{_WORDS.get(c, c.removesuffix('_sha256'))} {_short(cell.row.get(c))}" for c in chosen]
+            asides = [f"{_WORDS.get(c, c.removesuffix('_sha256'))} {_short(c, cell.row.get(c))}" for c in chosen]
             found[str(cell.row["key"])] = ", ".join([system, *asides])
     return found
 
@@ -270,6 +270,7 @@ def _clashes(cells: Sequence[Cell], columns: Sequence[str]) -> int:
     return len(cells) - len({tuple(repr(c.row.get(n)) for n in columns) for c in cells})
 
 
-def _short(value: Any) -> str:
+def _short(column: str, value: Any) -> str:
     text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return text.rpartition("/")[2][:8] if len(text) > 24 else text  # of a key its hash, not its folder
+    # Of a key its hash, not its folder; a name that were cut would no longer tell its row from others.
+    return text.rpartition("/")[2][:8] if column in ("artefact_sha256", "key") and len(text) > 24 else text

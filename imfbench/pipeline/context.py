@@ -122,6 +122,10 @@ class Context:
         found: str | None = self.once("machine", lambda: machine_name(describe(self.device), self.device))
         return found
 
+    def is_ours(self, machine: str | None) -> bool:
+        """Whether what a row names is this machine; rows from before machines were named pass for its own."""
+        return machine in (self.machine, None)
+
     def dataset(self, data: Data) -> Any:
         """The dataset, opened once for each set of options, for what the networks are given."""
         cls = DATASETS.get(data.name)

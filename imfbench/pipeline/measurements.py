@@ -131,7 +131,7 @@ def on_record(context: Context, found: Measurements) -> None:
                 if row["status"] != "ok" or row.get("device", context.device.type) != context.device.type:
                     continue
                 sizes.append(_size(path.parent / row["audio"]))
-                if row.get("threads") != context.threads or row.get("hardware") not in (context.machine, None):
+                if row.get("threads") != context.threads or not context.is_ours(row.get("hardware")):
                     continue
                 if row.get("vocoder_seconds") is not None:
                     seconds.setdefault(("vocoder", str(about.get("vocoder"))), []).append(row["vocoder_seconds"])
@@ -167,7 +167,7 @@ def _scorer_on_record(context: Context, found: Measurements, metric: str, cost: 
 
 def _training_on_record(context: Context, found: Measurements, artefact: Artefact, status: dict[str, Any]) -> None:
     key, hardware = step_key(context, artefact), status.get("hardware") or {}
-    same = not hardware or machine_name(hardware, context.device) in (context.machine, None)
+    same = not hardware or context.is_ours(machine_name(hardware, context.device))
     if hardware.get("device", context.device.type) == context.device.type:
         if same and hardware.get("threads", context.threads) == context.threads:
             found.keep_time(("step", key), status["seconds_per_step"], RECORDED)

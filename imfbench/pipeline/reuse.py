@@ -89,7 +89,7 @@ def take_audio(context: Context, cell: Cell, missing: list[Utterance]) -> None:
             path = there.path / row["audio"]
             if (
                 timed not in (here, (None,) * 4)
-                or row.get("hardware") not in (context.machine, None)
+                or not context.is_ours(row.get("hardware"))
                 or of_other_recordings(context, row, utterance)
                 or not path.is_file()
                 or file_sha256(path) != row["audio_sha256"]

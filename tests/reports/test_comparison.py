@@ -264,6 +264,25 @@ def test_rows_that_would_share_a_name_are_told_apart_by_what_differs(run: Any) -
     assert sorted(names.values()) == ["meanflow", "teacher, grid sway", "teacher, grid uniform"]
 
 
+def test_searched_grids_are_told_apart_by_the_seed_they_belong_to(run: Any) -> None:
+    """Not by their names, which are other ones at each NFE."""
+    for seed in (0, 1):
+        for nfe in (2, 3):
+            grid = f"intmeanflow-seed{seed}+o3s-sim-{nfe}"
+            run.cell("intmeanflow+o3s", nfe, {"sim": EVEN}, grid=grid, train_seed=seed, key=grid)
+    (group,) = groups_of(run)
+    assert [(e.label, e.nfe) for e in entries(group)] == [
+        (f"intmeanflow+o3s, training seed {seed}", nfe) for nfe in (2, 3) for seed in (0, 1)
+    ]
+
+
+def test_long_names_of_grids_stay_whole(run: Any) -> None:
+    grids = [f"intmeanflow-of-half-an-hour+o3s-{i}" for i in (0, 1)]
+    for grid in grids:
+        run.cell("intmeanflow+o3s", 2, {"sim": EVEN}, grid=grid, key=grid)
+    assert set(labels(groups_of(run)[0].cells).values()) == {f"intmeanflow+o3s, grid {grid}" for grid in grids}
+
+
 def test_a_large_family_of_tests_can_still_show_a_difference(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With 99 sign flips, and six tests, the least p-value would be .12 after Holm's correction; as with 9,999 and 600."""
     monkeypatch.setattr(stats, "PERMUTATIONS", 99)
