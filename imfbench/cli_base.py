@@ -95,8 +95,8 @@ class user_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, ConfigError):
             raise UserError(str(error)) from None
-        if error is None or isinstance(error, click.ClickException):
-            return
+        if error is None or isinstance(error, (click.ClickException, KeyboardInterrupt)):
+            return  # an interruption may have left a module half imported, which the imports below would trip over
         # The names of the other errors are looked up only now: importing them takes seconds.
         from imfbench.backbones.originals import MissingPackageError
         from imfbench.exporting.card import ExportError

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,3 +112,19 @@ def test_an_interruption_after_the_last_step_stops_the_run_when_the_training_is_
     assert tiny.invoke(path, command="train").exit_code == 0
     assert (own / "model.safetensors").stat().st_mtime_ns == made, "the same command finds it done"
     assert read_json(other / "status.json")["status"] == "ok"
+
+
+def test_an_interruption_while_torch_is_imported_imports_nothing_more() -> None:
+    """What is half imported could not be imported again, and its error would stand in front of the interruption."""
+    program = """
+import sys
+from imfbench.cli_base import user_errors
+try:
+    with user_errors():
+        sys.modules["torch"] = None  # as good as half imported
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout.strip()) == (0, "interrupted"), found.stderr

@@ -163,14 +163,17 @@ def on_lattice(part: Part, evidence: Evidence) -> Node:
         "convex": (convexity_violations, "midpoint inequalities along single points", "near-convex"),
         "unimodal": (peak_violations, "inequalities of a single valley along each point", "unimodal"),
     }[part.test]
-    checked, violated, shown = count(scores)
+    checked, violated, shown, seen = count(scores)
     if not checked:
         raise NoEvidenceError(f"{part.measurement}: its lattice has too few points")
-    tested = share_at_most(shown, checked, part.margin, violated)
+    tested = replace(share_at_most(shown, checked, part.margin, violated), minimum_detectable=seen)
     reason = (
         f"of {checked} {kind} {shown} are violated beyond noise, {violated} by the mean; at most {part.margin:.0%} would be "
-        f"{close}, even by the mean. The inequalities share points, so the interval is nominal"
+        f"{close}, even by the mean"
     )
+    if seen is not None:
+        reason += f". Of a single one {seen:.3g} of the score too much could have been seen (the median of all)"
+    reason += ". The inequalities share points, so the interval is nominal"
     files = [f"measurements/{part.measurement}{end}" for end in (".json", ".png")]
     return single(
         tested,

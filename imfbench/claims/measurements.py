@@ -87,7 +87,10 @@ Measurement = Annotated[StepMeasurement | SpeedMeasurement | ScoreMeasurement, F
 
 
 class Record:
-    """``measurements/<name>.json``, row by row; another one begins where settings, device or what is measured differ.
+    """``measurements/<name>.json``, row by row.
+
+    Another one begins where settings, device or what is measured differ, and where a machine meets one that another has left
+    unfinished.
 
     Args:
         path: The file.
@@ -102,7 +105,9 @@ class Record:
         digest = content_hash(recipe, of, hardware.get("device"))
         present = read_json(path) or {}
         fresh: dict[str, Any] = {"settings": recipe, "of": of, "hardware": hardware, "hash": digest, "rows": []}
-        self.content = present if present.get("hash") == digest else fresh
+        # What another machine finished is evidence; what it has begun is no half of one, for its clock is another.
+        goes_on = present.get("complete") or present.get("hardware") == hardware
+        self.content = present if present.get("hash") == digest and goes_on else fresh
 
     def rows(self) -> list[Row]:
         """What has been measured."""

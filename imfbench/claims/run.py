@@ -63,7 +63,10 @@ class Request:
             ConfigError: One of them is wrong, or the budget lacks it.
         """
         found: dict[str, ExperimentConfig] = {}
-        for name in self._names():
+        names = self._names()
+        if self.settings and not names:
+            self._check_settings()
+        for name in names:
             config = load_experiment(name, self.budget, self.settings, self.folder)
             if config is None:
                 raise ConfigError(
@@ -120,6 +123,19 @@ class Request:
         """The last ``--set`` of a setting that all experiments have."""
         found = [value.strip() for name, _, value in (s.partition("=") for s in self.settings) if name.strip() == key]
         return found[-1] if found else None
+
+    def _check_settings(self) -> None:
+        """Refuse what no experiment of the budget takes, where the chosen claims have none that would refuse it."""
+        error = None
+        for path in sorted((self.folder / self.budget).glob("*.yaml")):
+            try:
+                load_experiment(path.stem, self.budget, self.settings, self.folder)
+            except ConfigError as found:
+                error = error or found
+            else:
+                return
+        if error is not None:
+            raise error
 
     def _parts(self) -> list[Any]:
         return [p for claim in self.chosen for p in claim.parts if of_budget(claim, p, self.budget)]

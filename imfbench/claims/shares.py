@@ -18,7 +18,8 @@ def share_at_most(hits: int, n: int, margin: float, possible: int | None = None)
         hits: Of n, those that are certain: they speak against it.
         n: Of how many.
         margin: The share.
-        possible: Those that may be hits, the certain ones among them: so few must speak for it. All are certain without it.
+        possible: Those that may be hits, the certain ones among them: so few must speak for it. All are certain without it; with
+            it no share "could have been seen", for what is certain hangs on the noise of each.
     """
     most = hits if possible is None else possible
     p_support = float(stats.binom.cdf(most, n, margin))  # so few, were the share the margin
@@ -26,7 +27,8 @@ def share_at_most(hits: int, n: int, margin: float, possible: int | None = None)
     low, high = share_interval(hits, n)[0], share_interval(most, n)[1]
     # The largest true share of which "at most margin" would be shown four times in five.
     critical = int(max((k for k in range(n + 1) if stats.binom.cdf(k, n, margin) < ALPHA), default=-1))
-    detectable = float(stats.beta.ppf(0.2, critical + 1, n - critical)) if critical >= 0 else None
+    powerless = critical < 0 or possible is not None
+    detectable = None if powerless else float(stats.beta.ppf(1 - POWER, critical + 1, n - critical))
     return Tested(hits / n, low, high, n, margin, detectable, p_support, p_refute)
 
 

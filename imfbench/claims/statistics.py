@@ -31,7 +31,8 @@ class Tested:
         high: Upper end.
         n: Independent observations: utterances, seeds, pairs of sizes or inequalities.
         margin: What the estimate is held against.
-        minimum_detectable: The true difference, ratio or share that would most likely (four times in five) have been seen.
+        minimum_detectable: The true difference, ratio or share that would most likely (four times in five) have been seen; of a
+            lattice's inequalities how much too high the score of a single one must be.
         p_support: P-value of "the claim is not so".
         p_refute: P-value of "the claim is so".
         training_seeds: Trained networks a side, where the figure is theirs.

@@ -110,7 +110,7 @@ def check_size(config: ExperimentConfig, most: int) -> None:
         among = f", with {len(trained)} trainings" if trained else ""
         raise ConfigError(
             f"{config.name} has {cells} cells{among}, and --max-cells allows {most}: nothing was begun. Sweep over fewer values "
-            f"or nfe, or say --max-cells {cells}; --dry-run shows them with their cost"
+            f"or nfe, or say --max-cells {cells}, which --dry-run too needs to show them with their cost"
         )
 
 

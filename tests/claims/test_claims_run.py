@@ -171,6 +171,29 @@ def test_a_sweep_is_no_experiment_of_a_claim(ask: Callable[..., Request], tmp_pa
     assert dataclasses.replace(asked, settings=("training.learning_rate=1e-3",)).experiments()
 
 
+def test_settings_are_checked_where_no_experiment_would(tmp_path: Path) -> None:
+    """Claim 4 measures steps and has no experiment of its own."""
+    known = load_claims()
+
+    def asked(setting: str) -> Request:
+        return Request(known, known.chosen((4,)), "small", tmp_path, settings=(setting,))
+
+    assert asked("threads=1").experiments() == {}
+    with pytest.raises(ConfigError, match="unknown key 'nosuch'"):
+        asked("nosuch=1").experiments()
+
+
+def test_what_another_machine_has_begun_is_begun_anew(tmp_path: Path) -> None:
+    here, there = ({"device": "cpu", "cpu": name} for name in ("this", "that"))
+    settings, path = StepMeasurement.model_validate(STEPS), tmp_path / "memory.json"
+    record = Record(path, settings, {}, there)
+    record.add({"seconds": 1.0})
+    assert Record(path, settings, {}, there).rows()
+    assert not Record(path, settings, {}, here).rows()
+    record.finish()
+    assert Record(path, settings, {}, here).rows()  # what it has finished is evidence
+
+
 @pytest.mark.slow
 def test_a_second_run_does_nothing_and_another_takes_everything_over(
     done: tuple[Request, Outcome], ask: Callable[..., Request], tmp_path: Path

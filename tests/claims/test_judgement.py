@@ -306,6 +306,9 @@ def test_a_score_is_judged_along_each_point(folder: Any, claim: Make) -> None:
     noise = judged(lambda x, y: rng.standard_normal(8))
     assert noise.standing.verdict == "underpowered"
     assert "of 68 midpoint inequalities along single points" in noise.reason
+    (shape,) = noise.children
+    assert shape.tested is not None
+    assert 1.1 < shape.tested.minimum_detectable < 1.8  # of the score: √(1.5/8) · 3.3 standard errors
 
 
 def test_a_search_that_was_cut_off_is_told(folder: Any, claim: Make) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from imfbench.claims.lattice import convexity_violations, peak_violations
 from imfbench.claims.means import contrast_of, detectable_errors, mean_of
 from imfbench.claims.shares import share_at_most, share_interval, smaller_share
 from imfbench.claims.statistics import all_above, compare, falls_by_less, ratio_at_least, smaller_spread
@@ -322,6 +321,7 @@ def test_shares_are_exact() -> None:
     doubtful = share_at_most(0, 60, 0.1, 20)
     assert decide(*_p(doubtful)).verdict == "underpowered"
     assert (doubtful.low, doubtful.high) == (share_interval(0, 60)[0], share_interval(20, 60)[1])
+    assert doubtful.minimum_detectable is None
 
 
 def test_diverged_shares_of_five_runs() -> None:
@@ -354,46 +354,6 @@ def test_spreads_of_five_seeds() -> None:
     assert stats.f.cdf(stats.f.ppf(ALPHA, 4, 8) / unequal.minimum_detectable**2, 4, 8) == pytest.approx(0.8)
     with pytest.raises(ValueError, match="at least two seeds"):
         smaller_spread([1.0], five)
-
-
-LATTICE = [(i, j) for i in range(1, 8) for j in range(i + 1, 8)]
-
-
-def test_convexity_on_a_lattice() -> None:
-    utterances = 0.001 * NOISE[:8]
-    bowl = {p: (p[0] - 3) ** 2 + (p[1] - 5) ** 2 + p[0] * utterances for p in LATTICE}
-    checked, violated, shown = convexity_violations(bowl)
-    assert checked == 26  # by hand: 6 + 4 + 2 + 1 along each of the two points
-    assert (violated, shown) == (0, 0)
-    hill = {p: -cost for p, cost in bowl.items()}
-    assert convexity_violations(hill) == (checked, checked, checked)
-    # A saturating cost is not convex, yet has one valley along each point.
-    slope = {p: np.sqrt(p[0]) + (p[1] - 5) ** 2 / 50 + utterances for p in LATTICE}
-    assert convexity_violations(slope) == (checked, checked / 2, checked / 2)
-    assert peak_violations(slope)[1:] == (0, 0)
-    assert peak_violations(bowl)[1:] == (0, 0)
-    assert peak_violations({p: -((p[0] - 3) ** 2) + utterances for p in LATTICE})[2] > 0
-
-
-def test_convex_in_each_point_is_less_than_convex_in_both() -> None:
-    """x² + y² + 3xy is a saddle along x = −y, and a parabola along x and along y: what a sweep over single points meets."""
-    saddle = {(x, y): x**2 + y**2 + 3 * x * y + 0.001 * NOISE[:8] for x, y in LATTICE}
-    assert saddle[2, 5][0] > (saddle[1, 6][0] + saddle[3, 4][0]) / 2  # both moved: not convex
-    assert convexity_violations(saddle)[1:] == (0, 0)
-
-
-def test_noise_alone_is_not_near_convex() -> None:
-    """Half of the inequalities are violated by the mean and hardly any beyond noise: that shows nothing, either way."""
-    points = [(i, j) for i in range(1, 10) for j in range(i + 1, 10)]
-    beyond_noise_alone = 0
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        checked, violated, shown = convexity_violations({p: rng.standard_normal(8) for p in points})
-        assert checked == 68
-        assert violated > 0.3 * checked
-        beyond_noise_alone += decide(*_p(share_at_most(shown, checked, 0.1))).verdict == "supported"
-        assert decide(*_p(share_at_most(shown, checked, 0.1, violated))).verdict == "underpowered"
-    assert beyond_noise_alone > 5  # what a count of the violations beyond noise would have let pass
 
 
 def _p(found: object) -> tuple[float, float]:
