@@ -1,13 +1,16 @@
-"""Seconds and peak memory of a training step by method, as ratios to flow matching's, in one run.
+"""Seconds and peak memory of a training step by method, as ratios to the first one's, in one run.
 
     .venv/bin/python benchmarks/training_step.py --frames 2000 --repeats 5 --out benchmarks/training_step.csv
+    .venv/bin/python benchmarks/training_step.py --experiment options_intmeanflow --frames 1000 --repeats 30
 
-Every method gets the same batch. The order is repeated ``--repeats`` times, so that a machine that drifts drifts for all.
+Every method gets the same batches, another one in each turn, since settings that draw what a row does cost a mean of their cases.
+A machine that drifts drifts for all.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -17,6 +20,7 @@ import torch
 
 from imfbench.artefact import load_artefact
 from imfbench.building import build_method
+from imfbench.config import load
 from imfbench.datasets.demo.corpus import DemoCorpus
 from imfbench.devices import describe, resolve_device, synchronize
 from imfbench.metrics.memory import peak_memory
@@ -32,6 +36,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", help="whose systems are timed; the methods against flow matching without it")
     parser.add_argument("--frames", type=int, default=2000, help="mel frames of the batch")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
@@ -43,32 +48,36 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device, data = resolve_device(arguments.device), DemoCorpus()
     config = TrainConfig(steps=1_000_000, frames_per_batch=arguments.frames)
-    trainings, memory = {}, {}
-    for name, (method_name, method_config) in SYSTEMS.items():
+    systems = of_experiment(arguments.experiment) if arguments.experiment else SYSTEMS
+    trainings, memory, batches = {}, {}, []
+    for name, (method_name, method_config) in systems.items():
         teacher, _ = load_artefact(arguments.teacher, device)
         training = Training(build_method(method_name, method_config, teacher), data, config, Path(), device)
-        micro = next(training.micro_batches())
-        training.advance(micro, 1_000_000)
+        batches = batches or list(itertools.islice(training.micro_batches(), arguments.repeats))
+        training.advance(batches[0], 1_000_000)
         with peak_memory(device) as peak:
-            training.advance(micro, 1_000_000)
+            training.advance(batches[0], 1_000_000)
         trainings[name], memory[name], kind = training, peak.bytes, peak.kind
         print(f"{name}: {peak.bytes / 1e6:.0f} MB ({peak.kind})", flush=True)
-    seconds: dict[str, list[float]] = {name: [] for name in SYSTEMS}
-    for _ in range(arguments.repeats):
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for batch in batches:
         for name, training in trainings.items():
             synchronize(device)
             start = time.perf_counter()
-            training.advance(micro, 1_000_000)
+            training.advance(batch, 1_000_000)
             synchronize(device)
             seconds[name].append(time.perf_counter() - start)
-    base = seconds["flow matching"]
+    first = next(iter(systems))
+    base = seconds[first]
     rows = [
         {
             "method": name,
+            "seconds_mean": statistics.fmean(found),
+            "ratio_of_means": statistics.fmean(found) / statistics.fmean(base),
             "seconds_median": statistics.median(found),
-            "seconds_ratio": statistics.median(a / b for a, b in zip(found, base, strict=True)),
+            "median_ratio": statistics.median(a / b for a, b in zip(found, base, strict=True)),
             "peak_memory": memory[name],
-            "memory_ratio": (memory[name] or 0) / (memory["flow matching"] or 1),
+            "memory_ratio": (memory[name] or 0) / (memory[first] or 1),
             "memory_kind": kind,
             "frames": arguments.frames,
             "repeats": arguments.repeats,
@@ -77,9 +86,28 @@ def main() -> None:
         for name, found in seconds.items()
     ]
     table = pd.DataFrame(rows)
-    print(table[["method", "seconds_median", "seconds_ratio", "peak_memory", "memory_ratio"]].to_string(index=False))
+    shown = [
+        "method",
+        "seconds_mean",
+        "ratio_of_means",
+        "seconds_median",
+        "median_ratio",
+        "peak_memory",
+        "memory_ratio",
+    ]
+    print(table[shown].to_string(index=False))
     if arguments.out:
         table.to_csv(arguments.out, index=False)
+
+
+def of_experiment(name: str) -> dict[str, tuple[str, dict[str, object]]]:
+    """Its systems by what is timed: those that differ in their number of steps alone, once."""
+    found: dict[str, tuple[str, dict[str, object]]] = {}
+    for system in load(name).systems:
+        kind = (system.method, dict(system.config))
+        if kind not in found.values():
+            found[system.label] = kind
+    return found
 
 
 if __name__ == "__main__":
