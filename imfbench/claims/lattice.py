@@ -72,5 +72,7 @@ def _count(excesses: Iterable[tuple[Mean, ...]]) -> Violations:
         checked += 1
         by_mean += min(part.value for part in parts) > 0
         beyond_noise += max(part.above(0) for part in parts) < ALPHA
-        seen += [max(found)] if (found := [m for part in parts if (m := part.minimum_detectable) is not None]) else []
+        found = [part.minimum_detectable for part in parts if part.minimum_detectable is not None]
+        if found:
+            seen.append(max(found))  # each part must be seen
     return Violations(checked, by_mean, beyond_noise, statistics.median(seen) if seen else None)
