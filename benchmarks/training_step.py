@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def of_experiment(name: str) -> dict[str, tuple[str, dict[str, object]]]:
-    """Its systems by what is timed: those that differ in their number of steps alone, once."""
+    """Its systems by what is timed: those that differ in how they are trained alone, once."""
     found: dict[str, tuple[str, dict[str, object]]] = {}
     for system in load(name).systems:
         kind = (system.method, dict(system.config))

@@ -73,7 +73,7 @@ class MeanFlow(Method):
     sampling_guidance = 0.0
     shares = ("squared_error",)
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({"jvp": "one_pass"}, {"jvp": "split"})
-    # The strongest that were found for so many evaluations on token2mel, of nine settings: docs/results/options.
+    # The better law of times for so many evaluations, by the scorers on token2mel, at the best p: docs/results/options.
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "one-step": {"p": 0.5, "equal_share": 0.25, "times": "uniform"},
         "two-step": {"p": 0.5, "equal_share": 0.25, "times": "logit-normal"},

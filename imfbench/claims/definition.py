@@ -221,7 +221,7 @@ def load_experiment(
     source: Source = read(str(path))
     source.values.setdefault("name", name)
     systems = _systems(check(copy.deepcopy(source)))
-    override(source, _of_task(settings, str(source.values.get("task"))))
+    override(source, of_task(settings, str(source.values.get("task"))))
     config = check(source)
     if config.then or _systems(config) != systems:
         raise ConfigError(
@@ -231,7 +231,7 @@ def load_experiment(
     return config
 
 
-def _of_task(settings: tuple[str, ...], task: str) -> tuple[str, ...]:
+def of_task(settings: tuple[str, ...], task: str) -> tuple[str, ...]:
     """The settings that an experiment is given: ``text2mel/training.steps=9`` is for those of text2mel, others are for all.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 
 from imfbench.artefact import ArtefactError, identity
 from imfbench.claims import measurements as measuring
-from imfbench.claims.definition import FILE, BudgetName, Claim, Claims, load_experiment, of_budget
+from imfbench.claims.definition import FILE, BudgetName, Claim, Claims, load_experiment, of_budget, of_task
 from imfbench.claims.evidence import Evidence, measurement_file
 from imfbench.claims.judgement import judge
 from imfbench.claims.node import Node
@@ -125,17 +125,23 @@ class Request:
         return found[-1] if found else None
 
     def _check_settings(self) -> None:
-        """Refuse what no experiment of the budget takes, where the chosen claims have none that would refuse it."""
-        error = None
-        for path in sorted((self.folder / self.budget).glob("*.yaml")):
-            try:
-                load_experiment(path.stem, self.budget, self.settings, self.folder)
-            except ConfigError as found:
-                error = error or found
+        """Refuse a setting that no experiment of the budget takes, where the chosen claims have none that would refuse it."""
+        names = [path.stem for path in sorted((self.folder / self.budget).glob("*.yaml"))]
+        plain = {name: load_experiment(name, self.budget, folder=self.folder) for name in names}
+        for setting in self.settings:
+            errors = []
+            for name, config in plain.items():
+                if config is None or not of_task((setting,), config.task):
+                    continue
+                try:
+                    load_experiment(name, self.budget, (setting,), self.folder)
+                except ConfigError as error:
+                    errors.append(error)
+                else:
+                    break
             else:
-                return
-        if error is not None:
-            raise error
+                if errors:
+                    raise errors[0]
 
     def _parts(self) -> list[Any]:
         return [p for claim in self.chosen for p in claim.parts if of_budget(claim, p, self.budget)]

@@ -175,12 +175,15 @@ def test_settings_are_checked_where_no_experiment_would(tmp_path: Path) -> None:
     """Claim 4 measures steps and has no experiment of its own."""
     known = load_claims()
 
-    def asked(setting: str) -> Request:
-        return Request(known, known.chosen((4,)), "small", tmp_path, settings=(setting,))
+    def asked(*settings: str) -> Request:
+        return Request(known, known.chosen((4,)), "small", tmp_path, settings=settings)
 
-    assert asked("threads=1").experiments() == {}
-    with pytest.raises(ConfigError, match="unknown key 'nosuch'"):
-        asked("nosuch=1").experiments()
+    assert asked("threads=1", "text2mel/training.steps=9").experiments() == {}
+    # Each by itself: no experiment has both of these systems.
+    assert asked("systems.scratch.train.steps=9", "systems.teacher-grids.nfe=[2]").experiments() == {}
+    for setting in ("nosuch=1", "text2mel/nosuch=1", "token2mel/nosuch=1"):
+        with pytest.raises(ConfigError, match="unknown key 'nosuch'"):
+            asked("threads=1", setting).experiments()
 
 
 def test_what_another_machine_has_begun_is_begun_anew(tmp_path: Path) -> None:
