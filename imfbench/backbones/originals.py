@@ -49,8 +49,13 @@ def original(
     Raises:
         MissingPackageError: It, or something that it needs, is not installed.
     """
+    import torch
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
     try:
-        with _placeholders(_top(module), tuple(without), unused or {}):
+        # What a module makes once, such as the tensor of a default argument, is real wherever it is first asked for: also in an
+        # estimate on fake tensors, after which a graph could not be exported.
+        with _placeholders(_top(module), tuple(without), unused or {}), unset_fake_temporarily(), torch.device("cpu"):
             return importlib.import_module(module)
     except ImportError as error:
         raise MissingPackageError(
