@@ -49,11 +49,11 @@ def main() -> None:
     device, data = resolve_device(arguments.device), DemoCorpus()
     config = TrainConfig(steps=1_000_000, frames_per_batch=arguments.frames)
     systems = of_experiment(arguments.experiment) if arguments.experiment else SYSTEMS
-    trainings, memory, batches = {}, {}, []
+    batches = [[batch] for batch in itertools.islice(data.batches(arguments.frames, config.seed), arguments.repeats)]
+    trainings, memory = {}, {}
     for name, (method_name, method_config) in systems.items():
         teacher, _ = load_artefact(arguments.teacher, device)
         training = Training(build_method(method_name, method_config, teacher), data, config, Path(), device)
-        batches = batches or list(itertools.islice(training.micro_batches(), arguments.repeats))
         training.advance(batches[0], 1_000_000)
         with peak_memory(device) as peak:
             training.advance(batches[0], 1_000_000)

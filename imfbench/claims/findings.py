@@ -166,7 +166,7 @@ def on_lattice(part: Part, evidence: Evidence) -> Node:
     checked, violated, shown, seen = count(scores)
     if not checked:
         raise NoEvidenceError(f"{part.measurement}: its lattice has too few points")
-    tested = replace(share_at_most(shown, checked, part.margin, violated), minimum_detectable=seen)
+    tested = share_at_most(shown, checked, part.margin, violated, seen)
     reason = (
         f"of {checked} {kind} {shown} are violated beyond noise, {violated} by the mean; at most {part.margin:.0%} would be "
         f"{close}, even by the mean"

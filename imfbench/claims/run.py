@@ -129,19 +129,18 @@ class Request:
         names = [path.stem for path in sorted((self.folder / self.budget).glob("*.yaml"))]
         plain = {name: load_experiment(name, self.budget, folder=self.folder) for name in names}
         for setting in self.settings:
-            errors = []
-            for name, config in plain.items():
-                if config is None or not of_task((setting,), config.task):
-                    continue
-                try:
-                    load_experiment(name, self.budget, (setting,), self.folder)
-                except ConfigError as error:
-                    errors.append(error)
-                else:
-                    break
-            else:
-                if errors:
-                    raise errors[0]
+            asked = [name for name, config in plain.items() if config and of_task((setting,), config.task)]
+            refusals = [error for name in asked if (error := self._refusal(name, setting))]
+            if asked and len(refusals) == len(asked):
+                raise refusals[0]
+
+    def _refusal(self, experiment: str, setting: str) -> ConfigError | None:
+        """Why an experiment does not take a setting, if so."""
+        try:
+            load_experiment(experiment, self.budget, (setting,), self.folder)
+        except ConfigError as error:
+            return error
+        return None
 
     def _parts(self) -> list[Any]:
         return [p for claim in self.chosen for p in claim.parts if of_budget(claim, p, self.budget)]

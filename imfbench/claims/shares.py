@@ -11,24 +11,22 @@ from imfbench.claims.verdicts import ALPHA
 from imfbench.metrics.rare_losses import POWER
 
 
-def share_at_most(hits: int, n: int, margin: float, possible: int | None = None) -> Tested:
+def share_at_most(
+    hits: int, n: int, margin: float, possible: int | None = None, detectable: float | None = None
+) -> Tested:
     """Is a share at most ``margin``? Exact (Clopper and Pearson, Biometrika 26, 1934).
 
     Args:
         hits: Of n, those that are certain: they speak against it.
         n: Of how many.
         margin: The share.
-        possible: Those that may be hits, the certain ones among them: so few must speak for it. All are certain without it; with
-            it no share "could have been seen", for what is certain hangs on the noise of each.
+        possible: Those that may be hits, the certain ones among them: so few must speak for it. All are certain without it.
+        detectable: What could have been seen of a single one; no share can be told, for each has a noise of its own.
     """
     most = hits if possible is None else possible
     p_support = float(stats.binom.cdf(most, n, margin))  # so few, were the share the margin
     p_refute = float(stats.binom.sf(hits - 1, n, margin))
     low, high = share_interval(hits, n)[0], share_interval(most, n)[1]
-    # The largest true share of which "at most margin" would be shown four times in five.
-    critical = int(max((k for k in range(n + 1) if stats.binom.cdf(k, n, margin) < ALPHA), default=-1))
-    powerless = critical < 0 or possible is not None
-    detectable = None if powerless else float(stats.beta.ppf(1 - POWER, critical + 1, n - critical))
     return Tested(hits / n, low, high, n, margin, detectable, p_support, p_refute)
 
 
